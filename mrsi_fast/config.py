@@ -1,0 +1,123 @@
+"""Typed settings of the model and of the diffusion: TOML or JSON in, TOML or JSON out, unknown keys refused."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, Self
+
+import pydantic
+import tomli_w
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message says which key, why and what is allowed."""
+
+
+class Settings(pydantic.BaseModel):
+    """Base of every configuration: immutable, strict about unknown keys, readable from and writable to TOML and JSON."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], source: str = "configuration") -> Self:
+        """Checks ``values`` and turns pydantic's report into one sentence per problem.
+
+        Raises:
+            ConfigError: An unknown key, a missing key or a value out of range.
+        """
+        try:
+            return cls.model_validate(values)
+        except pydantic.ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(str(part) for part in item['loc']) or 'value'}: {item['msg']}" for item in error.errors()
+            )
+            raise ConfigError(f"{source}: {problems}.") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Reads a ``.toml`` or ``.json`` file.
+
+        Raises:
+            ConfigError: The file is missing, is not valid TOML or JSON, or holds values that do not fit.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+            values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        except OSError as error:
+            raise ConfigError(f"{path}: the configuration cannot be read ({error.strerror}).") from error
+        except (UnicodeDecodeError, json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{path}: not a valid configuration file ({error}).") from error
+        return cls.parse(values, source=path.name)
+
+    def to_toml(self) -> str:
+        """The full resolved configuration as TOML text (keys whose value is None are left out)."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+class ModelConfig(Settings):
+    """Shape of the Self-Attention UNet. Levels run from the finest (pixel-unshuffled) grid to the coarsest.
+
+    Attributes:
+        channels: Names of the map channels the network carries, in order.
+        widths: Feature channels per level; multiples of ``group_channels``.
+        encoder_blocks: Residual blocks per level on the way down.
+        decoder_blocks: Residual blocks per level on the way up; at least one.
+        encoder_attention: Whether self-attention follows the last encoder block of a level.
+        decoder_attention: Whether self-attention follows the last decoder block of a level.
+        head_channels: Channels of one attention head.
+        group_channels: Channels of one GroupNorm group.
+        embedding_width: Width of the embedding of noise level and acquisition.
+        stem_factor: Pixel-unshuffle factor in front of the first convolution.
+    """
+
+    channels: tuple[str, ...] = ("tNAA", "tCr", "tCho", "Ins", "Glx", "2HG", "other1", "other2")
+    widths: tuple[int, ...] = (96, 160, 256)
+    encoder_blocks: tuple[int, ...] = (1, 2, 2)
+    decoder_blocks: tuple[int, ...] = (2, 2, 1)
+    encoder_attention: tuple[bool, ...] = (False, False, True)
+    decoder_attention: tuple[bool, ...] = (False, True, False)
+    head_channels: int = pydantic.Field(32, gt=0)
+    group_channels: int = pydantic.Field(16, gt=0)
+    embedding_width: int = pydantic.Field(256, gt=0)
+    stem_factor: int = pydantic.Field(2, ge=1)
+
+    @pydantic.model_validator(mode="after")
+    def _levels_agree(self) -> Self:
+        per_level = (self.encoder_blocks, self.decoder_blocks, self.encoder_attention, self.decoder_attention)
+        if not self.widths or any(len(values) != len(self.widths) for values in per_level):
+            raise ValueError(f"give one value per level ({len(self.widths)} widths) for blocks and attention")
+        if any(width % self.group_channels or width % self.head_channels for width in self.widths):
+            raise ValueError("every width must be a multiple of group_channels and of head_channels")
+        if min(self.encoder_blocks) < 1 or min(self.decoder_blocks) < 1:
+            raise ValueError("every level needs at least one encoder and one decoder block")
+        return self
+
+    @property
+    def grid_multiple(self) -> int:
+        """The network pads maps to a multiple of this many voxels per axis."""
+        return self.stem_factor * 2 ** (len(self.widths) - 1)
+
+
+class DiffusionConfig(Settings):
+    """Noise levels of the diffusion, in units of the residual's fixed RMS, and that RMS itself.
+
+    Attributes:
+        sigma_min: Smallest noise level that solvers visit.
+        sigma_max: Largest trained noise level; one evaluation there is the posterior mean.
+        rho: Exponent of the Karras et al. (2022, Eq. 5) noise schedule.
+        residual_rms: RMS of (truth - z) / scale inside the brain, per in-plane factor ("2", "4", "8") and channel.
+    """
+
+    sigma_min: float = pydantic.Field(0.02, gt=0)
+    sigma_max: float = pydantic.Field(30.0, gt=0)
+    rho: float = pydantic.Field(7.0, gt=0)
+    residual_rms: dict[str, tuple[float, ...]] = {}
+
+    @pydantic.model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError("sigma_min must be smaller than sigma_max")
+        return self

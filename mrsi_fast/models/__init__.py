@@ -1,0 +1,1 @@
+"""The Self-Attention UNet and what it is told about the maps."""

@@ -1,0 +1,93 @@
+"""Building blocks of the Self-Attention UNet; every heavy step goes through ``mrsi_fast.ops``."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from mrsi_fast import ops
+
+
+class GroupNormSiLU(nn.Module):
+    """GroupNorm with groups of ``group_channels``, optional scale and shift from an embedding, then SiLU."""
+
+    def __init__(self, channels: int, group_channels: int) -> None:
+        super().__init__()
+        self.num_groups = channels // group_channels
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        """``x`` [B, C, X, Y]; ``scale``, ``shift`` [B, C]."""
+        return ops.group_norm_silu(x, self.weight, self.bias, self.num_groups, scale, shift)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.numel()}, num_groups={self.num_groups}"
+
+
+class ResBlock(nn.Module):
+    """Two 3x3 convolutions behind GroupNorm-SiLU; the second norm is scaled and shifted by the embedding (FiLM)."""
+
+    def __init__(self, in_channels: int, out_channels: int, embedding_width: int, group_channels: int) -> None:
+        super().__init__()
+        self.norm1 = GroupNormSiLU(in_channels, group_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.film = nn.Linear(embedding_width, 2 * out_channels)
+        self.norm2 = GroupNormSiLU(out_channels, group_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+        for tensor in (self.conv2.weight, self.conv2.bias, self.film.weight, self.film.bias):
+            nn.init.zeros_(tensor)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """``x`` [B, C_in, X, Y], ``embedding`` [B, E] -> [B, C_out, X, Y]."""
+        scale, shift = self.film(embedding).chunk(2, dim=1)
+        hidden = self.conv1(self.norm1(x))
+        hidden = self.conv2(self.norm2(hidden, scale, shift))
+        return self.skip(x) + hidden
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention over all positions of a grid, with heads of ``head_channels`` channels."""
+
+    def __init__(self, channels: int, head_channels: int, group_channels: int) -> None:
+        super().__init__()
+        self.num_heads = channels // head_channels
+        self.norm = GroupNormSiLU(channels, group_channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.proj = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.proj.weight)
+        nn.init.zeros_(self.proj.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` [B, C, X, Y] -> [B, C, X, Y]."""
+        batch, channels, width, height = x.shape
+        qkv = self.qkv(self.norm(x))
+        tokens = qkv.permute(0, 2, 3, 1).reshape(batch, width * height, 3, self.num_heads, -1)
+        query, key, value = tokens.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+        mixed = mixed.transpose(1, 2).reshape(batch, width, height, channels).permute(0, 3, 1, 2)
+        return x + self.proj(mixed)
+
+
+class Embedding(nn.Module):
+    """Embeds the noise label and the conditioning vector into one vector that modulates every residual block."""
+
+    def __init__(self, vector_width: int, embedding_width: int, frequencies: int = 32) -> None:
+        super().__init__()
+        # Noise labels ln(sigma)/4 span about -1 to 1: octave-spaced frequencies up to about 16 turns resolve them.
+        rates = 2 * math.pi * torch.logspace(-2, 4, frequencies, base=2.0)
+        self.register_buffer("rates", rates, persistent=False)
+        self.layers = nn.Sequential(
+            nn.Linear(2 * frequencies + vector_width, embedding_width),
+            nn.SiLU(),
+            nn.Linear(embedding_width, embedding_width),
+            nn.SiLU(),
+        )
+
+    def forward(self, noise_label: Tensor, vector: Tensor) -> Tensor:
+        """``noise_label`` [B], ``vector`` [B, V] -> [B, E]."""
+        phase = noise_label[:, None] * self.rates
+        return self.layers(torch.cat([phase.cos(), phase.sin(), vector], dim=1))
