@@ -30,9 +30,9 @@ class Denoiser(nn.Module):
     Within the trained range the coefficients are those of Karras et al. 2022, Table 1, with `sigma_data = 1`:
     `c_in = 1 / sqrt(sigma^2 + 1)`, `c_skip = c_in^2`, `c_out = sigma * c_in`, `c_noise = ln(sigma) / 4`. Outside it:
 
-    - above `sigma_max`, `D(x, sigma) = D(x * sigma_max / sigma, sigma_max)`. There the clean signal has no weight beside
-      the noise, so the rescaled input looks like one at `sigma_max`; a long reference chain may start far above the
-      trained range;
+    - above `sigma_max`, `D(x, sigma) = D(x * sigma_max / sigma, sigma_max)`. There the clean signal has no weight
+      beside the noise, so the rescaled input looks like one at `sigma_max`; a long reference chain may start far above
+      the trained range;
     - below `sigma_min` only the noise label is held, so `D(x, 0) = x` is finite.
 
     Args:
@@ -59,7 +59,7 @@ class Denoiser(nn.Module):
         self.sigma_min = float(sigma_min)
 
     def preconditioning(self, sigma: Tensor) -> Preconditioning:
-        """Coefficients at noise levels `sigma` (any shape), the rule above `sigma_max` included, in the dtype of `sigma`.
+        """Coefficients at noise levels `sigma`, the rule above `sigma_max` included, in its shape and dtype.
 
         A plan that bakes them in as constants passes a float64 tensor.
         """
