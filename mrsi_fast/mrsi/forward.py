@@ -1,0 +1,339 @@
+"""The MRSI acquisition of one slice as a linear operator ``A``: HR map in, measured LR map out.
+
+``y = A x`` keeps the k-space lines that were sampled (square or elliptic support), weights them (window, box response)
+and evaluates them at the centres of the LR voxels, half-voxel phase included. The formula and its decomposition into
+orthonormal modes are in ``mrsi_fast.mrsi.kspace``; here it is applied to the last two axes of tensors and arrays:
+
+    A = (Ux (x) Uy) diag(g) (Qx (x) Qy),
+
+``Q`` orthonormal on the HR grid, ``U`` on the LR grid, ``g`` the gain of each pair of modes. An elliptic support only
+sets gains to zero, so both supports are the same few dense products, which a captured loop can hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mrsi_fast.mrsi.kspace import RCOND, AxisOperator, Support, Window, axis_modes, axis_operator, plane_gains
+
+Array = TypeVar("Array", torch.Tensor, NDArray)
+
+_FACTORS = (1, 2, 4, 8)
+_cast_modes: dict[tuple, Modes] = {}
+
+
+class Modes(NamedTuple):
+    """The matrices of one acquisition in one dtype on one device (see ``Acquisition.modes``).
+
+    Attributes:
+        hr_x: ``[rx, X]`` orthonormal HR rows of the first axis; ``hr_y``: ``[ry, Y]`` of the second.
+        lr_x: ``[rx, nx]`` orthonormal LR rows of the first axis; ``lr_y``: ``[ry, ny]`` of the second.
+        gains: ``[rx, ry]`` singular values of ``A``, 0 where nothing was measured.
+        inverse: ``[rx, ry]`` their reciprocals, 0 where nothing was measured.
+        kept: ``[rx, ry]`` 1 where measured and 0 elsewhere, or None if all are.
+    """
+
+    hr_x: torch.Tensor
+    hr_y: torch.Tensor
+    lr_x: torch.Tensor
+    lr_y: torch.Tensor
+    gains: torch.Tensor
+    inverse: torch.Tensor
+    kept: torch.Tensor | None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return ``A x`` as ``[..., nx, ny]``."""
+        return _synthesise(self.lr_x, self.gains * _analyse(self.hr_x, x, self.hr_y), self.lr_y)
+
+    def adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        """Return ``A' y`` as ``[..., X, Y]``."""
+        return _synthesise(self.hr_x, self.gains * _analyse(self.lr_x, y, self.lr_y), self.hr_y)
+
+    def pinv(self, y: torch.Tensor) -> torch.Tensor:
+        """Return ``A+ y`` as ``[..., X, Y]``."""
+        return _synthesise(self.hr_x, self.inverse * _analyse(self.lr_x, y, self.lr_y), self.hr_y)
+
+    def measured(self, x: torch.Tensor) -> torch.Tensor:
+        """Return ``Q' Q x``, the part of ``x`` that the acquisition sees, as ``[..., X, Y]``."""
+        coefficients = _analyse(self.hr_x, x, self.hr_y)
+        return _synthesise(self.hr_x, coefficients if self.kept is None else self.kept * coefficients, self.hr_y)
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """The linear operator ``A`` of one slice; acts on the last two axes of any float tensor or NumPy array.
+
+    Tensors are computed in their own dtype (float32 or float64), arrays in float64 and returned in their own dtype.
+    Maps keep their units: ``A`` of a constant is the constant, and ``A`` commutes with circular shifts by a factor.
+
+    Attributes:
+        lr_shape: ``(nx, ny)`` LR voxels, any sizes.
+        factors: ``(fx, fy)`` HR voxels in one LR voxel, per axis.
+        support: ``"square"`` (all lines) or ``"ellipse"`` (lines inside the inscribed ellipse).
+        window: ``"none"``, ``"hamming"`` or ``"hann"``; separable on square support, of the elliptic radius otherwise.
+        box: HR values are box means of the object whose k-space was sampled, so the band is weighted by 1/sinc(k/N).
+        assumed: True if nobody declared window and support, so that reports can say so; see ``assume``.
+
+    Raises:
+        ValueError: for sizes or factors below 1, and for a support or window with another name.
+    """
+
+    lr_shape: tuple[int, int]
+    factors: tuple[int, int]
+    support: Support = "square"
+    window: Window = "none"
+    box: bool = False
+    assumed: bool = field(default=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check the description, and turn lists and NumPy integers into plain tuples."""
+        for name in ("lr_shape", "factors"):
+            value = tuple(int(v) for v in getattr(self, name))
+            if len(value) != 2 or min(value) < 1:
+                raise ValueError(f"Acquisition.{name} is {value}: give two whole numbers of at least 1.")
+            object.__setattr__(self, name, value)
+        if self.support not in ("square", "ellipse"):
+            raise ValueError(f"k-space support {self.support!r} is not known: use 'square' or 'ellipse'.")
+        if self.window not in ("none", "hamming", "hann"):
+            raise ValueError(f"k-space window {self.window!r} is not known: use 'none', 'hamming' or 'hann'.")
+
+    @classmethod
+    def assume(
+        cls,
+        lr_shape: Sequence[int],
+        factors: Sequence[int],
+        support: Support | None = None,
+        window: Window | None = None,
+        box: bool = False,
+    ) -> Acquisition:
+        """Build the operator from what is known; what is None is assumed (square, no window) and marked so."""
+        return cls(
+            (lr_shape[0], lr_shape[1]),
+            (factors[0], factors[1]),
+            support or "square",
+            window or "none",
+            box,
+            assumed=support is None or window is None,
+        )
+
+    @property
+    def hr_shape(self) -> tuple[int, int]:
+        """``(X, Y)`` HR voxels: factor times LR size."""
+        return self.lr_shape[0] * self.factors[0], self.lr_shape[1] * self.factors[1]
+
+    @property
+    def separable(self) -> bool:
+        """Whether ``A`` is one matrix per axis (square support)."""
+        return self.support == "square"
+
+    def describe(self) -> str:
+        """Return one sentence that names the operator, for logs and reports."""
+        (nx, ny), (hx, hy) = self.lr_shape, self.hr_shape
+        window = "no window" if self.window == "none" else f"{self.window.capitalize()} window"
+        lines = "all lines" if self.separable else "lines inside the ellipse"
+        text = f"{nx}x{ny} k-space samples of a {hx}x{hy} map, {lines}, {window}{', box response' * self.box}"
+        return f"{text} (assumed: declare window and support if they are known)." if self.assumed else f"{text}."
+
+    def forward(self, x: Array) -> Array:
+        """Return ``A x``.
+
+        Args:
+            x: ``[..., X, Y]`` HR maps, any unit.
+
+        Returns:
+            ``[..., nx, ny]`` LR maps in the same unit.
+
+        Raises:
+            ValueError: if the last two axes are not ``hr_shape``.
+        """
+        return self._apply(Modes.forward, x, self.hr_shape)
+
+    def adjoint(self, y: Array) -> Array:
+        """Return ``A' y`` (the transpose) of LR maps ``[..., nx, ny]`` as ``[..., X, Y]``."""
+        return self._apply(Modes.adjoint, y, self.lr_shape)
+
+    def pinv(self, y: Array, rcond: float = RCOND, damping: float = 0.0) -> Array:
+        """Return ``z = A_lambda+ y``, the smallest HR map that explains ``y``, computed in float64.
+
+        Args:
+            y: ``[..., nx, ny]`` LR maps.
+            rcond: modes with a gain under ``rcond`` times the largest count as not measured (per axis on square
+                support, in the plane on elliptic support).
+            damping: Tikhonov lambda relative to the largest gain: ``g / (g^2 + lambda^2)`` in place of ``1/g``. Above
+                0 it keeps noise that did not pass the window (fit errors, filled voxels) from growing at its edge.
+
+        Returns:
+            ``[..., X, Y]`` in the dtype of ``y``.
+        """
+        _check(y, self.lr_shape)
+        if isinstance(y, np.ndarray):
+            return _pinv64(self.modes(None, None, rcond), y, damping).astype(y.dtype, copy=False)
+        wide = y.cpu().double() if y.device.type == "mps" else y.double()  # MPS has no float64
+        return _pinv64(self.modes(torch.float64, wide.device, rcond), wide, damping).to(y)
+
+    def zero_fill(self, y: Array) -> Array:
+        """Return the plain zero-filled interpolation of ``y``: its spectrum as it is, padded with zeros.
+
+        A window is not undone. Amplitudes are kept (a constant stays), and so is the place: LR voxel centres are put
+        where the affine says, half-voxel phase included.
+
+        Args:
+            y: ``[..., nx, ny]`` LR maps.
+
+        Returns:
+            ``[..., X, Y]`` in the dtype of ``y``.
+        """
+        fx, fy = self.factors
+        return Acquisition(self.lr_shape, self.factors).adjoint(y) * (fx * fy)
+
+    def measured(self, x: Array) -> Array:
+        """Return ``Q' Q x``: the part of HR maps ``[..., X, Y]`` that lies in the measured band."""
+        return self._apply(Modes.measured, x, self.hr_shape)
+
+    def null(self, x: Array) -> Array:
+        """Return ``x - Q' Q x``: the part of HR maps ``[..., X, Y]`` that the acquisition does not see."""
+        return x - self.measured(x)
+
+    def project(self, x: Array, z: Array) -> Array:
+        """Return ``P(x) = x - Q' Q x + z`` for ``z = pinv(y)``: the nearest map to ``x`` whose LR map is ``y``."""
+        return self.null(x) + z
+
+    def modes(self, dtype: torch.dtype | None, device: torch.device | str | None, rcond: float = RCOND) -> Modes:
+        """Return the matrices of this operator; hold on to them while a captured graph uses them.
+
+        Args:
+            dtype: torch dtype, or None for the float64 NumPy arrays themselves.
+            device: torch device; unused without dtype.
+            rcond: see ``pinv``.
+        """
+        if dtype is None:
+            return _numpy_modes(self, rcond)
+        return _torch_modes(self, dtype, torch.device(device or "cpu"), rcond)
+
+    def axis_operators(self) -> tuple[AxisOperator, AxisOperator]:
+        """Return float64 NumPy matrices (A, pinv, row basis, zero-fill) of both axes of a separable operator.
+
+        Raises:
+            ValueError: for elliptic support, which has no matrix per axis; use ``modes`` there.
+        """
+        if not self.separable:
+            raise ValueError("An elliptic k-space support has no matrix per axis: use Acquisition.modes instead.")
+        (nx, ny), (fx, fy) = self.lr_shape, self.factors
+        return axis_operator(nx, fx, self.window, self.box), axis_operator(ny, fy, self.window, self.box)
+
+    def axis_matrices(self, dtype: torch.dtype, device: torch.device | str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return ``(Ax [nx, X], Ay [ny, Y])`` with ``A x = Ax x Ay'``, for a separable operator."""
+        first, second = (torch.tensor(axis.matrix, dtype=dtype, device=device) for axis in self.axis_operators())
+        return first, second
+
+    def axis_bases(self, dtype: torch.dtype, device: torch.device | str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return ``(Qx [rx, X], Qy [ry, Y])`` with ``null(x) = x - Qx' (Qx x Qy') Qy``, for a separable operator."""
+        first, second = (torch.tensor(axis.rows, dtype=dtype, device=device) for axis in self.axis_operators())
+        return first, second
+
+    def _apply(self, method, x: Array, shape: tuple[int, int]) -> Array:  # noqa: ANN001 (an unbound Modes method)
+        _check(x, shape)
+        if isinstance(x, np.ndarray):
+            return method(self.modes(None, None), x).astype(x.dtype, copy=False)
+        return method(self.modes(x.dtype, x.device), x)
+
+
+def parse_factors(scale: int | Sequence[int]) -> tuple[int, int]:
+    """Return the in-plane factors ``(fx, fy)`` of a user's scale.
+
+    Args:
+        scale: one number for both in-plane axes, ``(fx, fy)``, or ``(fx, fy, fz)``; 1, 2, 4 or 8 per axis.
+
+    Raises:
+        ValueError: for another number of values, other factors, or a through-plane factor other than 1.
+    """
+    values = (scale, scale) if isinstance(scale, int) else tuple(scale)
+    if len(values) not in (2, 3):
+        raise ValueError(f"The scale {scale} has {len(values)} values: give one, two (x,y) or three (x,y,z).")
+    if len(values) == 3 and values[2] != 1:
+        raise ValueError(
+            f"A through-plane factor of {values[2]} was asked for, but the network works slice by slice: use"
+            f" {values[0]},{values[1]},1."
+        )
+    if any(v not in _FACTORS for v in values[:2]):
+        raise ValueError(f"The scale {scale} is not offered: each in-plane factor must be 1, 2, 4 or 8.")
+    return int(values[0]), int(values[1])
+
+
+def _analyse(rows_x: torch.Tensor, image: torch.Tensor, rows_y: torch.Tensor) -> torch.Tensor:
+    """Coefficients ``[..., rx, ry]`` of an image ``[..., p, q]`` on orthonormal rows ``[rx, p]`` and ``[ry, q]``."""
+    return _product(_product(rows_x, image), rows_y.T)
+
+
+def _synthesise(rows_x: torch.Tensor, coefficients: torch.Tensor, rows_y: torch.Tensor) -> torch.Tensor:
+    """Image ``[..., p, q]`` of coefficients ``[..., rx, ry]`` on orthonormal rows ``[rx, p]`` and ``[ry, q]``."""
+    return _product(_product(rows_x.T, coefficients), rows_y)
+
+
+def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    if isinstance(a, torch.Tensor) and a.device.type != "meta" and torch.is_autocast_enabled(a.device.type):
+        with torch.autocast(a.device.type, enabled=False):  # the physics stays in the dtype it was given
+            return a @ b
+    return a @ b
+
+
+def _pinv64(modes: Modes, y: Array, damping: float) -> Array:
+    if damping:
+        level = (damping * modes.gains.max()) ** 2
+        damped = modes.gains / (modes.gains**2 + level)
+        modes = modes._replace(inverse=damped if modes.kept is None else damped * modes.kept)
+    return modes.pinv(y)
+
+
+def _check(image: Array, shape: tuple[int, int]) -> None:
+    if tuple(image.shape[-2:]) != shape:
+        raise ValueError(
+            f"The acquisition operator expects maps of {shape[0]}x{shape[1]} voxels in the last two axes, got an array"
+            f" of shape {tuple(image.shape)}."
+        )
+    if isinstance(image, torch.Tensor) and image.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"The acquisition operator works in float32 or float64, got {image.dtype}: convert the maps.")
+
+
+@lru_cache(maxsize=256)
+def _numpy_modes(acquisition: Acquisition, rcond: float) -> Modes:
+    """The matrices as float64 arrays, lines that nothing was measured on left out."""
+    (nx, ny), (fx, fy) = acquisition.lr_shape, acquisition.factors
+    x, y = axis_modes(nx, fx), axis_modes(ny, fy)
+    gains = plane_gains(
+        acquisition.lr_shape, acquisition.factors, acquisition.support, acquisition.window, acquisition.box
+    )
+    if acquisition.separable:  # per axis: a weak line on both axes is still two good lines
+        along_x, along_y = gains[:, :1], gains[:1, :]  # line 0 of the other axis is the constant, always seen whole
+        kept = (along_x > rcond * along_x.max()) & (along_y > rcond * along_y.max())
+    else:
+        kept = gains > rcond * gains.max()
+    used = np.ix_((gains > 0).any(axis=1), (gains > 0).any(axis=0))  # the edge lines of a Hann window are zero
+    kept, gains = kept[used], gains[used]
+    inverse = np.divide(1.0, gains, out=np.zeros_like(gains), where=kept)
+    lines_x, lines_y = used[0][:, 0], used[1][0]
+    arrays = (x.rows[lines_x], y.rows[lines_y], x.samples[lines_x], y.samples[lines_y], gains, inverse)
+    return Modes(*arrays, kept=None if kept.all() else kept.astype(np.float64))  # type: ignore[arg-type]
+
+
+def _torch_modes(acquisition: Acquisition, dtype: torch.dtype, device: torch.device, rcond: float) -> Modes:
+    key = (acquisition, dtype, device, rcond)
+    modes = _cast_modes.get(key)
+    if modes is None:
+        with torch.inference_mode(False):  # cached constants must also serve a later autograd graph
+            modes = Modes(
+                *(
+                    None if array is None else torch.tensor(array, dtype=dtype, device=device)
+                    for array in _numpy_modes(acquisition, rcond)
+                )
+            )
+        if type(modes.gains) is torch.Tensor:  # a tensor of a tracing mode must not outlive its trace
+            _cast_modes[key] = modes
+    return modes
