@@ -16,7 +16,7 @@ class ConfigError(ValueError):
 
 
 class Settings(pydantic.BaseModel):
-    """Base of every configuration: immutable, strict about unknown keys, readable from and writable to TOML and JSON."""
+    """Base of every configuration: immutable, refuses unknown keys, reads TOML and JSON, writes TOML."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 

@@ -24,6 +24,7 @@ class GroupNormSiLU(nn.Module):
         return ops.group_norm_silu(x, self.weight, self.bias, self.num_groups, scale, shift)
 
     def extra_repr(self) -> str:
+        """Channels and groups, for ``print(network)``."""
         return f"{self.weight.numel()}, num_groups={self.num_groups}"
 
 

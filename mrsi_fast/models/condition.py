@@ -83,8 +83,8 @@ def batch_condition(batch: Mapping[str, Tensor]) -> Condition:
     """Conditioning of a batch in the layout of ``Simulator.batch`` (values in the maps' units).
 
     Args:
-        batch: Tensors ``z``, ``mask`` [B, K, X, Y]; ``presence``, ``scale``, ``noise`` [B, K]; ``factors``, ``voxel_mm``
-            [B, 2]; ``anatomy`` [B, 1, X, Y]; ``anatomy_present`` [B].
+        batch: Tensors ``z``, ``mask`` [B, K, X, Y]; ``presence``, ``scale``, ``noise`` [B, K]; ``factors``,
+            ``voxel_mm`` [B, 2]; ``anatomy`` [B, 1, X, Y]; ``anatomy_present`` [B].
     """
     presence = batch["presence"]
     present = presence[:, :, None, None]

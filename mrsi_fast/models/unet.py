@@ -54,7 +54,7 @@ class Middle(nn.Module):
 
 
 class SelfAttentionUNet(nn.Module):
-    """Maps a noisy residual and what is known about the maps to the raw network output F of Karras et al. (2022, Eq. 7).
+    """Maps a noisy residual and what is known about the maps to the raw output F of Karras et al. (2022, Eq. 7).
 
     Args:
         config: Shape of the network.
@@ -98,6 +98,8 @@ class SelfAttentionUNet(nn.Module):
         Returns:
             [B, K, X, Y]; channels of absent maps carry no meaning.
         """
+        if x.numel() == 0:  # PyTorch's pixel_unshuffle leaves the shape of an empty batch as it is
+            return torch.zeros_like(x)
         embedding = self.embedding(noise_label, cond.vector)
         features = self.stem(self.stem_input(x, cond))
         skips = []
@@ -115,7 +117,7 @@ class SelfAttentionUNet(nn.Module):
         return output[..., : x.shape[-2], : x.shape[-1]]
 
     def stem_input(self, x: Tensor, cond: Condition) -> Tensor:
-        """[B, (3 K + 2) f^2, X/f, Y/f]: residual, z, mask, anatomy and field-of-view flag, padded and pixel-unshuffled."""
+        """Residual, z, mask, anatomy and field-of-view flag, padded and unshuffled: [B, (3 K + 2) f^2, X/f, Y/f]."""
         x = x * cond.presence[:, :, None, None]
         field_of_view = torch.ones_like(cond.anatomy)
         stack = torch.cat([x, cond.z, cond.mask, cond.anatomy, field_of_view], dim=1)

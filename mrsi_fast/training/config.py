@@ -1,0 +1,106 @@
+"""Settings of a training run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pydantic
+
+from mrsi_fast.config import DiffusionConfig, ModelConfig, Settings
+from mrsi_fast.simulation.config import SimulationConfig
+
+
+class OptimiserConfig(Settings):
+    """AdamW, its learning-rate schedule (warm-up, constant, linear cool-down to 0) and the weight average.
+
+    Attributes:
+        learning_rate: Peak learning rate.
+        betas: Moment decay rates of AdamW.
+        weight_decay: Decoupled weight decay.
+        warmup_steps: Steps of linear warm-up.
+        cooldown_steps: Steps over which the learning rate falls to 0 at the end.
+        clip_norm: Gradients are scaled down to at most this global norm.
+        ema_half_life: Half-life of the weight average, in slices.
+    """
+
+    learning_rate: float = pydantic.Field(5e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = pydantic.Field(0.01, ge=0)
+    warmup_steps: int = pydantic.Field(200, ge=0)
+    cooldown_steps: int = pydantic.Field(1000, ge=0)
+    clip_norm: float = pydantic.Field(1.0, gt=0)
+    ema_half_life: float = pydantic.Field(2000.0, gt=0)
+
+
+class ConditionDropout(Settings):
+    """How often what the network may be told is withheld, so that none of it becomes a requirement.
+
+    Attributes:
+        all_maps: Share of examples that keep every map.
+        named: Chance that a named map is kept in the other examples.
+        other: Chance that an unnamed map is kept, in all examples.
+        anatomy: Chance that the anatomical image is kept.
+    """
+
+    all_maps: float = pydantic.Field(0.5, ge=0, le=1)
+    named: float = pydantic.Field(0.6, gt=0, le=1)
+    other: float = pydantic.Field(0.5, ge=0, le=1)
+    anatomy: float = pydantic.Field(0.5, ge=0, le=1)
+
+
+class LossConfig(Settings):
+    """Where on the noise axis and where in the picture the network is trained.
+
+    Attributes:
+        share_at_max: Share of draws at exactly sigma_max, the one-step operating point.
+        log_mean: Mean of ln(sigma) of the remaining draws.
+        log_std: Standard deviation of ln(sigma) of the remaining draws.
+        background: Weight of voxels outside the brain, relative to 1 inside.
+    """
+
+    share_at_max: float = pydantic.Field(0.25, ge=0.1, le=1)
+    log_mean: float = -0.6
+    log_std: float = pydantic.Field(1.4, gt=0)
+    background: float = pydantic.Field(0.25, ge=0)
+
+
+class TrainConfig(Settings):
+    """Everything that determines a training run; with the software and the machine it determines the weights.
+
+    Attributes:
+        name: Name of the resulting model.
+        output: Run folder (checkpoint, log, and at the end the model folder).
+        seed: Seed of initialisation, data, noise and dropout.
+        steps: Optimiser steps of the whole run.
+        batch_size: Slices a step.
+        model: Shape of the network.
+        diffusion: Noise levels; residual scales are measured on the training data if not given.
+        simulation: The training data.
+        optimiser: Optimiser and weight average.
+        dropout: Withholding of conditions.
+        loss: Weighting over noise levels and voxels.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        workers: Processes that simulate batches ahead of the optimiser; 0 simulates in between.
+        checkpoint_minutes: Time between checkpoints.
+        log_steps: Steps between log lines.
+        validation_steps: Steps between validations.
+        validation_batches: Batches of each validation.
+    """
+
+    name: str = "mrsi_fast"
+    output: Path
+    seed: int = pydantic.Field(0, ge=0, lt=2**63)
+    steps: int = pydantic.Field(gt=0)
+    batch_size: int = pydantic.Field(8, gt=0)
+    model: ModelConfig = ModelConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    simulation: SimulationConfig = pydantic.Field(default_factory=lambda: SimulationConfig.preset("training"))
+    optimiser: OptimiserConfig = OptimiserConfig()
+    dropout: ConditionDropout = ConditionDropout()
+    loss: LossConfig = LossConfig()
+    device: str = "auto"
+    workers: int = pydantic.Field(1, ge=0)
+    checkpoint_minutes: float = pydantic.Field(10.0, gt=0)
+    log_steps: int = pydantic.Field(20, gt=0)
+    validation_steps: int = pydantic.Field(1000, gt=0)
+    validation_batches: int = pydantic.Field(8, gt=0)

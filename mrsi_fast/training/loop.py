@@ -1,0 +1,275 @@
+"""The training loop: resumable, interruptible, every random number a function of (seed, step)."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from mrsi_fast.config import ConfigError
+from mrsi_fast.diffusion.denoiser import Denoiser
+from mrsi_fast.diffusion.losses import SigmaDistribution
+from mrsi_fast.files import write_text
+from mrsi_fast.models.pretrained import FolderConfig, save_pretrained
+from mrsi_fast.models.unet import SelfAttentionUNet
+from mrsi_fast.simulation.config import BatchConfig
+from mrsi_fast.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from mrsi_fast.training.config import OptimiserConfig, TrainConfig
+from mrsi_fast.training.data import DROPOUT_STREAM, NOISE_STREAM, BatchStream, batches, step_generator, withhold
+from mrsi_fast.training.objective import measure_residual_rms, training_loss, validate
+
+VALIDATION_SIGMAS = (0.1, 0.5, 2.0)
+RMS_BATCHES = 64
+RESUMABLE_CHANGES = {"steps", "output", "device", "workers", "checkpoint_minutes", "log_steps", "validation_steps"}
+"""Settings that may differ between a checkpoint and the run that resumes it."""
+
+
+class Interrupted(SystemExit):
+    """Training stopped by a signal after saving; the exit code is 128 + the signal's number."""
+
+
+@dataclass
+class _StopFlag:
+    """Notes the first SIGINT or SIGTERM; the second acts at once."""
+
+    received: int = 0
+    previous: dict[int, Any] = field(default_factory=dict)
+
+    def __enter__(self) -> _StopFlag:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.previous[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.received = number
+        signal.signal(number, self.previous[number])
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+
+def learning_rate(step: int, steps: int, optimiser: OptimiserConfig) -> float:
+    """Learning rate of a step (0-based): linear warm-up, constant, linear cool-down to 0 at the last step."""
+    rise = (step + 1) / (optimiser.warmup_steps + 1)
+    fall = (steps - step) / (optimiser.cooldown_steps + 1)
+    return optimiser.learning_rate * min(1.0, rise, fall)
+
+
+def weight_average(network: nn.Module, half_life_steps: float) -> AveragedModel:
+    """Exponential moving average whose memory grows from nothing, so that the initial weights do not linger."""
+    decay = 0.5 ** (1.0 / half_life_steps)
+
+    def update(averages: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        memory = min(decay, (1.0 + float(count)) / (10.0 + float(count)))
+        torch._foreach_lerp_(averages, current, 1.0 - memory)
+
+    return AveragedModel(network, multi_avg_fn=update, use_buffers=False)
+
+
+def choose_device(name: str) -> torch.device:
+    """Turns "auto" into the best device there is.
+
+    Raises:
+        ConfigError: CUDA was asked for and is not available.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device = '{name}': CUDA is not available here; use device = 'cpu' or 'auto'.")
+    return torch.device(name)
+
+
+def trained_voxel_mm(batch: BatchConfig) -> tuple[float, float]:
+    """Smallest and largest low-resolution voxel size (mm) that training batches can have."""
+    finest, coarsest = 2 * batch.fov_mm[0] / batch.main_grid, 8 * batch.fov_mm[1] / batch.main_grid
+    return min(batch.lr_voxel_mm[0], finest), max(batch.lr_voxel_mm[1], coarsest)
+
+
+def trained_grid(batch: BatchConfig) -> tuple[int, int]:
+    """Smallest and largest high-resolution matrix size that training batches can have."""
+    return min(2 * batch.lr_matrix[0], batch.main_grid), max(batch.largest_hr, batch.main_grid)
+
+
+class Trainer:
+    """One training run: state, one step, and what is written when."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config, self.folder = config, config.output
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.device = choose_device(config.device)
+        torch.manual_seed(config.seed)
+        network = SelfAttentionUNet(config.model).to(self.device, memory_format=torch.channels_last)
+        self.denoiser = Denoiser(network, config.diffusion.sigma_max)
+        self.average = weight_average(network, config.optimiser.ema_half_life / config.batch_size)
+        settings = config.optimiser
+        self.optimiser = torch.optim.AdamW(
+            network.parameters(), lr=0.0, betas=settings.betas, weight_decay=settings.weight_decay, foreach=True
+        )
+        self.step, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
+        self.rms = dict(config.diffusion.residual_rms)
+        self._mark = (time.monotonic(), time.process_time())
+        self._losses: list[float] = []
+
+    @property
+    def network(self) -> nn.Module:
+        """The network under training."""
+        return self.denoiser.network
+
+    def log(self, **facts: Any) -> None:
+        """Appends one line to log.jsonl."""
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"step": self.step, "slices": self.step * self.config.batch_size, **facts}) + "\n")
+
+    def prepare(self) -> None:
+        """Resumes the folder's checkpoint, or starts anew by measuring the residual's RMS; writes config.toml."""
+        comparable = self.config.model_dump(mode="json", exclude=RESUMABLE_CHANGES)
+        if (self.folder / CHECKPOINT).exists():
+            meta = load_checkpoint(self.folder, {"network": self.network, "average": self.average}, self.optimiser)
+            if meta["config"] != comparable:
+                changed = sorted(key for key in comparable if comparable[key] != meta["config"].get(key))
+                raise ConfigError(
+                    f"{self.folder.name}: the checkpoint there was trained with other settings ({', '.join(changed)}). "
+                    "Choose another output folder, or restore the settings to resume."
+                )
+            self.step, self.rms = meta["step"], {key: tuple(row) for key, row in meta["residual_rms"].items()}
+            self.seconds, self.cpu_seconds = meta["seconds"], meta["cpu_seconds"]
+        elif not self.rms:
+            stream = BatchStream(self.config.simulation, self.config.seed, 8, 0, RMS_BATCHES)
+            self.rms = measure_residual_rms(batches(stream, 0), len(self.config.model.channels))
+        write_text(self.folder / "config.toml", self.config.to_toml())
+
+    def save(self) -> None:
+        """Writes the checkpoint."""
+        self._count_time()
+        meta = {
+            "config": self.config.model_dump(mode="json", exclude=RESUMABLE_CHANGES),
+            "step": self.step,
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
+            "residual_rms": self.rms,
+        }
+        save_checkpoint(self.folder, {"network": self.network, "average": self.average}, self.optimiser, meta)
+
+    def _count_time(self) -> None:
+        now = (time.monotonic(), time.process_time())
+        self.seconds += now[0] - self._mark[0]
+        self.cpu_seconds += now[1] - self._mark[1]
+        self._mark = now
+
+    def update(self, host_batch: dict[str, Tensor]) -> float:
+        """One optimiser step on one batch; returns the loss."""
+        config = self.config
+        batch = withhold(host_batch, config.dropout, step_generator(config.seed, self.step, DROPOUT_STREAM))
+        batch = {key: value.to(self.device) for key, value in batch.items()}
+        sigmas = SigmaDistribution(
+            config.diffusion.sigma_min,
+            config.diffusion.sigma_max,
+            config.loss.share_at_max,
+            config.loss.log_mean,
+            config.loss.log_std,
+        )
+        half = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        self.optimiser.zero_grad(set_to_none=True)
+        with torch.autocast("cuda", torch.bfloat16) if half else nullcontext():
+            generator = step_generator(config.seed, self.step, NOISE_STREAM)
+            loss = training_loss(self.denoiser, batch, self.rms, sigmas, config.loss, generator)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), config.optimiser.clip_norm, error_if_nonfinite=True)
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.step, config.steps, config.optimiser)
+        self.optimiser.step()
+        self.average.update_parameters(self.network)
+        self.step += 1
+        return float(loss.detach())
+
+    def validate(self) -> dict[str, float]:
+        """Validates the averaged weights on the validation heads, always on the same batches and noise."""
+        anatomy = self.config.simulation.anatomy.model_copy(update={"split": "val"})
+        simulation = self.config.simulation.model_copy(update={"anatomy": anatomy})
+        stream = BatchStream(simulation, self.config.seed, 8, 0, self.config.validation_batches)
+        denoiser = Denoiser(self.average.module, self.config.diffusion.sigma_max)
+        return validate(denoiser, batches(stream, 0), self.rms, VALIDATION_SIGMAS)
+
+    def run(self, report: Callable[[int, int, str], None]) -> Path:
+        """Trains to the configured step and writes the model folder.
+
+        Args:
+            report: Called with (step, steps, message) whenever there is something to tell.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM arrived; the checkpoint is complete.
+        """
+        config = self.config
+        self.prepare()
+        stream = BatchStream(config.simulation, config.seed, config.batch_size, self.step, config.steps)
+        saved = time.monotonic()
+        with _StopFlag() as stop:
+            for batch in islice(batches(stream, config.workers), config.steps - self.step):
+                self._losses.append(self.update(batch))
+                if self.step % config.log_steps == 0 or self.step == config.steps:
+                    self._count_time()
+                    loss, self._losses = sum(self._losses) / len(self._losses), []
+                    self.log(loss=loss, seconds=round(self.seconds, 1), cpu_seconds=round(self.cpu_seconds, 1))
+                    report(self.step, config.steps, f"loss {loss:.4f}")
+                if self.step % config.validation_steps == 0 or self.step == config.steps:
+                    figures = self.validate()
+                    self.log(**figures)
+                    report(self.step, config.steps, ", ".join(f"{key} {value:.3f}" for key, value in figures.items()))
+                if stop.received:
+                    self.save()
+                    raise Interrupted(128 + stop.received)
+                if time.monotonic() - saved > 60 * config.checkpoint_minutes:
+                    self.save()
+                    saved = time.monotonic()
+        self.save()
+        return self.export()
+
+    def export(self) -> Path:
+        """Writes the averaged weights as a model folder that ``SuperResolver.from_pretrained`` reads."""
+        config = self.config
+        folder = self.folder / "model"
+        settings = FolderConfig(
+            name=config.name,
+            model=config.model,
+            diffusion=config.diffusion.model_copy(update={"residual_rms": self.rms}),
+            trained_voxel_mm=trained_voxel_mm(config.simulation.batch),
+            trained_grid=trained_grid(config.simulation.batch),
+        )
+        card = (
+            f"# {config.name}\n\nTrained by `mrsi-fast train` for {self.step} steps of {config.batch_size} slices "
+            f"({self.seconds / 3600:.2f} h wall, {self.cpu_seconds / 3600:.2f} h CPU of the training process).\n\n"
+            f"Research use only.\n\n```toml\n{config.to_toml()}```\n"
+        )
+        save_pretrained(folder, settings, self.average.module.state_dict(), card)
+        return folder
+
+
+def train(config: TrainConfig | str | Path, report: Callable[[int, int, str], None] | None = None) -> Path:
+    """Trains a model, or resumes the run whose checkpoint lies in the output folder.
+
+    Args:
+        config: The settings, or the path of a TOML file with them.
+        report: Called with (step, steps, message) at every log line; None is silent (the log is in ``log.jsonl``).
+
+    Returns:
+        The model folder, ready for ``SuperResolver.from_pretrained``.
+
+    Raises:
+        ConfigError: The settings do not fit, or differ from the checkpoint's.
+        CheckpointError: The checkpoint is damaged.
+        Interrupted: SIGINT or SIGTERM arrived; the checkpoint was written first.
+    """
+    settings = config if isinstance(config, TrainConfig) else TrainConfig.load(config)
+    return Trainer(settings).run(report or (lambda step, steps, message: None))

@@ -1,0 +1,107 @@
+"""What one training step minimises, and what validation measures, on batches in the simulator's units."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from mrsi_fast.diffusion.denoiser import Denoiser
+from mrsi_fast.diffusion.losses import SigmaDistribution, denoising_loss
+from mrsi_fast.models.condition import Condition, batch_condition, residual_rms
+from mrsi_fast.training.config import LossConfig
+from mrsi_fast.training.data import Batch
+
+RmsTable = Mapping[str, Sequence[float]]
+
+
+def scaled_residual(batch: Batch) -> Tensor:
+    """(truth - z) / scale, [B, K, X, Y]; 0 for absent maps."""
+    presence = batch["presence"]
+    scale = torch.where(presence > 0, batch["scale"], torch.ones_like(presence))
+    return (batch["hr"] - batch["z"]) * (presence / scale)[:, :, None, None]
+
+
+def measure_residual_rms(batches: Iterable[Batch], channels: int) -> dict[str, tuple[float, ...]]:
+    """RMS of the scaled residual inside the brain for the isotropic factors 2, 4 and 8, per channel.
+
+    Args:
+        batches: Enough training batches to see every factor and map.
+        channels: Number of map channels K.
+
+    Raises:
+        ValueError: A factor never occurred in the batches.
+    """
+    power: dict[str, Tensor] = defaultdict(lambda: torch.zeros(channels, dtype=torch.float64))
+    count: dict[str, Tensor] = defaultdict(lambda: torch.zeros(channels, dtype=torch.float64))
+    for batch in batches:
+        residual = scaled_residual(batch).double()
+        inside = batch["brain"].double()[:, None]
+        for index, (factor_x, factor_y) in enumerate(batch["factors"].tolist()):
+            if factor_x == factor_y and str(int(factor_x)) in ("2", "4", "8"):
+                key = str(int(factor_x))
+                power[key] += (residual[index] ** 2 * inside[index]).sum((-2, -1))
+                count[key] += batch["presence"][index].double() * inside[index].sum()
+    missing = [key for key in ("2", "4", "8") if key not in count]
+    if missing:
+        raise ValueError(f"The training data never used factor {', '.join(missing)}: raise its share in [simulation].")
+    rms = {key: (power[key] / count[key].clamp_min(1)).sqrt() for key in sorted(count)}
+    # A map that is all but empty in the measuring batches (2HG in healthy heads) must not get a vanishing unit.
+    return {key: tuple(round(float(value), 6) for value in row.clamp_min(0.01)) for key, row in rms.items()}
+
+
+def _residual_and_condition(batch: Batch, rms: RmsTable) -> tuple[Tensor, Condition]:
+    unit = residual_rms(rms, batch["factors"])[:, :, None, None]
+    return scaled_residual(batch) / unit, batch_condition(batch)
+
+
+def training_loss(
+    denoiser: Denoiser,
+    batch: Batch,
+    rms: RmsTable,
+    sigmas: SigmaDistribution,
+    loss: LossConfig,
+    generator: torch.Generator,
+) -> Tensor:
+    """Weighted denoising loss of one batch (a scalar with gradient); noise is drawn on the CPU from ``generator``."""
+    clean, cond = _residual_and_condition(batch, rms)
+    sigma = sigmas.draw(clean.shape[0], generator).to(clean.device)
+    noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+    brain = batch["brain"][:, None]
+    weight = (brain + loss.background * (1 - brain)) * cond.presence[:, :, None, None]
+    return denoising_loss(denoiser, clean, cond, sigma, noise, weight).mean
+
+
+@torch.no_grad()
+def validate(
+    denoiser: Denoiser, batches: Iterable[Batch], rms: RmsTable, sigmas: Sequence[float], seed: int = 0
+) -> dict[str, float]:
+    """Loss at fixed noise levels and the one-step estimate's gain over the measured-data estimate.
+
+    Returns:
+        ``loss_<sigma>``: mean denoising loss at that level; ``gain_db_x<f>``: mean over slices of
+        10 log10(sum |z - truth|^2 / sum |estimate - truth|^2) over the brain and the present maps, each in its scale.
+    """
+    device = next(denoiser.parameters()).device
+    collected: dict[str, list[float]] = defaultdict(list)
+    for number, host_batch in enumerate(batches):
+        batch = {key: value.to(device) for key, value in host_batch.items()}
+        clean, cond = _residual_and_condition(batch, rms)
+        weight = batch["brain"][:, None] * cond.presence[:, :, None, None]
+        generator = torch.Generator().manual_seed(seed * 100_003 + number)
+        for sigma in sigmas:
+            noise = torch.randn(clean.shape, generator=generator).to(device)
+            level = torch.full((clean.shape[0],), sigma, device=device)
+            result = denoising_loss(denoiser, clean, cond, level, noise, weight)
+            collected[f"loss_{sigma:g}"].append(float(result.mean))
+        noise = torch.randn(clean.shape, generator=generator).to(device)
+        estimate = denoiser(clean + denoiser.sigma_max * noise, denoiser.sigma_max, cond)
+        unit = residual_rms(rms, batch["factors"])[:, :, None, None]
+        before = ((clean * unit) ** 2 * weight).sum((1, 2, 3))
+        after = (((estimate - clean) * unit) ** 2 * weight).sum((1, 2, 3))
+        for factors, gain in zip(batch["factors"].tolist(), 10 * (before / after).log10(), strict=True):
+            if factors[0] == factors[1]:
+                collected[f"gain_db_x{int(factors[0])}"].append(float(gain))
+    return {key: sum(values) / len(values) for key, values in sorted(collected.items())}
