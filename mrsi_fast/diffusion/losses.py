@@ -27,18 +27,18 @@ class SigmaDistribution:
         sigma_min: Lowest level, in units of the residual's RMS.
         sigma_max: Highest level, same units.
         share_at_max: Fraction of draws at exactly `sigma_max`, 0 to 1.
-        p_mean: Mean of ln(sigma) of the rest. Karras et al. use -1.2 at sigma_data = 0.5: -0.5 at sigma_data = 1.
-        p_std: Standard deviation of ln(sigma) of the rest.
+        log_mean: Mean of ln(sigma) of the rest. Karras et al. use -1.2 at sigma_data = 0.5: -0.5 at sigma_data = 1.
+        log_std: Standard deviation of ln(sigma) of the rest.
 
     Raises:
-        ValueError: If not `0 < sigma_min < sigma_max < inf`, the share lies outside [0, 1], or `p_std <= 0`.
+        ValueError: If not `0 < sigma_min < sigma_max < inf`, the share lies outside [0, 1], or `log_std <= 0`.
     """
 
     sigma_min: float
     sigma_max: float
     share_at_max: float = 0.25
-    p_mean: float = -0.5
-    p_std: float = 1.2
+    log_mean: float = -0.5
+    log_std: float = 1.2
 
     def __post_init__(self) -> None:
         if not 0.0 < self.sigma_min < self.sigma_max < math.inf:
@@ -48,8 +48,10 @@ class SigmaDistribution:
             )
         if not 0.0 <= self.share_at_max <= 1.0:
             raise ValueError(f"share_at_max is a fraction of the draws, between 0 and 1, but got {self.share_at_max}.")
-        if not self.p_std > 0.0:
-            raise ValueError(f"p_std is the standard deviation of ln(sigma) and must be above 0, but got {self.p_std}.")
+        if not self.log_std > 0.0:
+            raise ValueError(
+                f"log_std is the standard deviation of ln(sigma) and must be above 0, but got {self.log_std}."
+            )
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw `count` noise levels [count], float32, on the generator's device, from this generator alone.
@@ -63,7 +65,9 @@ class SigmaDistribution:
         u = torch.remainder(offset + torch.arange(count, dtype=torch.float64, device=device) / max(count, 1), 1.0)
         # u < share is the atom at sigma_max; the remaining interval, stretched to [0, 1), drives the log-normal.
         rest = ((u - self.share_at_max) / max(1.0 - self.share_at_max, 1e-12)).clamp(0.0, 1.0)
-        sigma = torch.exp(self.p_mean + self.p_std * torch.special.ndtri(rest)).clamp(self.sigma_min, self.sigma_max)
+        sigma = torch.exp(self.log_mean + self.log_std * torch.special.ndtri(rest)).clamp(
+            self.sigma_min, self.sigma_max
+        )
         return torch.where(u < self.share_at_max, self.sigma_max, sigma).to(torch.float32)
 
 
