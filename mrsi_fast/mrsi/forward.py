@@ -12,10 +12,10 @@ sets gains to zero, so both supports are the same few dense products, which a ca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -25,11 +25,11 @@ from mrsi_fast.mrsi.kspace import RCOND, AxisOperator, Support, Window, axis_mod
 
 Array = TypeVar("Array", torch.Tensor, NDArray)
 
-_FACTORS = (1, 2, 4, 8)
-_cast_modes: dict[tuple, Modes] = {}
+_cast_modes: dict[tuple[Any, ...], Modes[torch.Tensor]] = {}
 
 
-class Modes(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Modes(Generic[Array]):
     """The matrices of one acquisition in one dtype on one device (see ``Acquisition.modes``).
 
     Attributes:
@@ -40,27 +40,27 @@ class Modes(NamedTuple):
         kept: ``[rx, ry]`` 1 where measured and 0 elsewhere, or None if all are.
     """
 
-    hr_x: torch.Tensor
-    hr_y: torch.Tensor
-    lr_x: torch.Tensor
-    lr_y: torch.Tensor
-    gains: torch.Tensor
-    inverse: torch.Tensor
-    kept: torch.Tensor | None
+    hr_x: Array
+    hr_y: Array
+    lr_x: Array
+    lr_y: Array
+    gains: Array
+    inverse: Array
+    kept: Array | None
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Array) -> Array:
         """Return ``A x`` as ``[..., nx, ny]``."""
         return _synthesise(self.lr_x, self.gains * _analyse(self.hr_x, x, self.hr_y), self.lr_y)
 
-    def adjoint(self, y: torch.Tensor) -> torch.Tensor:
+    def adjoint(self, y: Array) -> Array:
         """Return ``A' y`` as ``[..., X, Y]``."""
         return _synthesise(self.hr_x, self.gains * _analyse(self.lr_x, y, self.lr_y), self.hr_y)
 
-    def pinv(self, y: torch.Tensor) -> torch.Tensor:
+    def pinv(self, y: Array) -> Array:
         """Return ``A+ y`` as ``[..., X, Y]``."""
         return _synthesise(self.hr_x, self.inverse * _analyse(self.lr_x, y, self.lr_y), self.hr_y)
 
-    def measured(self, x: torch.Tensor) -> torch.Tensor:
+    def measured(self, x: Array) -> Array:
         """Return ``Q' Q x``, the part of ``x`` that the acquisition sees, as ``[..., X, Y]``."""
         coefficients = _analyse(self.hr_x, x, self.hr_y)
         return _synthesise(self.hr_x, coefficients if self.kept is None else self.kept * coefficients, self.hr_y)
@@ -75,14 +75,14 @@ class Acquisition:
 
     Attributes:
         lr_shape: ``(nx, ny)`` LR voxels, any sizes.
-        factors: ``(fx, fy)`` HR voxels in one LR voxel, per axis.
+        factors: ``(fx, fy)`` HR voxels in one LR voxel, per axis; ``(fx, fy, 1)`` is taken too.
         support: ``"square"`` (all lines) or ``"ellipse"`` (lines inside the inscribed ellipse).
         window: ``"none"``, ``"hamming"`` or ``"hann"``; separable on square support, of the elliptic radius otherwise.
         box: HR values are box means of the object whose k-space was sampled, so the band is weighted by 1/sinc(k/N).
         assumed: True if nobody declared window and support, so that reports can say so; see ``assume``.
 
     Raises:
-        ValueError: for sizes or factors below 1, and for a support or window with another name.
+        ValueError: for sizes or factors below 1, a through-plane factor other than 1, and unknown support or window.
     """
 
     lr_shape: tuple[int, int]
@@ -94,8 +94,13 @@ class Acquisition:
 
     def __post_init__(self) -> None:
         """Check the description, and turn lists and NumPy integers into plain tuples."""
-        for name in ("lr_shape", "factors"):
-            value = tuple(int(v) for v in getattr(self, name))
+        factors = tuple(int(f) for f in self.factors)
+        if len(factors) == 3 and factors[2] != 1:
+            raise ValueError(
+                f"Acquisition.factors is {factors}: the third one refines through the plane, but the network works"
+                " slice by slice; it has to be 1."
+            )
+        for name, value in (("lr_shape", tuple(int(n) for n in self.lr_shape)), ("factors", factors[:2])):
             if len(value) != 2 or min(value) < 1:
                 raise ValueError(f"Acquisition.{name} is {value}: give two whole numbers of at least 1.")
             object.__setattr__(self, name, value)
@@ -114,14 +119,9 @@ class Acquisition:
         box: bool = False,
     ) -> Acquisition:
         """Build the operator from what is known; what is None is assumed (square, no window) and marked so."""
-        return cls(
-            (lr_shape[0], lr_shape[1]),
-            (factors[0], factors[1]),
-            support or "square",
-            window or "none",
-            box,
-            assumed=support is None or window is None,
-        )
+        assumed = support is None or window is None
+        shape, scale = (lr_shape[0], lr_shape[1]), tuple(factors)  # checked by the constructor
+        return cls(shape, scale, support or "square", window or "none", box, assumed)  # type: ignore[arg-type]
 
     @property
     def hr_shape(self) -> tuple[int, int]:
@@ -174,7 +174,7 @@ class Acquisition:
         """
         _check(y, self.lr_shape)
         if isinstance(y, np.ndarray):
-            return _pinv64(self.modes(None, None, rcond), y, damping).astype(y.dtype, copy=False)
+            return _pinv64(self.modes_float64(rcond), y, damping).astype(y.dtype, copy=False)
         wide = y.cpu().double() if y.device.type == "mps" else y.double()  # MPS has no float64
         return _pinv64(self.modes(torch.float64, wide.device, rcond), wide, damping).to(y)
 
@@ -205,17 +205,19 @@ class Acquisition:
         """Return ``P(x) = x - Q' Q x + z`` for ``z = pinv(y)``: the nearest map to ``x`` whose LR map is ``y``."""
         return self.null(x) + z
 
-    def modes(self, dtype: torch.dtype | None, device: torch.device | str | None, rcond: float = RCOND) -> Modes:
+    def modes(self, dtype: torch.dtype, device: torch.device | str, rcond: float = RCOND) -> Modes[torch.Tensor]:
         """Return the matrices of this operator; hold on to them while a captured graph uses them.
 
         Args:
-            dtype: torch dtype, or None for the float64 NumPy arrays themselves.
-            device: torch device; unused without dtype.
+            dtype: dtype of the maps they will meet.
+            device: torch device.
             rcond: see ``pinv``.
         """
-        if dtype is None:
-            return _numpy_modes(self, rcond)
-        return _torch_modes(self, dtype, torch.device(device or "cpu"), rcond)
+        return _torch_modes(self, dtype, torch.device(device), rcond)
+
+    def modes_float64(self, rcond: float = RCOND) -> Modes[NDArray]:
+        """Return the same matrices as read-only float64 NumPy arrays."""
+        return _numpy_modes(self, rcond)
 
     def axis_operators(self) -> tuple[AxisOperator, AxisOperator]:
         """Return float64 NumPy matrices (A, pinv, row basis, zero-fill) of both axes of a separable operator.
@@ -238,61 +240,39 @@ class Acquisition:
         first, second = (torch.tensor(axis.rows, dtype=dtype, device=device) for axis in self.axis_operators())
         return first, second
 
-    def _apply(self, method, x: Array, shape: tuple[int, int]) -> Array:  # noqa: ANN001 (an unbound Modes method)
+    def _apply(self, method: Callable[[Modes[Array], Array], Array], x: Array, shape: tuple[int, int]) -> Array:
         _check(x, shape)
         if isinstance(x, np.ndarray):
-            return method(self.modes(None, None), x).astype(x.dtype, copy=False)
+            return method(self.modes_float64(), x).astype(x.dtype, copy=False)
         return method(self.modes(x.dtype, x.device), x)
 
 
-def parse_factors(scale: int | Sequence[int]) -> tuple[int, int]:
-    """Return the in-plane factors ``(fx, fy)`` of a user's scale.
-
-    Args:
-        scale: one number for both in-plane axes, ``(fx, fy)``, or ``(fx, fy, fz)``; 1, 2, 4 or 8 per axis.
-
-    Raises:
-        ValueError: for another number of values, other factors, or a through-plane factor other than 1.
-    """
-    values = (scale, scale) if isinstance(scale, int) else tuple(scale)
-    if len(values) not in (2, 3):
-        raise ValueError(f"The scale {scale} has {len(values)} values: give one, two (x,y) or three (x,y,z).")
-    if len(values) == 3 and values[2] != 1:
-        raise ValueError(
-            f"A through-plane factor of {values[2]} was asked for, but the network works slice by slice: use"
-            f" {values[0]},{values[1]},1."
-        )
-    if any(v not in _FACTORS for v in values[:2]):
-        raise ValueError(f"The scale {scale} is not offered: each in-plane factor must be 1, 2, 4 or 8.")
-    return int(values[0]), int(values[1])
-
-
-def _analyse(rows_x: torch.Tensor, image: torch.Tensor, rows_y: torch.Tensor) -> torch.Tensor:
+def _analyse(rows_x: Array, image: Array, rows_y: Array) -> Array:
     """Coefficients ``[..., rx, ry]`` of an image ``[..., p, q]`` on orthonormal rows ``[rx, p]`` and ``[ry, q]``."""
     return _product(_product(rows_x, image), rows_y.T)
 
 
-def _synthesise(rows_x: torch.Tensor, coefficients: torch.Tensor, rows_y: torch.Tensor) -> torch.Tensor:
+def _synthesise(rows_x: Array, coefficients: Array, rows_y: Array) -> Array:
     """Image ``[..., p, q]`` of coefficients ``[..., rx, ry]`` on orthonormal rows ``[rx, p]`` and ``[ry, q]``."""
     return _product(_product(rows_x.T, coefficients), rows_y)
 
 
-def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def _product(a: Array, b: Array) -> Array:
     if isinstance(a, torch.Tensor) and a.device.type != "meta" and torch.is_autocast_enabled(a.device.type):
         with torch.autocast(a.device.type, enabled=False):  # the physics stays in the dtype it was given
             return a @ b
     return a @ b
 
 
-def _pinv64(modes: Modes, y: Array, damping: float) -> Array:
+def _pinv64(modes: Modes[Array], y: Array, damping: float) -> Array:
     if damping:
         level = (damping * modes.gains.max()) ** 2
         damped = modes.gains / (modes.gains**2 + level)
-        modes = modes._replace(inverse=damped if modes.kept is None else damped * modes.kept)
+        modes = replace(modes, inverse=damped if modes.kept is None else damped * modes.kept)
     return modes.pinv(y)
 
 
-def _check(image: Array, shape: tuple[int, int]) -> None:
+def _check(image: torch.Tensor | NDArray, shape: tuple[int, int]) -> None:
     if tuple(image.shape[-2:]) != shape:
         raise ValueError(
             f"The acquisition operator expects maps of {shape[0]}x{shape[1]} voxels in the last two axes, got an array"
@@ -303,7 +283,7 @@ def _check(image: Array, shape: tuple[int, int]) -> None:
 
 
 @lru_cache(maxsize=256)
-def _numpy_modes(acquisition: Acquisition, rcond: float) -> Modes:
+def _numpy_modes(acquisition: Acquisition, rcond: float) -> Modes[NDArray]:
     """The matrices as float64 arrays, lines that nothing was measured on left out."""
     (nx, ny), (fx, fy) = acquisition.lr_shape, acquisition.factors
     x, y = axis_modes(nx, fx), axis_modes(ny, fy)
@@ -320,19 +300,26 @@ def _numpy_modes(acquisition: Acquisition, rcond: float) -> Modes:
     inverse = np.divide(1.0, gains, out=np.zeros_like(gains), where=kept)
     lines_x, lines_y = used[0][:, 0], used[1][0]
     arrays = (x.rows[lines_x], y.rows[lines_y], x.samples[lines_x], y.samples[lines_y], gains, inverse)
-    return Modes(*arrays, kept=None if kept.all() else kept.astype(np.float64))  # type: ignore[arg-type]
+    return Modes(*arrays, kept=None if kept.all() else kept.astype(np.float64))
 
 
-def _torch_modes(acquisition: Acquisition, dtype: torch.dtype, device: torch.device, rcond: float) -> Modes:
+def _torch_modes(
+    acquisition: Acquisition, dtype: torch.dtype, device: torch.device, rcond: float
+) -> Modes[torch.Tensor]:
     key = (acquisition, dtype, device, rcond)
     modes = _cast_modes.get(key)
     if modes is None:
+        exact = _numpy_modes(acquisition, rcond)
         with torch.inference_mode(False):  # cached constants must also serve a later autograd graph
+            cast: Callable[[NDArray], torch.Tensor] = partial(torch.tensor, dtype=dtype, device=device)
             modes = Modes(
-                *(
-                    None if array is None else torch.tensor(array, dtype=dtype, device=device)
-                    for array in _numpy_modes(acquisition, rcond)
-                )
+                cast(exact.hr_x),
+                cast(exact.hr_y),
+                cast(exact.lr_x),
+                cast(exact.lr_y),
+                cast(exact.gains),
+                cast(exact.inverse),
+                None if exact.kept is None else cast(exact.kept),
             )
         if type(modes.gains) is torch.Tensor:  # a tensor of a tracing mode must not outlive its trace
             _cast_modes[key] = modes

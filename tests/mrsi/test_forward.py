@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrsi_fast.mrsi.forward import Acquisition, parse_factors
+from mrsi_fast.mrsi.forward import Acquisition
+from mrsi_fast.mrsi.geometry import hr_affine
 
 SUPPORTS = ("square", "ellipse")
 WINDOWS = ("none", "hamming", "hann")
@@ -170,17 +171,13 @@ def test_grids_sit_where_their_affines_say(n: int, factor: int, support: str) ->
     """The phase of a point's first harmonic on the LR grid gives its place in world mm, to 1e-6 LR voxel."""
     acq = Acquisition((n, n + 3), (factor, factor), support, "hamming")
     lr_affine = np.array([[7.5, 0.4, 0, -61], [-0.4, 7.5, 0, 33], [0, 0, 12, 5], [0, 0, 0, 1.0]])
-    hr_affine = lr_affine.copy()
-    scale = np.array([factor, factor, 1])
-    hr_affine[:3, :3] = lr_affine[:3, :3] / scale
-    hr_affine[:3, 3] = lr_affine[:3, :3] @ ((1 / scale - 1) / 2) + lr_affine[:3, 3]
     for point in ((3, 5), (factor * n - 2, factor)):
         x = np.zeros(acq.hr_shape)
         x[point] = 1.0
         spectrum = np.fft.fft2(acq.forward(x))
         place = [-np.angle(spectrum[1, 0]) / (2 * np.pi) * n % n, -np.angle(spectrum[0, 1]) / (2 * np.pi) * (n + 3)]
         place[1] %= n + 3
-        world = hr_affine @ (*point, 0, 1)
+        world = hr_affine(lr_affine, (factor, factor, 1)) @ (*point, 0, 1)
         error_voxels = np.linalg.solve(lr_affine[:3, :3], world[:3] - lr_affine[:3, 3])[:2] - place
         period = np.array(acq.lr_shape)
         assert np.abs(error_voxels - period * np.round(error_voxels / period)).max() < 1e-6
@@ -258,6 +255,9 @@ def test_refusals_are_sentences() -> None:
         acq.forward(torch.zeros(10, 12, dtype=torch.bfloat16))
     with pytest.raises(ValueError, match="at least 1"):
         Acquisition((0, 6), (2, 2))
+    assert Acquisition((5, 6), (2, 4, 1)).factors == (2, 4)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="through the plane"):
+        Acquisition((5, 6), (2, 2, 2))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="support 'circle'"):
         Acquisition((5, 6), (2, 2), "circle")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="window 'tukey'"):
@@ -274,15 +274,3 @@ def test_description_says_what_is_assumed() -> None:
         "28x28 k-space samples of a 56x56 map, lines inside the ellipse, Hamming window, box response."
     )
     assert declared == Acquisition((28, 28), (2, 2), "ellipse", "hamming", box=True)
-
-
-def test_factors_of_a_user() -> None:
-    assert parse_factors(4) == (4, 4)
-    assert parse_factors((4, 2)) == (4, 2)
-    assert parse_factors((4, 2, 1)) == (4, 2)
-    with pytest.raises(ValueError, match="through-plane factor of 2"):
-        parse_factors((4, 4, 2))
-    with pytest.raises(ValueError, match="must be 1, 2, 4 or 8"):
-        parse_factors(3)
-    with pytest.raises(ValueError, match="has 4 values"):
-        parse_factors((2, 2, 1, 1))
