@@ -1,0 +1,1 @@
+"""What a person looks at after a run: pictures of the maps and the sentences beside them."""
