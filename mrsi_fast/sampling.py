@@ -1,0 +1,185 @@
+"""From prepared slices to posterior samples: channel layout, noise, batches, engine; numbers in, numbers out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mrsi_fast.config import DiffusionConfig
+from mrsi_fast.diffusion.noise import batch_normal
+from mrsi_fast.diffusion.schedules import karras, vp_linear
+from mrsi_fast.diffusion.solvers import Solver, Step, make_steps
+from mrsi_fast.engine.job import Engine, SamplingJob
+from mrsi_fast.models.condition import Condition, batch_condition, residual_rms
+from mrsi_fast.mrsi.forward import Acquisition
+from mrsi_fast.mrsi.names import assign_channels
+
+Float32 = NDArray[np.float32]
+
+ONE_STEP_SAMPLE = 2**62
+"""Sample index of the noise behind the one-step estimate, apart from every posterior sample's."""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Everything the network needs to know about one set of maps, in the maps' units.
+
+    Attributes:
+        names: M canonical names.
+        z: [M, X, Y, Z] estimate from the measured data alone.
+        trusted: [M, X, Y, Z] bool, on the high-resolution grid.
+        scale: [M] scale of each map; 0 for a map with nothing in it.
+        noise: [M] noise standard deviation of one low-resolution voxel.
+        factors: In-plane factors.
+        voxel_mm: In-plane high-resolution voxel size.
+        anatomy: [X, Y, Z] standardised anatomical image on the high-resolution grid, or None.
+        slices: Indices of the slices that hold any trusted voxel.
+    """
+
+    names: tuple[str, ...]
+    z: Float32
+    trusted: NDArray[np.bool_]
+    scale: NDArray[np.float64]
+    noise: NDArray[np.float64]
+    factors: tuple[int, int]
+    voxel_mm: tuple[float, float]
+    anatomy: Float32 | None
+    slices: tuple[int, ...]
+
+
+def solver_steps(solver: Solver, steps: int, diffusion: DiffusionConfig) -> tuple[Step, ...]:
+    """The solver's steps from the model's largest noise level to 0.
+
+    The few-step solvers follow Karras et al. (2022, Eq. 5); ``ddpm`` follows the linear variance-preserving chain of Ho
+    et al. (2020), cut to the model's trained range.
+
+    Args:
+        solver: Solver name.
+        steps: Intervals of the schedule; for ``heun`` each but the last costs two evaluations.
+        diffusion: The model's noise range.
+    """
+    if solver == "ddpm":
+        sigmas = vp_linear(steps, diffusion.sigma_min, diffusion.sigma_max)
+    else:
+        sigmas = karras(steps, diffusion.sigma_min, diffusion.sigma_max, diffusion.rho)
+    return make_steps(solver, sigmas)
+
+
+def channel_batch(volume: Volume, layout: Sequence[int | None]) -> dict[str, Tensor]:
+    """Lays the used slices of a volume out on the network's channels: the layout of ``Simulator.batch``."""
+    slices, (width, height) = len(volume.slices), volume.z.shape[1:3]
+    shape = (slices, len(layout), width, height)
+    z, mask = torch.zeros(shape), torch.zeros(shape)
+    presence, scale, noise = (torch.zeros(slices, len(layout)) for _ in range(3))
+    used = list(volume.slices)
+    for channel, index in enumerate(layout):
+        if index is None or volume.scale[index] <= 0:
+            continue
+        z[:, channel] = torch.from_numpy(np.moveaxis(volume.z[index][..., used], -1, 0).copy())
+        mask[:, channel] = torch.from_numpy(np.moveaxis(volume.trusted[index][..., used], -1, 0).copy())
+        presence[:, channel] = 1.0
+        scale[:, channel] = float(volume.scale[index])
+        noise[:, channel] = float(volume.noise[index])
+    anatomy = torch.zeros(slices, 1, width, height)
+    if volume.anatomy is not None:
+        anatomy[:, 0] = torch.from_numpy(np.moveaxis(volume.anatomy[..., used], -1, 0).copy())
+    return {
+        "z": z,
+        "mask": mask,
+        "presence": presence,
+        "scale": scale,
+        "noise": noise,
+        "factors": torch.tensor(volume.factors, dtype=torch.float32).expand(slices, 2),
+        "voxel_mm": torch.tensor(volume.voxel_mm, dtype=torch.float32).expand(slices, 2),
+        "anatomy": anatomy,
+        "anatomy_present": torch.full((slices,), float(volume.anatomy is not None)),
+    }
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Draws from the posterior of a volume with one engine.
+
+    Attributes:
+        engine: Runs the batches.
+        diffusion: Noise range and residual scales of the model.
+        batch_size: Slices (times samples) that run together.
+    """
+
+    engine: Engine
+    diffusion: DiffusionConfig
+    batch_size: int = 8
+
+    def evaluations(self, volume: Volume, samples: int, steps: int) -> int:
+        """Batched network evaluations that ``draw`` will report, for a progress bar."""
+        rows = len(volume.slices) * max(samples, 1)
+        return -(-rows // self.batch_size) * steps * len(assign_channels(volume.names))
+
+    def draw(
+        self,
+        volume: Volume,
+        samples: Sequence[int],
+        steps: tuple[Step, ...],
+        seed: int,
+        projection: Acquisition | None = None,
+        on_evaluation: Callable[[], None] | None = None,
+    ) -> Float32:
+        """Samples the maps, all maps of a slice in one draw.
+
+        Args:
+            volume: The prepared maps.
+            samples: Sample indices, each a key of the noise.
+            steps: From ``solver_steps``.
+            seed: The user's seed.
+            projection: For hard data consistency.
+            on_evaluation: Called after every network evaluation of a batch; raises to cancel.
+
+        Returns:
+            [S, M, X, Y, Z] in the maps' units; slices outside ``volume.slices`` and empty maps are 0.
+        """
+        result = np.zeros((len(samples), *volume.z.shape), dtype=np.float32)
+        done: set[int] = set()
+        for layout in assign_channels(volume.names):
+            batch = channel_batch(volume, layout)
+            cond = batch_condition(batch)
+            unit = residual_rms(self.diffusion.residual_rms, batch["factors"]) * batch["scale"]
+            rows = [(row, sample) for sample in samples for row in range(len(volume.slices))]
+            for start in range(0, len(rows), self.batch_size):
+                chosen = rows[start : start + self.batch_size]
+                index = torch.tensor([row for row, _ in chosen])
+                keys = [(volume.slices[row], sample) for row, sample in chosen]
+                residual = self._run(cond.map(lambda t, i=index: t[i]), keys, steps, seed, projection, on_evaluation)
+                values = (batch["z"][index] + residual * unit[index][:, :, None, None]).numpy()
+                for number, (row, sample) in enumerate(chosen):
+                    for channel, map_index in enumerate(layout):
+                        if map_index is not None and map_index not in done and volume.scale[map_index] > 0:
+                            target = result[samples.index(sample), map_index]
+                            target[..., volume.slices[row]] = values[number, channel]
+            done.update(index for index in layout if index is not None)
+        return result
+
+    def _run(
+        self,
+        cond: Condition,
+        keys: list[tuple[int, int]],
+        steps: tuple[Step, ...],
+        seed: int,
+        projection: Acquisition | None,
+        on_evaluation: Callable[[], None] | None,
+    ) -> Tensor:
+        shape = cond.z.shape[1:]
+        return self.engine.run(
+            SamplingJob(
+                cond=cond,
+                initial=steps[0].sigma * batch_normal(seed, keys, 0, shape),
+                steps=steps,
+                projection=projection,
+                step_noise=lambda step: batch_normal(seed, keys, step + 1, shape),
+                on_step=None if on_evaluation is None else lambda done, total: on_evaluation(),
+            )
+        )
