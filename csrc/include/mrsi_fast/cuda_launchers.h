@@ -1,0 +1,35 @@
+/* The C boundary of the CUDA kernels: raw device pointers, sizes and a stream handle; no torch and no CUDA headers.
+ * Every launcher returns 0 or a cudaError_t. Shapes that a launcher does not support are refused with
+ * cudaErrorInvalidValue (1) before anything is launched. All tensors are dense unless strides are given. */
+#ifndef MRSI_FAST_CUDA_LAUNCHERS_H
+#define MRSI_FAST_CUDA_LAUNCHERS_H
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { MRSI_FAST_FLOAT32 = 0, MRSI_FAST_FLOAT16 = 1, MRSI_FAST_BFLOAT16 = 2 };
+
+/* Text of a status that a launcher returned. */
+const char* mrsi_fast_cuda_error_string(int status);
+
+/* Kernels that this thread has launched so far. */
+int64_t mrsi_fast_cuda_launch_count(void);
+
+/* Bytes of scratch memory that mrsi_fast_cuda_group_norm_silu needs, 0 if it runs as one kernel, -1 if refused. */
+int64_t mrsi_fast_cuda_group_norm_silu_workspace(int dtype, int64_t samples, int64_t channels, int64_t pixels,
+                                                 int64_t groups);
+
+/* y = silu(group_norm(x + conv_bias + embedding) (1 + scale) + shift), x and y [samples, pixels, channels] of `dtype`
+ * and 16-byte aligned, y apart from x; weight, bias, conv_bias [channels]; scale, shift, embedding [samples, channels];
+ * all of `dtype`. scale, shift, conv_bias and embedding may be null. */
+int mrsi_fast_cuda_group_norm_silu(int dtype, const void* x, const void* weight, const void* bias, const void* scale,
+                                   const void* shift, const void* conv_bias, const void* embedding, void* y,
+                                   void* workspace, int64_t samples, int64_t channels, int64_t pixels, int64_t groups,
+                                   float eps, void* stream);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,104 @@
+// What the kernels of the native network engine are told, and the table through which its runtime reaches them.
+//
+// Plain structs only, because the per-ISA files that read this may instantiate nothing from the standard library. All
+// tensors are float32 and channels-last, [N][H][W][C], unless a comment says otherwise.
+#pragma once
+
+#include <stddef.h>
+
+#include "mrsi_fast/isa.h"
+
+namespace mrsi_fast {
+
+// Statistics are kept per strip of this many image rows, whatever the algorithm and however the work is cut.
+constexpr int kStripRows = 4;
+inline int strips_of(int height) { return (height + kStripRows - 1) / kStripRows; }
+
+// One of the tensors that a convolution reads as if they were concatenated along channels.
+struct Source {
+    const float* data;   // [N][height][width][channels]
+    const float* stats;  // [N][strips][2][channels], mean and M2 of each strip; read where the input is normalised
+    int channels;
+    int upsample;  // 1: read through nearest-neighbour x2, data being half as high and wide
+};
+
+enum Method { kDirect = 0, kWinograd2 = 2, kWinograd4 = 4 };
+
+// out = conv(silu(group_norm(concat(sources)) * (1 + scale) + shift)) + bias + residual, and the statistics of out.
+struct Conv {
+    Source source[2];
+    int sources;
+    int batch, height, width, in_channels;  // of the concatenated, upsampled input
+    int groups;                             // 0: the input is convolved as it is
+    float eps;
+    const float* gamma;  // [in_channels]
+    const float* beta;
+    const float* scale;  // [batch] rows of in_channels, film_stride floats apart, or null
+    const float* shift;
+    long film_stride;
+
+    Method method;       // Winograd needs kernel 3 and stride 1
+    int kernel, stride;  // 1 or 3, zero padding kernel / 2
+    int out_height, out_width, out_channels;
+    const float* weight;    // as pack_weights leaves it
+    const float* bias;      // [out_channels] or null
+    const float* residual;  // like out, may be out itself, or null
+    float* out;
+    float* out_stats;  // [batch][strips_of(out_height)][2][out_channels] or null
+
+    int strips_per_item, channels_per_item;  // how the work is cut (channels: whole panels)
+};
+
+inline int conv_row_items(const Conv* c) {
+    const int strips = c->batch * strips_of(c->out_height);
+    return (strips + c->strips_per_item - 1) / c->strips_per_item;
+}
+inline int conv_items(const Conv* c) {
+    return conv_row_items(c) * ((c->out_channels + c->channels_per_item - 1) / c->channels_per_item);
+}
+
+// out = softmax(q k' / sqrt(head)) v per image and head. A row of qkv holds [q | k | v], each heads x head_channels.
+struct Attention {
+    const float* qkv;  // [batch][tokens][3 * heads * head_channels]
+    float* out;        // [batch][tokens][heads * head_channels]
+    int batch, tokens, heads, head_channels;
+};
+
+// What follows a network evaluation, all maps of one image per work item. Maps are [N][K][X][Y]; F is the network's output:
+//   D = c_skip * eval + c_out * F
+//   if rank_x: D = D - Qx' (kept * (Qx D Qy')) Qy         hard data consistency: the measured band of the residual is 0
+//   new = base_c * base + now * D + prev_c * previous + noise_c * noise
+//   eval = new; previous = D; if commit: base = new; network input = next_c_in * new * presence
+struct SolverStep {
+    int batch, maps, x, y;
+    int factor, grid_x, grid_y;  // pixel-unshuffle of stem and head, and their padded grid
+    const float* head;           // [N][grid_x][grid_y][maps * factor^2], in the channel order of pixel_shuffle
+    float* stem;                 // [N][grid_x][grid_y][stem_channels]: the first maps * factor^2 channels are written
+    int stem_channels;
+    float *eval, *base, *previous;
+    const float* noise;     // needed where noise_c is not 0
+    const float* presence;  // [N][K]
+    int rank_x, rank_y;
+    const float *qx, *qx_t;             // [rank_x][X] and [X][rank_x]
+    const float *qy_panels, *qy_t_panels;  // pack_matrix of [rank_y][Y] and of [Y][rank_y]
+    const float* kept;                  // [rank_x][rank_y] or null
+    float c_skip, c_out, base_c, now, prev_c, noise_c, next_c_in;
+    int commit;
+};
+
+struct NetworkKernels {
+    int panel;  // output channels per weight panel
+    int lanes;
+    size_t (*conv_scratch)(const Conv*);  // floats one thread needs
+    void (*conv_item)(const Conv*, int item, float* scratch);
+    size_t (*attention_scratch)(const Attention*);
+    void (*attention_item)(const Attention*, int item, float* scratch);  // items: batch * heads
+    size_t (*solver_scratch)(const SolverStep*);
+    void (*solver_item)(const SolverStep*, int item, float* scratch);  // items: batch
+    // Statistics of strip `item` of x [N][height][width][channels], as a convolution would have left them.
+    void (*stats_item)(const float* x, int height, int width, int channels, float* stats, int item);
+};
+
+MRSI_FAST_PER_ISA(extern const NetworkKernels kNetworkKernels;)
+
+}  // namespace mrsi_fast
