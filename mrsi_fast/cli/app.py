@@ -1,0 +1,36 @@
+"""The commands of ``mrsi-fast`` and what ``--help`` says about them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import mrsi_fast
+from mrsi_fast.cli.train import train
+
+app = typer.Typer(
+    name="mrsi-fast",
+    help="Super-resolution of MR spectroscopic imaging maps. Research use only.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"mrsi-fast {mrsi_fast.__version__}")
+        raise typer.Exit()
+
+
+_Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")]
+
+
+@app.callback()
+def _options(version: _Version = False) -> None:
+    """Super-resolution of MR spectroscopic imaging maps. Research use only."""
+
+
+app.command()(train)

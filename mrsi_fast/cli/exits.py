@@ -1,0 +1,107 @@
+"""How commands end: the exit codes, errors as one sentence on stderr, and interruptions."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from types import FrameType
+from typing import Any
+
+import typer
+
+
+class ExitCode(IntEnum):
+    """What the shell gets."""
+
+    WELL = 0
+    UNEXPECTED = 1
+    USAGE = 2
+    NO_VALID_INPUT = 3
+    SOME_FAILED = 4
+    MODEL = 5
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class CommandError(Exception):
+    """Ends a command with a sentence for the user and an exit code."""
+
+    def __init__(self, message: str, code: ExitCode = ExitCode.USAGE) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; like KeyboardInterrupt it passes through ``except Exception``."""
+
+
+@contextmanager
+def sigterm_raises() -> Iterator[None]:
+    """Turns SIGTERM into :class:`Terminated`, so that half-written files are removed on the way out."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    previous = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def sentence(error: BaseException) -> str:
+    """The message of an error that a user can act on, without Python's own wrapping."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+    text = str(error).strip()
+    return text or type(error).__name__
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Wraps a command: every way it can end becomes a sentence on stderr and one of the exit codes.
+
+    A traceback is printed only if the command was given ``--debug`` (its keyword ``debug``).
+    """
+
+    @functools.wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        try:
+            with sigterm_raises():
+                command(*args, **options)
+        except CommandError as error:
+            raise _end(error, error.code, options) from None
+        except KeyboardInterrupt as error:
+            raise _end(error, ExitCode.INTERRUPTED, options, "Interrupted.") from None
+        except Terminated as error:
+            raise _end(error, ExitCode.TERMINATED, options, "Ended by SIGTERM.") from None
+        except MemoryError as error:
+            text = "Not enough memory. Give fewer slices, samples or a smaller scale at a time."
+            raise _end(error, ExitCode.UNEXPECTED, options, text) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # the reader of our output has gone, e.g. `| head`
+                raise
+            raise _end(error, ExitCode.UNEXPECTED, options) from None
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
+        except Exception as error:
+            text = f"Unexpected {type(error).__name__}: {error}. This is a defect of mrsi-fast; --debug shows where."
+            raise _end(error, ExitCode.UNEXPECTED, options, text) from None
+
+    return run
+
+
+def _end(error: BaseException, code: ExitCode, options: dict[str, Any], text: str | None = None) -> typer.Exit:
+    if options.get("debug"):
+        traceback.print_exception(error)
+    print(f"mrsi-fast: {text or sentence(error)}", file=sys.stderr)
+    return typer.Exit(int(code))
