@@ -50,6 +50,9 @@ ALIASES: dict[str, tuple[str, ...]] = {
 BIDS_LABELS: dict[str, str] = {"tNAA": "NAANAAG", "tCr": "CrPCr", "tCho": "GPCPCh", "Glx": "GluGln"}
 """Canonical name -> value of the ``met-`` entity (letters and digits only) where it is not the name itself."""
 
+ABSENT_IN_HEALTHY_BRAIN: frozenset[str] = frozenset({"2HG", "Lac", "Ala", "Gly"})
+"""Metabolites that healthy tissue hardly holds: their maps may rightly be empty outside a lesion."""
+
 STAND_INS: dict[str, tuple[str, ...]] = {"tNAA": ("NAA",), "tCr": ("Cr", "PCr"), "tCho": ("GPC", "PCh"),
                                          "Glx": ("Glu", "Gln")}
 """Channel -> components that use it, in this order, where the total itself is not among the maps.
@@ -127,7 +130,7 @@ def assign_channels(names: Sequence[str]) -> list[tuple[int | None, ...]]:
         raise ValueError("There is no map to lay out: give at least one metabolite name.")
     twice = sorted({name for name in canonical if canonical.count(name) > 1})
     if twice:
-        raise ValueError(f"More than one map is called {', '.join(twice)} (in any spelling). Give each map its own name.")
+        raise ValueError(f"More than one map is called {', '.join(twice)} in some spelling. Give each its own name.")
     row: list[int | None] = [canonical.index(name) if name in canonical else None for name in NAMED_CHANNELS]
     for channel, name in enumerate(NAMED_CHANNELS):
         if row[channel] is None:

@@ -1,0 +1,113 @@
+"""An anatomical image (T1) brought to the grid of the super-resolved maps, as the network's optional condition.
+
+Resampling follows the two affines alone: the image has to be coregistered with the maps, which is checked only by how
+much of the maps' region it covers. An image finer than the grid is averaged over each voxel's box, not merely sampled,
+so that thin structures do not alias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.processing import resample_from_to
+from nibabel.spatialimages import SpatialImage
+from numpy.typing import ArrayLike, NDArray
+
+from mrsi_fast.mrsi.geometry import check_affine, hr_affine, voxel_sizes_mm
+from mrsi_fast.mrsi.mapset import Float32, MapInputError
+from mrsi_fast.mrsi.nifti import Volume, read_nifti, volume_from_image
+
+MINIMUM_OVERLAP = 0.9
+"""Below this share of covered voxels a warning says that the image may not belong to the maps."""
+
+
+@dataclass(frozen=True, eq=False)
+class Anatomy:
+    """An anatomical image on the maps' grid.
+
+    Attributes:
+        image: [X, Y, Z] float32, zero mean and unit standard deviation over its non-zero voxels, 0 elsewhere.
+        overlap: Share of the region of interest (or of the grid) that the image covers with non-zero values, 0 to 1.
+        warnings: Sentences about the image.
+    """
+
+    image: Float32
+    overlap: float
+    warnings: tuple[str, ...]
+
+
+def resample_anatomy(
+    source: Any, affine: ArrayLike, shape: Sequence[int], region: NDArray[np.bool_] | None = None
+) -> Anatomy:
+    """Bring an anatomical image to a grid by the affines, average it over each voxel, and standardise it.
+
+    Args:
+        source: A path, a NIfTI image or ``(array, affine)``, [X, Y, Z], coregistered with the maps.
+        affine: Affine of the target grid, [4, 4], mm.
+        shape: Voxels of the target grid along X, Y, Z.
+        region: Where coverage matters (the brain), [X, Y, Z] bool on the target grid; default everywhere.
+
+    Returns:
+        The image on the grid.
+
+    Raises:
+        MapInputError: The source cannot be used, is constant, or does not overlap the grid.
+    """
+    target = check_affine(affine, "the maps")
+    volume, where = _load(source)
+    if volume.data.shape[0] != 1:
+        raise MapInputError(f"{where}: holds {volume.data.shape[0]} volumes; give one anatomical image.")
+    data = np.nan_to_num(volume.data[0], nan=0.0, posinf=0.0, neginf=0.0)
+    on_grid = _box_average(data, volume.affine, target, tuple(int(n) for n in shape[:3]))
+    inside = on_grid != 0
+    wanted = np.ones(inside.shape, dtype=bool) if region is None else region
+    overlap = float(inside[wanted].mean()) if wanted.any() else 0.0
+    if overlap == 0.0:
+        raise MapInputError(f"{where}: does not overlap the maps. Check that it is of the same person and session, and "
+                            "coregistered with the maps.")
+    spread = float(on_grid[inside].std())
+    if not spread > 0.0:
+        raise MapInputError(f"{where}: is the same value everywhere, so it shows no anatomy. Give another image.")
+    remarks = [f"{where}: {text}." for text in volume.remarks]
+    if overlap < MINIMUM_OVERLAP:
+        remarks.append(f"{where}: covers only {100 * overlap:.0f} % of the maps' region; check that it is coregistered.")
+    image = np.where(inside, (on_grid - on_grid[inside].mean()) / spread, 0.0).astype(np.float32)
+    return Anatomy(image, overlap, tuple(remarks))
+
+
+def _load(source: Any) -> tuple[Volume, str]:
+    if isinstance(source, SpatialImage):
+        return volume_from_image(source, "anatomy"), "anatomy"
+    if isinstance(source, tuple) and len(source) == 2:
+        data = np.asarray(source[0], dtype=np.float32)
+        if data.ndim != 3:
+            raise MapInputError(f"anatomy: an array of shape {data.shape} cannot be used; give [X, Y, Z].")
+        return Volume(data[None], check_affine(source[1], "anatomy"), 1, ()), "anatomy"
+    volume = read_nifti(source)
+    return volume, str(getattr(source, "name", source)).rsplit("/", 1)[-1]
+
+
+def _box_average(
+    data: Float32, affine: NDArray[np.float64], target: NDArray[np.float64], shape: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """Mean over each target voxel's box, from linear interpolation at points as dense as the image's own voxels.
+
+    The dense points are the grid that refines the target by whole factors (``hr_affine``), so each target voxel holds
+    a block of them, at any angle between the two images. One slab of slices at a time bounds the memory.
+    """
+    finest = min(voxel_sizes_mm(affine))
+    refine = [max(1, int(np.ceil(size / finest - 1e-6))) for size in voxel_sizes_mm(target)]
+    image = nib.Nifti1Image(data, affine)
+    result = np.empty(shape)
+    for z in range(shape[2]):
+        slab = target.copy()
+        slab[:3, 3] += target[:3, 2] * z
+        dense_shape = (shape[0] * refine[0], shape[1] * refine[1], refine[2])
+        dense = resample_from_to(image, (dense_shape, hr_affine(slab, refine)), order=1, mode="constant", cval=0.0)
+        blocks = np.asarray(dense.dataobj).reshape(shape[0], refine[0], shape[1], refine[1], refine[2])
+        result[:, :, z] = blocks.mean(axis=(1, 3, 4), dtype=np.float64)
+    return result

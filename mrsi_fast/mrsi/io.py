@@ -1,0 +1,296 @@
+"""Metabolite maps in: any of the usual sources becomes one :class:`~mrsi_fast.mrsi.mapset.MapSet` on one grid.
+
+This module decides what belongs together and that it lies on the same grid; finding files by name is ``discovery``,
+reading one file safely is ``nifti``, writing is ``export``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from nibabel.spatialimages import SpatialImage
+from numpy.typing import NDArray
+
+from mrsi_fast.mrsi.discovery import ALL_MAPS, MapFiles, discover, name_from_file
+from mrsi_fast.mrsi.geometry import check_affine, describe_grid, fov_corner_difference_mm
+from mrsi_fast.mrsi.mapset import Float32, MapInputError, MapSet
+from mrsi_fast.mrsi.names import NAMED_CHANNELS, STAND_INS, canonical_name, is_lipid_or_macromolecule
+from mrsi_fast.mrsi.nifti import SAME_PLACE_MM, Form, Volume, read_nifti, volume_from_image
+
+Source = Any
+"""A path, a NIfTI image, ``(array, affine)``, or for quality data also an array on the maps' grid."""
+
+QualitySource = Source | Mapping[str, Source] | None
+
+
+def read_maps(
+    source: MapSet | Source | Mapping[str, Source],
+    *,
+    metabolites: str | Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+    crlb: QualitySource = None,
+    snr: QualitySource = None,
+    fwhm: QualitySource = None,
+    mask: Source | None = None,
+    lipid: Source | None = None,
+    fwhm_unit: Literal["ppm", "Hz"] | None = None,
+    units: str | None = None,
+    scaling: str | None = None,
+    form: Form = "auto",
+) -> MapSet:
+    """Read metabolite maps and what is known about their quality.
+
+    Args:
+        source: A file, a folder (flat, fsl_mrsi, BIDS-like: see ``discovery``), a NIfTI image, ``(array, affine)``, a
+            mapping from name to any of these, or a MapSet (which only ``metabolites`` then acts on). Stacks are
+            [X, Y, Z, M] in NIfTI, [M, X, Y, Z] as arrays.
+        metabolites: Maps to take, in any spelling, as a list or ``"tNAA,tCr"``; ``"all"`` for every map. Default: those
+            with a channel of their own in the network, or all if there is none.
+        names: Names of the maps of a stack, or of a single map whose file name does not tell.
+        crlb: %SD in place of what a folder holds: a stack with one volume per map, or a mapping by name (or one volume
+            for a single map). Arrays without an affine are on the maps' grid; so for all that follow.
+        snr: Signal-to-noise ratio: one source for all maps, a stack or a mapping.
+        fwhm: Linewidth: one source for all maps, a stack or a mapping.
+        mask: Region where maps are valid; non-zero means yes.
+        lipid: Voxels flagged as lipid-contaminated; non-zero means yes.
+        fwhm_unit: Unit of ``fwhm``; default as the layout says (Hz for fsl_mrsi), else ppm.
+        units: Units of the maps, for labels.
+        scaling: fsl_mrsi scaling to take (molarity, molality, raw, internal).
+        form: Orientation to use where sform and qform differ: ``auto``, ``s`` or ``q``.
+
+    Returns:
+        One MapSet; its ``warnings`` hold what was remarkable about the inputs.
+
+    Raises:
+        MapInputError: A source cannot be used, lies on another grid, or names are missing or ambiguous.
+    """
+    if isinstance(source, MapSet):
+        return source.select(_wanted(metabolites, source.names)) if metabolites else source
+    reader = _Reader(form)
+    files = MapFiles("folder")
+    if isinstance(source, (str, Path)) and Path(source).is_dir():
+        files = _one_set(Path(source), scaling)
+        source = files.maps
+    maps, found = _read_values(reader, source, metabolites, names)
+    given = {"crlb": crlb, "snr": snr, "fwhm": fwhm, "mask": mask, "lipid": lipid}
+    quality, flags = _read_quality(reader, given, files, maps, found)
+    for name, one in zip(found, maps, strict=True):
+        _check_values(reader, name, one)
+    grid = reader.grid
+    assert grid is not None
+    return MapSet(maps, grid.affine, found, **quality, **flags, fwhm_unit=fwhm_unit or files.fwhm_unit,
+                  units=units or files.units, source=_describe(files, source), xform_code=grid.xform_code,
+                  warnings=reader.sentences())
+
+
+@dataclass
+class _Reader:
+    """Reads volumes onto one grid (the first volume's) and gathers remarks, each once for all files it holds for."""
+
+    form: Form
+    grid: Volume | None = None
+    first: str = ""
+    remarks: dict[str, list[str]] = field(default_factory=dict)
+
+    def remark(self, where: str, text: str) -> None:
+        self.remarks.setdefault(text, []).append(where)
+
+    def sentences(self) -> tuple[str, ...]:
+        return tuple(f"{where[0]}{f' and {len(where) - 1} more' if len(where) > 1 else ''}: {text}."
+                     for text, where in self.remarks.items())
+
+    def volume(self, source: Source, what: str) -> tuple[Float32, str]:
+        """Return [N, X, Y, Z] on the common grid, and how to call the source in messages."""
+        where = Path(source).name if isinstance(source, (str, Path)) else what
+        if isinstance(source, (str, Path)):
+            volume = read_nifti(source, self.form)
+        elif isinstance(source, SpatialImage):
+            volume = volume_from_image(source, where, self.form)
+        else:
+            volume = self._from_array(source, where)
+        for text in volume.remarks:
+            self.remark(where, text)
+        if self.grid is None:
+            self.grid, self.first = volume, where
+        self._check_grid(volume, where)
+        return volume.data, where
+
+    def _from_array(self, source: Source, where: str) -> Volume:
+        if isinstance(source, tuple) and len(source) == 2:
+            array, affine = np.asarray(source[0]), check_affine(source[1], where)
+        elif self.grid is not None and not isinstance(source, (tuple, Mapping)):
+            array, affine = np.asarray(source), self.grid.affine
+        else:
+            raise MapInputError(f"{where}: give a path, a NIfTI image or (array, affine); a {type(source).__name__} "
+                                "alone does not say where its voxels lie.")
+        if array.dtype.kind not in "fiub" or array.ndim not in (2, 3, 4) or array.size == 0:
+            raise MapInputError(f"{where}: an array of {array.dtype} and shape {array.shape} cannot be used; give real "
+                                "numbers of shape [X, Y], [X, Y, Z] or [M, X, Y, Z].")
+        shape = {2: (1, *array.shape, 1), 3: (1, *array.shape)}.get(array.ndim, array.shape)
+        with np.errstate(over="ignore"):  # beyond float32 becomes inf: no value
+            return Volume(array.astype(np.float32).reshape(shape), affine, 1, ())
+
+    def _check_grid(self, volume: Volume, where: str) -> None:
+        assert self.grid is not None
+        shape, expected = volume.data.shape[1:], self.grid.data.shape[1:]
+        apart = fov_corner_difference_mm(volume.affine, shape, self.grid.affine, expected)
+        if shape != expected or apart > SAME_PLACE_MM:
+            raise MapInputError(f"{where}: lies on another grid ({describe_grid(volume.affine, shape)}) than "
+                                f"{self.first} ({describe_grid(self.grid.affine, expected)}); their corners differ by "
+                                f"up to {apart:.2f} mm. Resample it to the maps' grid first.")
+
+
+def _read_values(
+    reader: _Reader, source: Source, metabolites: str | Sequence[str] | None, names: Sequence[str] | None
+) -> tuple[Float32, tuple[str, ...]]:
+    """Return the maps asked for as [M, X, Y, Z], with their canonical names."""
+    if isinstance(source, Mapping):
+        return _read_named(reader, _choose(_canonical(list(source), source), metabolites, reader))
+    maps, found = _read_stack(reader, source, names)
+    if not metabolites:
+        return maps, found
+    wanted = _wanted(metabolites, found)
+    return maps[[found.index(name) for name in wanted]], tuple(wanted)
+
+
+def _read_quality(
+    reader: _Reader, given: Mapping[str, Any], files: MapFiles, maps: Float32, found: tuple[str, ...]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read what was given, else what the folder holds; failed fits become NaN in ``maps``."""
+    stored: dict[str, Any] = {"crlb": files.crlb, "snr": files.snr, "fwhm": files.fwhm, **files.single}
+    chosen = {role: given[role] if given.get(role) is not None else stored.get(role) or None
+              for role in ("crlb", "snr", "fwhm", "mask", "lipid", "failed")}
+    quality = {role: _quality(reader, chosen[role], found, role) for role in ("crlb", "snr", "fwhm")}
+    flags = {role: _flag(reader, chosen[role], role) for role in ("mask", "lipid")}
+    failed = _flag(reader, chosen["failed"], "failed")
+    if failed is not None and failed.any():
+        maps[:, failed] = np.nan
+        reader.remark("fit_failed", f"{int(failed.sum())} voxels are marked as failed fits and hold no value")
+    if flags["mask"] is not None and not flags["mask"].any():
+        raise MapInputError("mask: is empty on the maps' grid, so no voxel would be used. Give these maps' mask.")
+    if files.units.startswith("ratio"):
+        reader.remark("concs/internal", "fsl_mrsi's internal scaling divides by the reference of the same voxel; the "
+                      "acquisition model holds for concentrations, so prefer raw or molarity and take ratios afterwards")
+    return quality, flags
+
+
+def _describe(files: MapFiles, source: Source) -> str:
+    if files.maps:
+        return {"fsl_mrsi": "fsl_mrsi output", "bids": "BIDS-like folder", "folder": "folder of maps"}[files.layout]
+    if isinstance(source, Mapping):
+        return "maps given by name"
+    return "NIfTI file" if isinstance(source, (str, Path)) else "image or array in memory"
+
+
+def _one_set(folder: Path, scaling: str | None) -> MapFiles:
+    found = discover(folder, scaling)
+    if len(found) > 1:
+        labels = ", ".join(files.label for files in found[:6]) + (" ..." if len(found) > 6 else "")
+        raise MapInputError(f"{folder.name}: holds {len(found)} sets of maps ({labels}). Give the folder of one of "
+                            "them, or run them one after the other.")
+    return found[0]
+
+
+def _canonical(names: Sequence[str], values: Mapping[str, Source]) -> dict[str, Source]:
+    """Rename to canonical names; refuses none and twice the same."""
+    renamed: dict[str, Source] = {}
+    for name in names:
+        if canonical_name(name) in renamed:
+            raise MapInputError(f"{name}: a second map of {canonical_name(name)}. Give each map its own name.")
+        renamed[canonical_name(name)] = values.get(name)
+    if not renamed:
+        raise MapInputError("maps: there is none. Give at least one map.")
+    return renamed
+
+
+def _wanted(metabolites: str | Sequence[str], found: Sequence[str]) -> list[str]:
+    parts = metabolites.split(",") if isinstance(metabolites, str) else list(metabolites)
+    if [part.strip().lower() for part in parts] == ["all"]:
+        return list(found)
+    wanted = list(dict.fromkeys(canonical_name(part) for part in parts if part.strip()))
+    if not wanted:
+        raise MapInputError("metabolites: the list is empty. Name at least one, or leave it out.")
+    if missing := [name for name in wanted if name not in found]:
+        raise MapInputError(f"{', '.join(missing)}: there is no map of that name; found were {', '.join(found)}.")
+    return wanted
+
+
+def _choose(found: Mapping[str, Source], metabolites: str | Sequence[str] | None, reader: _Reader) -> dict[str, Source]:
+    """Take the maps asked for; by default those that have, or stand in for, a channel of their own."""
+    if metabolites:
+        return {name: found[name] for name in _wanted(metabolites, list(found))}
+    chosen = []
+    for channel in NAMED_CHANNELS:
+        chosen += [name for name in (channel, *STAND_INS.get(channel, ())) if name in found][:1]
+    chosen = chosen or [name for name in found if not is_lipid_or_macromolecule(name)] or list(found)
+    if left := [name for name in found if name not in chosen]:
+        reader.remark("maps", f"{len(left)} more were found and not read ({', '.join(left)}); choose with metabolites")
+    return {name: found[name] for name in chosen}
+
+
+def _read_named(reader: _Reader, sources: Mapping[str, Source]) -> tuple[Float32, tuple[str, ...]]:
+    volumes = []
+    for name, source in sources.items():
+        data, where = reader.volume(source, name)
+        if data.shape[0] != 1:
+            raise MapInputError(f"{where}: holds {data.shape[0]} volumes where one map of {name} is expected. Give the "
+                                "stack alone, with names for its maps.")
+        volumes.append(data)
+    return np.concatenate(volumes), tuple(sources)
+
+
+def _read_stack(reader: _Reader, source: Source, names: Sequence[str] | None) -> tuple[Float32, tuple[str, ...]]:
+    data, where = reader.volume(source, "maps")
+    if names is None and data.shape[0] == 1:
+        names = [name_from_file(source)] if isinstance(source, (str, Path)) else ["map"]
+    if names is None or len(names) != data.shape[0]:
+        raise MapInputError(f"{where}: holds {data.shape[0]} maps but {len(names or ())} names were given. Name each "
+                            "map, in order, e.g. tNAA,tCr,tCho.")
+    return data.copy(), tuple(_canonical(names, {}))
+
+
+def _quality(reader: _Reader, source: Any, names: tuple[str, ...], role: str) -> Float32 | None:
+    """Quality data as [M, X, Y, Z]; NaN for maps that have none; None if no map has any."""
+    if source is None:
+        return None
+    assert reader.grid is not None
+    shape = (len(names), *reader.grid.data.shape[1:])
+    if not isinstance(source, Mapping):
+        data, where = reader.volume(source, role)
+        if data.shape[0] not in (1, len(names)) or (role == "crlb" and data.shape[0] != len(names)):
+            raise MapInputError(f"{where}: holds {data.shape[0]} volumes for {len(names)} maps. Give one for each map.")
+        return np.broadcast_to(data, shape).copy()
+    table = {ALL_MAPS if name == ALL_MAPS else canonical_name(name): value for name, value in source.items()}
+    result = np.full(shape, np.nan, dtype=np.float32)
+    for index, name in enumerate(names):
+        if (one := table.get(name, table.get(ALL_MAPS))) is not None:
+            result[index] = reader.volume(one, f"{role} of {name}")[0][0]
+        else:
+            reader.remark(name, f"has no {role}, so it is not judged by it")
+    return result if any(name in table or ALL_MAPS in table for name in names) else None
+
+
+def _flag(reader: _Reader, source: Source | None, role: str) -> NDArray[np.bool_] | None:
+    if source is None:
+        return None
+    data, _ = reader.volume(source, role)
+    return np.nan_to_num(data[0], nan=0.0) != 0
+
+
+def _check_values(reader: _Reader, name: str, values: Float32) -> None:
+    """Refuse a map without any value, replace infinities by NaN in place, and remark on what looks odd."""
+    infinite = np.isinf(values)
+    if infinite.any():
+        values[infinite] = np.nan
+        reader.remark(name, f"{int(infinite.sum())} values are infinite and count as missing")
+    known = values[np.isfinite(values)]
+    if known.size == 0:
+        raise MapInputError(f"{name}: has no valid voxel, every value is NaN or infinite. Leave this map out.")
+    if known.min() == known.max():
+        reader.remark(name, f"is the same everywhere ({known[0]:g})")
+    elif (known < 0).any():
+        reader.remark(name, f"{100 * float((known < 0).mean()):.1f} % of its values are negative; they are kept")
