@@ -1,7 +1,11 @@
-"""The one door to every kernel: public functions that models and engines call."""
+"""The one door to every kernel: public functions that models and engines call.
+
+``explain(op, *inputs)`` says what runs a call and why not the alternatives; ``status()`` lists what is usable here.
+"""
 
 from __future__ import annotations
 
-from mrsi_fast.ops.reference.group_norm_silu import group_norm_silu
+from mrsi_fast.ops._dispatch import explain, override, status
+from mrsi_fast.ops.group_norm_silu import group_norm_silu
 
-__all__ = ["group_norm_silu"]
+__all__ = ["explain", "group_norm_silu", "override", "status"]

@@ -1,0 +1,156 @@
+"""Turns an operation's parts into ``x``, ``x_backward`` and ``x_out`` of ``torch.ops.mrsi_fast``, the same way for each.
+
+``Library.impl`` in Python rather than ``torch.library.custom_op``, which costs several times more per call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mrsi_fast.ops import _dispatch
+from mrsi_fast.ops._schemas import LIBRARY
+
+
+@dataclass(frozen=True)
+class Operation:
+    """The parts of an operation with one result.
+
+    Attributes:
+        name: Its name in ``_schemas.py``.
+        reference: ``(*inputs) -> Tensor`` in plain PyTorch.
+        reference_backward: ``(grad, *inputs) -> gradients`` of the differentiable inputs, in plain PyTorch; an absent
+            input has an empty gradient.
+        allocate: ``(*inputs, device=None) -> Tensor``: an uninitialised result; gives every form the same strides.
+        differentiable: Positions of the inputs that have gradients, in the order of ``reference_backward``.
+        implementations: Fast ones, the preferred first.
+    """
+
+    name: str
+    reference: Callable[..., Tensor]
+    reference_backward: Callable[..., tuple[Tensor, ...]]
+    allocate: Callable[..., Tensor]
+    differentiable: tuple[int, ...]
+    implementations: tuple[_dispatch.Implementation, ...]
+
+
+def register(operation: Operation) -> None:
+    """Register all forms of an operation with the dispatcher, fakes and autograd included."""
+    name = operation.name
+    _dispatch.add(name, operation.implementations)
+    forward, backward, out = _forms(operation)
+    for key, form in ((name, forward), (f"{name}_backward", backward), (f"{name}_out", out)):
+        LIBRARY.impl(key, form, "CompositeExplicitAutograd")
+
+    torch.library.register_fake(f"mrsi_fast::{name}", operation.allocate, lib=LIBRARY)
+    torch.library.register_fake(f"mrsi_fast::{name}_backward", _fake_backward(operation), lib=LIBRARY)
+    torch.library.register_fake(f"mrsi_fast::{name}_out", lambda *inputs: None, lib=LIBRARY)
+    _register_autograd(operation)
+
+
+def _forms(operation: Operation) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """What runs below autograd: the choice of an implementation, made from real tensors."""
+    name = operation.name
+
+    def forward(*inputs: Any) -> Tensor:
+        chosen = _dispatch.choose(name, inputs[0].device.type, inputs).implementation
+        if chosen is None:
+            return operation.reference(*inputs)
+        result = operation.allocate(*inputs)
+        chosen.out(*inputs, result)
+        return result
+
+    def backward(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+        chosen = _dispatch.choose(name, grad.device.type, inputs, backward=True).implementation
+        run = operation.reference_backward if chosen is None else chosen.backward
+        assert run is not None  # `choose` asked for one
+        return run(grad, *inputs)
+
+    def out(*arguments: Any) -> None:
+        *inputs, result = arguments
+        _check_out(operation, inputs, result)
+        chosen = _dispatch.choose(name, result.device.type, tuple(inputs)).implementation
+        if chosen is None or not _writable(operation, inputs, result):
+            result.copy_(operation.reference(*inputs))
+        else:
+            chosen.out(*inputs, result)
+
+    return forward, backward, out
+
+
+def _check_out(operation: Operation, inputs: list[Any], out: Tensor) -> None:
+    wanted = operation.allocate(*inputs, device="meta")
+    if out.shape != wanted.shape or out.dtype != wanted.dtype:
+        raise ValueError(
+            f"{operation.name}: out must have shape {tuple(wanted.shape)} and dtype {wanted.dtype}, "
+            f"got {tuple(out.shape)} and {out.dtype}."
+        )
+
+
+def _writable(operation: Operation, inputs: list[Any], out: Tensor) -> bool:
+    """Whether a kernel may write straight into ``out``: the strides it expects, and no byte shared with an input."""
+    if out.stride() != operation.allocate(*inputs, device="meta").stride():
+        return False
+    start, end = _span(out)
+    return not any(_span(one)[0] < end and start < _span(one)[1] for one in inputs if isinstance(one, Tensor))
+
+
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """First byte of a tensor, and the one after its last."""
+    if tensor.numel() == 0:
+        return 0, 0
+    extent = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
+    return tensor.data_ptr(), tensor.data_ptr() + extent * tensor.element_size()
+
+
+def _fake_backward(operation: Operation) -> Callable[..., tuple[Tensor, ...]]:
+    def fake(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+        gradients = []
+        for position in operation.differentiable:
+            one = inputs[position]
+            if one is None:
+                gradients.append(grad.new_empty(0))
+            else:
+                gradients.append(torch.empty_like(one, memory_format=torch.contiguous_format))
+        # The first input's gradient is laid out as the result of the operation is.
+        gradients[0] = operation.allocate(*inputs)
+        return tuple(gradients)
+
+    return fake
+
+
+def _register_autograd(operation: Operation) -> None:
+    name = operation.name
+    backward_op = getattr(torch.ops.mrsi_fast, f"{name}_backward").default
+    out_op = getattr(torch.ops.mrsi_fast, f"{name}_out").default
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        is_tensor = [one is None or isinstance(one, Tensor) for one in inputs]
+        ctx.save_for_backward(*(one for one, saved in zip(inputs, is_tensor, strict=True) if saved))
+        ctx.others = tuple(None if saved else one for one, saved in zip(inputs, is_tensor, strict=True))
+        ctx.is_tensor = is_tensor
+
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        saved = iter(ctx.saved_tensors)
+        inputs = [next(saved) if kept else other for kept, other in zip(ctx.is_tensor, ctx.others, strict=True)]
+        gradients: list[Tensor | None] = [None] * len(inputs)
+        for position, gradient in zip(operation.differentiable, backward_op(grad, *inputs), strict=True):
+            gradients[position] = gradient if inputs[position] is not None else None
+        return tuple(gradients)
+
+    def no_second_derivative(ctx: Any, *grads: Tensor) -> None:
+        raise RuntimeError(f"{name} has no second derivative; use mrsi_fast.ops.reference.{name} for it.")
+
+    def out_without_gradient(*arguments: Any) -> None:
+        if torch.is_grad_enabled() and any(isinstance(one, Tensor) and one.requires_grad for one in arguments):
+            raise RuntimeError(f"{name}_out records no gradient; call it under torch.no_grad() or inference_mode().")
+        with torch._C._AutoDispatchBelowAutograd():
+            out_op(*arguments)
+
+    torch.library.register_autograd(f"mrsi_fast::{name}", backward, setup_context=setup_context, lib=LIBRARY)
+    torch.library.register_autograd(f"mrsi_fast::{name}_backward", no_second_derivative, lib=LIBRARY)
+    LIBRARY.impl(f"{name}_out", out_without_gradient, "Autograd")
