@@ -60,6 +60,10 @@ class Modes(Generic[Array]):
         """Return ``A+ y`` as ``[..., X, Y]``."""
         return _synthesise(self.hr_x, self.inverse * _analyse(self.lr_x, y, self.lr_y), self.hr_y)
 
+    def gram_pinv(self, y: Array) -> Array:
+        """Apply the pseudo-inverse of ``A A'`` to ``[..., nx, ny]``; the inner product with ``y`` is ``|A+ y|^2``."""
+        return _synthesise(self.lr_x, self.inverse**2 * _analyse(self.lr_x, y, self.lr_y), self.lr_y)
+
     def measured(self, x: Array) -> Array:
         """Return ``Q' Q x``, the part of ``x`` that the acquisition sees, as ``[..., X, Y]``."""
         coefficients = _analyse(self.hr_x, x, self.hr_y)

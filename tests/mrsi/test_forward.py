@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.mrsi.geometry import hr_affine
@@ -274,3 +275,16 @@ def test_description_says_what_is_assumed() -> None:
         "28x28 k-space samples of a 56x56 map, lines inside the ellipse, Hamming window, box response."
     )
     assert declared == Acquisition((28, 28), (2, 2), "ellipse", "hamming", box=True)
+
+
+def test_tracing_leaves_no_trace_in_the_cache() -> None:
+    """Constants made under a tracing mode must not be handed to real tensors afterwards, nor inference tensors."""
+    acq = Acquisition((4, 5), (2, 2), "ellipse", "hann")  # met by no other test
+    with FakeTensorMode():
+        assert acq.null(torch.empty(3, *acq.hr_shape)).shape == (3, *acq.hr_shape)
+    assert acq.null(torch.empty(3, *acq.hr_shape, device="meta")).shape == (3, *acq.hr_shape)
+    with torch.inference_mode():
+        acq.null(torch.ones(acq.hr_shape))
+    x = torch.ones(acq.hr_shape, requires_grad=True)
+    acq.null(x).sum().backward()
+    assert float(x.grad.abs().max()) < 1e-6  # the sum is a constant's inner product: all of it is in the band
