@@ -1,0 +1,179 @@
+"""Training resumes exactly, stops cleanly, refuses what does not fit; on the analytic head, with a tiny network."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mrsi_fast.config import ConfigError
+from mrsi_fast.models.pretrained import load_pretrained
+from mrsi_fast.training import Interrupted, TrainConfig, train
+from mrsi_fast.training.checkpoint import CHECKPOINT, CheckpointError
+from mrsi_fast.training.config import ConditionDropout, OptimiserConfig
+from mrsi_fast.training.data import step_generator, withhold
+from mrsi_fast.training.loop import learning_rate
+from mrsi_fast.training.objective import measure_residual_rms
+
+TINY = """
+output = {output!r}
+steps = {steps}
+batch_size = 2
+workers = {workers}
+checkpoint_minutes = {checkpoint_minutes}
+log_steps = 1
+validation_steps = {steps}
+validation_batches = 1
+
+[diffusion.residual_rms]
+2 = [0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]
+4 = [0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2]
+8 = [0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3]
+
+[model]
+widths = [32]
+encoder_blocks = [1]
+decoder_blocks = [1]
+encoder_attention = [true]
+decoder_attention = [false]
+embedding_width = 16
+
+[optimiser]
+warmup_steps = 4
+cooldown_steps = 4
+
+[simulation]
+object_voxel_mm = 3.0
+object_plane_mm = 6.0
+
+[simulation.anatomy]
+heads = "phantom"
+
+[simulation.batch]
+main_grid = 32
+"""
+
+
+def write_config(
+    folder: Path, output: str, steps: int = 40, workers: int = 0, checkpoint_minutes: float = 10.0
+) -> Path:
+    path = folder / f"{output}.toml"
+    text = TINY.format(output=str(folder / output), steps=steps, workers=workers, checkpoint_minutes=checkpoint_minutes)
+    path.write_text(text)
+    return path
+
+
+def run_and_kill(config: Path, at_step: int, number: signal.Signals) -> subprocess.CompletedProcess[str]:
+    script = (
+        "import os, signal, sys; from mrsi_fast.training import train\n"
+        "def report(step, steps, message):\n"
+        f"    if step == {at_step}: os.kill(os.getpid(), {int(number)})\n"
+        "train(sys.argv[1], report)\n"
+    )
+    return subprocess.run([sys.executable, "-c", script, str(config)], capture_output=True, text=True, timeout=300)
+
+
+def test_kill_9_and_resume_equal_an_uninterrupted_run_to_the_bit(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    whole = train(write_config(tmp_path, "whole"))
+    broken = write_config(tmp_path, "broken", checkpoint_minutes=1e-9, workers=1)
+    killed = run_and_kill(broken, 21, signal.SIGKILL)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resumed = train(write_config(tmp_path, "broken", checkpoint_minutes=1e-9, workers=1))
+    expected, found = load_pretrained(whole).network.state_dict(), load_pretrained(resumed).network.state_dict()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    losses = [
+        json.loads(line)["loss"] for line in (tmp_path / "whole" / "log.jsonl").open() if "loss" in json.loads(line)
+    ]
+    assert len(losses) == 40 and all(loss == loss for loss in losses)
+
+
+def test_sigterm_saves_and_leaves_with_143(tmp_path: Path) -> None:
+    stopped = run_and_kill(write_config(tmp_path, "run", steps=1000), 3, signal.SIGTERM)
+    assert stopped.returncode == 143, stopped.stderr
+    assert (tmp_path / "run" / CHECKPOINT).exists() and not (tmp_path / "run" / "model").exists()
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
+    path = write_config(tmp_path, "run", steps=1)
+    train(path)
+    path.write_text(path.read_text().replace("warmup_steps = 4", "warmup_steps = 5"))
+    with pytest.raises(ConfigError, match="trained with other settings .optimiser."):
+        train(path)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    path = write_config(tmp_path, "run", steps=1)
+    train(path)
+    checkpoint = tmp_path / "run" / CHECKPOINT
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="is damaged"):
+        train(path)
+
+
+def test_interrupted_is_a_system_exit_with_its_code() -> None:
+    assert Interrupted(143).code == 143
+
+
+def test_cuda_is_refused_with_a_sentence_where_there_is_none(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    settings = TrainConfig.load(write_config(tmp_path, "run")).model_copy(update={"device": "cuda"})
+    with pytest.raises(ConfigError, match="CUDA is not available"):
+        train(settings)
+
+
+def test_unknown_settings_are_refused(tmp_path: Path) -> None:
+    path = write_config(tmp_path, "run")
+    path.write_text("colour = 1\n" + path.read_text())
+    with pytest.raises(ConfigError, match="colour"):
+        train(path)
+
+
+def test_learning_rate_rises_stays_and_falls_to_almost_nothing() -> None:
+    settings = OptimiserConfig(learning_rate=1.0, warmup_steps=10, cooldown_steps=20)
+    rates = [learning_rate(step, 100, settings) for step in range(100)]
+    assert rates[0] == pytest.approx(1 / 11) and rates[50] == 1.0 and rates[99] == pytest.approx(1 / 21)
+    assert all(a <= b for a, b in zip(rates[:50], rates[1:50], strict=False))
+    assert all(a >= b for a, b in zip(rates[50:], rates[51:], strict=False))
+
+
+def test_withholding_keeps_a_present_map_and_its_shares() -> None:
+    size = 4000
+    presence = torch.ones(size, 8)
+    presence[: size // 2, 1:] = 0.0
+    batch = {"presence": presence, "anatomy_present": torch.ones(size)}
+    dropout = ConditionDropout(all_maps=0.25, named=0.5, other=0.5, anatomy=0.3)
+    kept = withhold(batch, dropout, step_generator(0, 0, 1))
+    assert (kept["presence"].sum(1) >= 1).all()
+    assert (kept["presence"] <= presence).all()
+    full = kept["presence"][size // 2 :]
+    assert full[:, 2].mean().item() == pytest.approx(0.25 + 0.75 * (0.5 + 0.5 / 8), abs=0.04)
+    assert kept["anatomy_present"].mean().item() == pytest.approx(0.3, abs=0.03)
+
+
+def test_residual_rms_is_measured_in_the_brain_and_only_there() -> None:
+    torch.manual_seed(0)
+    hr = torch.randn(3, 8, 16, 16) * 0.5
+    brain = torch.zeros(3, 16, 16)
+    brain[:, 4:12, 4:12] = 1
+    z = torch.where(brain[:, None] > 0, 0.0, 100.0).expand_as(hr)
+    batch = {
+        "hr": hr,
+        "z": z,
+        "brain": brain,
+        "presence": torch.ones(3, 8),
+        "scale": torch.full((3, 8), 2.0),
+        "factors": torch.tensor([[2.0, 2.0], [4.0, 4.0], [8.0, 8.0]]),
+    }
+    rms = measure_residual_rms([batch], 8)
+    for index, key in enumerate(("2", "4", "8")):
+        expected = (hr[index, :, 4:12, 4:12] / 2).square().mean((-2, -1)).sqrt()
+        torch.testing.assert_close(torch.tensor(rms[key]), expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="never used factor 8"):
+        measure_residual_rms([{key: value[:2] for key, value in batch.items()}], 8)
