@@ -1,0 +1,196 @@
+"""Training batches: 2D slices of freshly drawn subjects under freshly drawn acquisitions, many per second.
+
+``Simulator(config).batch(seed, step, size)`` is a pure function of its arguments, so any worker can make any batch and
+a resumed run sees the same data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from mrsi_fast.mrsi.conditioning import estimate, standardise_anatomy
+from mrsi_fast.mrsi.forward import Acquisition
+from mrsi_fast.mrsi.names import NAMED_CHANNELS
+from mrsi_fast.simulation.acquisition import Measurement, Protocol, draw_noise, draw_press, excite, measure, pool
+from mrsi_fast.simulation.anatomical import synthesise_t1
+from mrsi_fast.simulation.anatomy import BRAIN_CLASSES
+from mrsi_fast.simulation.config import SimulationConfig
+from mrsi_fast.simulation.fields import Axis
+from mrsi_fast.simulation.keys import Key, log_uniform
+from mrsi_fast.simulation.subject import Subject, draw_subject
+
+Array = NDArray[np.float32]
+
+OTHERS: tuple[str, ...] = ("Gln", "Glu", "GSH", "Gly", "Lac")
+"""What the channels other1 and other2 are drawn from."""
+
+FACTOR_SHARES = {2: 0.4, 4: 0.4, 8: 0.2}
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Grid of one slice: HR matrix, HR voxel, centre, height and thickness (mm), and fine points per voxel and axis."""
+
+    matrix: tuple[int, int]
+    voxel: float
+    centre: tuple[float, float]
+    height: float
+    thickness: float
+    fine: int
+
+    def axes(self) -> tuple[Axis, Axis]:
+        """Fine axes in subject space."""
+        x, y = (Axis.centred(c, n * self.voxel, n * self.fine) for c, n in zip(self.centre, self.matrix, strict=True))
+        return x, y
+
+    def planes(self, spacing_mm: float) -> Array:
+        """Heights that the slice is averaged over, evenly spaced, mm."""
+        count = max(1, int(np.ceil(self.thickness / spacing_mm)))
+        return (self.height + self.thickness * ((np.arange(count) + 0.5) / count - 0.5)).astype(np.float32)
+
+
+class Simulator:
+    """Source of training batches.
+
+    Args:
+        config: All settings; ``SimulationConfig.preset("training")`` is what the shipped weights saw.
+    """
+
+    def __init__(self, config: SimulationConfig) -> None:
+        self.config = config
+
+    def batch(self, seed: int, step: int, size: int) -> dict[str, Array]:
+        """One batch on one common HR grid.
+
+        Args:
+            seed: Of the run.
+            step: Number of the batch.
+            size: Slices.
+
+        Returns:
+            float32 arrays in mM, K = 8 channels: ``hr``, ``z``, ``mask`` [B,K,X,Y]; ``presence`` (0 for a map that is
+            empty by nature, such as noise-free 2HG without a tumour), ``scale``, ``noise`` [B,K]; ``factors``,
+            ``voxel_mm`` [B,2]; ``anatomy`` [B,1,X,Y]; ``anatomy_present`` [B]; ``brain`` [B,X,Y].
+        """
+        matrix = self._grid(Key.of("batch", seed, step))
+        items = [self._item(Key.of("item", seed, step, index), matrix) for index in range(size)]
+        return {name: np.ascontiguousarray(np.stack([item[name] for item in items]), np.float32) for name in items[0]}
+
+    def _grid(self, key: Key) -> tuple[int, int]:
+        """HR matrix of a batch."""
+        settings, rng = self.config.batch, key.stream("grid")
+        if rng.random() < settings.main_grid_share:
+            return settings.main_grid, settings.main_grid
+        factor = int(rng.choice(list(FACTOR_SHARES), p=list(FACTOR_SHARES.values())))
+        low, high = settings.lr_matrix[0], min(settings.lr_matrix[1], settings.largest_hr // factor)
+        first = int(rng.integers(low, max(low, high) + 1))
+        second = first if rng.random() < 0.5 else int(np.clip(round(first * rng.uniform(0.7, 1.4)), low, high))
+        return first * factor, second * factor
+
+    def _factors(self, rng: np.random.Generator, matrix: tuple[int, int]) -> tuple[int, int]:
+        smallest = self.config.batch.smallest_lr
+        allowed = [{f for f in FACTOR_SHARES if n % f == 0 and n // f >= smallest} for n in matrix]
+        both = sorted(allowed[0] & allowed[1])
+        if rng.random() < self.config.batch.anisotropic:
+            return int(rng.choice(sorted(allowed[0]))), int(rng.choice(sorted(allowed[1])))
+        shares = np.array([FACTOR_SHARES[f] for f in both])
+        factor = int(rng.choice(both, p=shares / shares.sum()))
+        return factor, factor
+
+    def _geometry(self, rng: np.random.Generator, matrix: tuple[int, int], factors: tuple[int, int],
+                  subject: Subject) -> Geometry:
+        settings = self.config.batch
+        if matrix == (settings.main_grid, settings.main_grid):
+            voxel, slack = rng.uniform(*settings.fov_mm) / settings.main_grid, 8.0
+        else:
+            lr = log_uniform(rng, *settings.lr_voxel_mm)
+            voxel = float(np.clip(lr / max(factors), 100.0 / max(matrix), settings.fov_mm[1] / max(matrix)))
+            slack = 8.0 if voxel * min(matrix) > 170 else 20.0
+        height = rng.uniform(-30.0, 52.0)
+        if subject.lesion is not None and rng.random() < 0.7:
+            height = subject.lesion.centre[2] + rng.uniform(-0.8, 0.8) * min(subject.lesion.shapes[0].reach, 30.0)
+        centre = (float(rng.uniform(-slack, slack)), float(rng.uniform(-slack, slack)))
+        fine = max(1, round(voxel / self.config.object_voxel_mm))
+        return Geometry(matrix, float(voxel), centre, float(height), log_uniform(rng, *settings.thickness_mm), fine)
+
+    def _protocol(self, rng: np.random.Generator, geometry: Geometry, factors: tuple[int, int]) -> Protocol:
+        lr_shape = (geometry.matrix[0] // factors[0], geometry.matrix[1] // factors[1])
+        fov = (geometry.matrix[0] * geometry.voxel, geometry.matrix[1] * geometry.voxel)
+        signal, settings = self.config.signal, self.config.batch
+        press = draw_press(rng, fov, signal) if rng.random() < signal.press or min(fov) < 170 else None
+        if rng.random() < settings.paper_like:
+            return Protocol(Acquisition(lr_shape, factors), press=press)
+        support = "ellipse" if rng.random() < 0.55 else "square"
+        window = ("hamming", "none", "hann")[int(rng.choice(3, p=[0.6, 0.33, 0.07]))]
+        operator = Acquisition(lr_shape, factors, support, window)
+        if rng.random() < settings.noise_free:
+            return Protocol(operator, "object", press=press)
+        lipid = log_uniform(rng, 0.5, 20.0) if press is None and rng.random() < signal.lipid else 0.0
+        return Protocol(operator, "object", draw_noise(rng, signal), float(rng.uniform(*signal.missing)),
+                        bool(rng.random() < signal.masked), press, lipid)
+
+    def _item(self, key: Key, matrix: tuple[int, int]) -> dict[str, NDArray]:
+        rng = key.stream("item")
+        others = [str(name) for name in rng.choice(OTHERS, 2, replace=False)]
+        subject = draw_subject(self.config, key, (*NAMED_CHANNELS, *others))
+        factors = self._factors(rng, matrix)
+        geometry = self._geometry(rng, matrix, factors, subject)
+        protocol = self._protocol(rng, geometry, factors)
+        x, y = geometry.axes()
+        slab = excite(subject.slab(x, y, geometry.planes(self.config.object_plane_mm)), subject.names, protocol.press)
+        truth = pool(slab.maps, geometry.fine)
+        fractions = pool(slab.fractions, geometry.fine)
+        measured = measure(slab, truth, subject.names, subject.noise_sd, protocol, self.config.signal, key, key)
+        declared = rng.random() < self.config.batch.declared
+        operator = protocol.operator if declared else replace(protocol.operator, support="square", window="none")
+        item = conditioning(measured, operator)
+        with_t1 = rng.random() < self.config.batch.anatomy
+        anatomy = np.zeros(matrix, np.float32)
+        if with_t1:
+            lesions = [pool(m, geometry.fine) for m in (slab.anatomy_lesion, slab.lesion) if m.any()]
+            anatomy = standardise_anatomy(synthesise_t1(fractions, tuple(lesions), key))
+        return item | {
+            "hr": truth, "factors": np.array(factors), "voxel_mm": np.array([geometry.voxel, geometry.voxel]),
+            "anatomy": anatomy[None], "anatomy_present": np.float32(with_t1),
+            "brain": fractions[BRAIN_CLASSES].sum(0) > 0.5,
+        }
+
+
+def conditioning(measured: Measurement, operator: Acquisition) -> dict[str, NDArray]:
+    """What the network is told about the measurement: estimate, mask, scale and noise of every map.
+
+    Args:
+        measured: LR maps with trust and noise.
+        operator: The operator that the estimate assumes.
+
+    Returns:
+        ``z`` and ``mask`` [K,X,Y], ``presence``, ``scale``, ``noise`` [K].
+    """
+    trusted = measured.trusted
+    filled = fill(measured.maps, trusted)
+    noise, top = np.zeros(len(filled)), np.zeros(len(filled))
+    for index, valid in enumerate(trusted):
+        if valid.any():
+            noise[index] = np.median(measured.noise_sd[index][valid])
+            top[index] = np.percentile(np.abs(filled[index][valid]), 99)
+    scale = np.maximum(top, 5 * noise)
+    empty = scale <= 1e-6
+    fx, fy = operator.factors
+    mask = trusted.repeat(fx, axis=1).repeat(fy, axis=2)
+    return {"z": estimate(operator, filled, bool(noise.any())), "mask": mask & ~empty[:, None, None],
+            "presence": ~empty, "scale": np.where(empty, 1.0, scale), "noise": noise}
+
+
+def fill(maps: Array, trusted: NDArray[np.bool_]) -> Array:
+    """Untrusted voxels [M, nx, ny] by the Gaussian-weighted mean of trusted ones, fading to 0 away from them."""
+    filled = np.where(trusted, maps, 0).astype(np.float32)
+    for image, valid in zip(filled, trusted, strict=True):
+        if valid.any() and not valid.all():
+            weight = ndimage.gaussian_filter(valid.astype(np.float32), 1.0, mode="constant")
+            mean = ndimage.gaussian_filter(image, 1.0, mode="constant") / np.maximum(weight, 0.05)
+            image[~valid] = mean[~valid]
+    return filled

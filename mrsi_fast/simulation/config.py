@@ -1,0 +1,201 @@
+"""Settings of mrsi-sim: every probability, range and width, with the protocol's values as defaults."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Literal, Self
+
+import pydantic
+
+from mrsi_fast.config import ConfigError, Settings
+
+Range = tuple[float, float]
+
+
+class AnatomyConfig(Settings):
+    """Which heads are simulated and how each one is varied.
+
+    Attributes:
+        heads: ``phantom`` (analytic head, needs no data) or a folder of label maps ``sub-XX_dseg.nii.gz``. A relative
+            folder that does not exist is looked for under ``$MRSI_FAST_DATA`` too.
+        split: ``train``, ``val``, ``test`` by the table in :mod:`mrsi_fast.simulation.anatomy`, or ``all``.
+        tumour_masks: Folder of real tumour masks in the layout of Brain-Tumor-Progression, or None.
+        rotation_deg: Largest rotation about each axis.
+        scale: Range of the isotropic and, again, of each axis' relative size (square root of it).
+        elastic_mm: Standard deviation of the elastic displacement per axis; it is cut at 2.5 of them.
+        elastic_scale_mm: Width (standard deviation of the smoothing kernel) of the elastic field.
+        ventricle_scale: Largest relative change of the ventricles' size.
+        flip: Whether left and right are exchanged in half of the subjects.
+    """
+
+    heads: str = "phantom"
+    split: Literal["train", "val", "test", "all"] = "train"
+    tumour_masks: str | None = None
+    rotation_deg: float = pydantic.Field(10.0, ge=0)
+    scale: Range = (0.9, 1.1)
+    elastic_mm: float = pydantic.Field(1.6, ge=0)
+    elastic_scale_mm: float = pydantic.Field(12.0, gt=0)
+    ventricle_scale: float = pydantic.Field(0.25, ge=0, lt=0.6)
+    flip: bool = True
+
+
+class VariationConfig(Settings):
+    """How concentrations vary around the table: between subjects, by region and as fine texture (relative SDs).
+
+    Attributes:
+        subject_sd: Of each metabolite and tissue between subjects (log-normal).
+        region_sd: Of each anatomical region, and of a smooth field of ``region_scale_mm``.
+        region_scale_mm: Width of that field.
+        gradient: Largest relative change from the centre to ``gradient_length_mm`` along anterior-posterior.
+        gradient_length_mm: Length of the gradient.
+        texture_sd: Range of the SD of the fine texture.
+        texture_scale_mm: Range of its width.
+        texture_shared: Largest share of texture variance that all metabolites have in common.
+        concentration_set: Column of the concentration table to prefer, e.g. ``7T`` (Ins in WM).
+    """
+
+    subject_sd: float = pydantic.Field(0.10, ge=0)
+    region_sd: float = pydantic.Field(0.05, ge=0)
+    region_scale_mm: float = pydantic.Field(20.0, gt=0)
+    gradient: float = pydantic.Field(0.08, ge=0)
+    gradient_length_mm: float = pydantic.Field(90.0, gt=0)
+    texture_sd: Range = (0.03, 0.03)
+    texture_scale_mm: Range = (4.0, 4.0)
+    texture_shared: float = pydantic.Field(0.5, ge=0, le=1)
+    concentration_set: Literal["3T", "7T", "any"] = "3T"
+
+
+class TumourConfig(Settings):
+    """Lesions: how often, how large, of which kind.
+
+    Attributes:
+        probability: Share of subjects with a lesion.
+        single_metabolite: Share of lesions that change one map only.
+        idh_mutant: Share of the other lesions that are IDH-mutant (the rest is IDH wild type).
+        real_shape: Share of lesions whose outline is a real tumour mask, where a folder of masks is given.
+        radius_mm: Range of the radius, drawn log-uniformly.
+        edge_mm: Range of the width of the logistic edge.
+        irregularity: SD of the relative radius over directions.
+        infiltration: Largest membership just outside the edge.
+        infiltration_mm: Range of its decay length.
+        satellites: Share of lesions with one to three satellites.
+        texture_sd: SD of the log-normal heterogeneity inside (width 6 mm).
+        t1_only: Share of subjects with a lesion on the T1 image that no map has.
+    """
+
+    probability: float = pydantic.Field(0.8, ge=0, le=1)
+    single_metabolite: float = pydantic.Field(0.2, ge=0, le=1)
+    idh_mutant: float = pydantic.Field(0.7, ge=0, le=1)
+    real_shape: float = pydantic.Field(0.3, ge=0, le=1)
+    radius_mm: Range = (4.0, 28.0)
+    edge_mm: Range = (1.5, 4.0)
+    irregularity: float = pydantic.Field(0.15, ge=0)
+    infiltration: float = pydantic.Field(0.6, ge=0, le=1)
+    infiltration_mm: Range = (3.0, 8.0)
+    satellites: float = pydantic.Field(0.15, ge=0, le=1)
+    texture_sd: float = pydantic.Field(0.20, ge=0)
+    t1_only: float = pydantic.Field(0.15, ge=0, le=1)
+
+
+class SignalConfig(Settings):
+    """What the scanner does to the object and to the measurement, beside sampling k-space.
+
+    Attributes:
+        bias: Largest deviation of the B1 field, common to all metabolites (0.15 = 15 %).
+        noise: Range of the factor on the table's noise (log-uniform); (0, 0) is noise-free.
+        noise_inhomogeneity: Relative increase of the noise where B0 is worst.
+        fit_gain_sd: SD of one random gain per map; irrecoverable by construction.
+        cross_talk: SD of the leakage of Glx/Gln/Glu into 2HG relative to their value.
+        spikes: Share of voxels per map with a failed fit.
+        missing: Range of the share of brain voxels without any fit, in clusters.
+        press: Share of acquisitions with a PRESS box.
+        chemical_shift_ppm_mm: Displacement of the box per ppm.
+        lipid: Share of acquisitions with lipid from the scalp in the maps.
+        masked: Share of acquisitions whose maps are not trusted outside the brain.
+        poor_b0_ppm: Linewidth added where B0 is worst.
+    """
+
+    bias: float = pydantic.Field(0.15, ge=0, lt=1)
+    noise: Range = (1.0, 1.0)
+    noise_inhomogeneity: float = pydantic.Field(0.5, ge=0)
+    fit_gain_sd: float = pydantic.Field(0.0, ge=0)
+    cross_talk: float = pydantic.Field(0.0, ge=0)
+    spikes: float = pydantic.Field(0.005, ge=0, le=0.2)
+    missing: Range = (0.0, 0.05)
+    press: float = pydantic.Field(0.0, ge=0, le=1)
+    chemical_shift_ppm_mm: float = pydantic.Field(2.0, ge=0)
+    lipid: float = pydantic.Field(0.0, ge=0, le=1)
+    masked: float = pydantic.Field(1.0, ge=0, le=1)
+    poor_b0_ppm: float = pydantic.Field(0.10, ge=0)
+
+
+class BatchConfig(Settings):
+    """What a training batch is drawn from.
+
+    Attributes:
+        main_grid: The HR matrix of most batches.
+        main_grid_share: Share of batches on it; the others draw a factor and an LR matrix, odd ones included.
+        lr_matrix: Range of the LR matrix per axis on the other grids.
+        largest_hr: Largest HR matrix per axis on the other grids.
+        smallest_lr: Smallest LR matrix per axis that a factor may lead to.
+        fov_mm: Range of the field of view of head-sized acquisitions.
+        lr_voxel_mm: Range of the LR voxel of the other grids.
+        thickness_mm: Range of the slice thickness (log-uniform).
+        anisotropic: Share of items whose two factors are drawn apart.
+        paper_like: Share of items with y = A x_HR, square support, no window, no noise, all voxels trusted.
+        noise_free: Share of the remaining items without noise.
+        declared: Share of items whose estimate knows support and window; the others take all lines and no window.
+        anatomy: Share of items that come with a T1 image.
+    """
+
+    main_grid: int = pydantic.Field(64, ge=16)
+    main_grid_share: float = pydantic.Field(0.8, ge=0, le=1)
+    lr_matrix: tuple[int, int] = (8, 40)
+    largest_hr: int = pydantic.Field(96, ge=16)
+    smallest_lr: int = pydantic.Field(6, ge=4)
+    fov_mm: Range = (180.0, 260.0)
+    lr_voxel_mm: Range = (4.0, 20.0)
+    thickness_mm: Range = (3.0, 12.0)
+    anisotropic: float = pydantic.Field(0.15, ge=0, le=1)
+    paper_like: float = pydantic.Field(0.5, ge=0, le=1)
+    noise_free: float = pydantic.Field(0.1, ge=0, le=1)
+    declared: float = pydantic.Field(0.6, ge=0, le=1)
+    anatomy: float = pydantic.Field(0.7, ge=0, le=1)
+
+
+class SimulationConfig(Settings):
+    """All settings of mrsi-sim; ``SimulationConfig.preset("training")`` and the other presets are TOML files.
+
+    Attributes:
+        name: Name of the preset, printed beside every number made with it.
+        anatomy: Heads and their variation.
+        variation: Concentrations.
+        tumour: Lesions.
+        signal: Scanner and measurement.
+        batch: Training batches.
+        object_voxel_mm: Largest in-plane voxel of the object that HR truth and measurement are made from.
+        object_plane_mm: Largest distance of the planes that a slice is averaged over.
+    """
+
+    name: str = "custom"
+    anatomy: AnatomyConfig = AnatomyConfig()
+    variation: VariationConfig = VariationConfig()
+    tumour: TumourConfig = TumourConfig()
+    signal: SignalConfig = SignalConfig()
+    batch: BatchConfig = BatchConfig()
+    object_voxel_mm: float = pydantic.Field(1.0, gt=0)
+    object_plane_mm: float = pydantic.Field(1.0, gt=0)
+
+    @classmethod
+    def preset(cls, name: str) -> Self:
+        """Reads one of the presets that come with the package.
+
+        Raises:
+            ConfigError: There is no preset of that name; the message lists them.
+        """
+        folder = resources.files("mrsi_fast.simulation") / "presets"
+        names = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+        if name not in names:
+            raise ConfigError(f"There is no simulation preset {name!r}; the presets are {', '.join(names)}.")
+        with resources.as_file(folder / f"{name}.toml") as path:
+            return cls.load(path)
