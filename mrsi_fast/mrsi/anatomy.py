@@ -74,7 +74,7 @@ def resample_anatomy(
         raise MapInputError(f"{where}: is the same value everywhere, so it shows no anatomy. Give another image.")
     remarks = [f"{where}: {text}." for text in volume.remarks]
     if overlap < MINIMUM_OVERLAP:
-        remarks.append(f"{where}: covers only {100 * overlap:.0f} % of the maps' region; check that it is coregistered.")
+        remarks.append(f"{where}: covers {100 * overlap:.0f} % of the maps' region; check that it is coregistered.")
     image = np.where(inside, (on_grid - on_grid[inside].mean()) / spread, 0.0).astype(np.float32)
     return Anatomy(image, overlap, tuple(remarks))
 

@@ -69,7 +69,7 @@ class MapFiles:
     crlb: dict[str, Path] = field(default_factory=dict)
     snr: dict[str, Path] = field(default_factory=dict)
     fwhm: dict[str, Path] = field(default_factory=dict)
-    single: dict[Role, Path] = field(default_factory=dict)
+    single: dict[str, Path] = field(default_factory=dict)
     units: str = "i.u."
     fwhm_unit: Literal["ppm", "Hz"] = "ppm"
 

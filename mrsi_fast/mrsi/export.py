@@ -73,7 +73,7 @@ def write_map(
         raise MapInputError(f"{path.name}: maps are written as .nii or .nii.gz. Choose such a name.")
     data = np.ascontiguousarray(volume, dtype=np.float32)
     if data.ndim != 3:
-        raise MapInputError(f"{path.name}: a volume of shape {data.shape} cannot be written; one file holds one [X, Y, Z].")
+        raise MapInputError(f"{path.name}: shape {data.shape} cannot be written; one file holds one map [X, Y, Z].")
     matrix = check_affine(affine, path.name)
     code = int(xform_code) if 1 <= int(xform_code) <= 5 else 1
     image = nib.Nifti1Image(data, matrix)

@@ -171,10 +171,10 @@ def _read_quality(
         maps[:, failed] = np.nan
         reader.remark("fit_failed", f"{int(failed.sum())} voxels are marked as failed fits and hold no value")
     if flags["mask"] is not None and not flags["mask"].any():
-        raise MapInputError("mask: is empty on the maps' grid, so no voxel would be used. Give these maps' mask.")
+        raise MapInputError("mask: is empty on the maps' grid, so no voxel is used. Check that it is the right file.")
     if files.units.startswith("ratio"):
         reader.remark("concs/internal", "fsl_mrsi's internal scaling divides by the reference of the same voxel; the "
-                      "acquisition model holds for concentrations, so prefer raw or molarity and take ratios afterwards")
+                      "acquisition model holds for concentrations: prefer raw or molarity and take ratios afterwards")
     return quality, flags
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, cast
 
 import nibabel as nib
 import numpy as np
@@ -176,7 +176,7 @@ def _open_checked(path: Path) -> IO[bytes]:
         raise MapInputError(f"{path.name}: is not compressed with gzip although its name ends in .gz; {hint}")
     if zipped and not name.endswith(".gz"):
         raise MapInputError(f"{path.name}: is compressed with gzip: rename it to .nii.gz")
-    return gzip.open(path, "rb") if zipped else path.open("rb")
+    return cast(IO[bytes], gzip.open(path, "rb")) if zipped else path.open("rb")
 
 
 def _read_header(stream: IO[bytes], where: str) -> nib.Nifti1Header:

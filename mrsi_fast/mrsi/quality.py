@@ -1,0 +1,350 @@
+"""Which voxels of which map can be believed, what their noise is, and how the others are bridged.
+
+A voxel of a map is untrusted when it holds no value, its fit failed or blew up, it is flagged as lipid-contaminated, or
+its SNR, linewidth or *absolute* Cramér-Rao bound is bad. The bound is compared with the level of the whole map and not
+with the voxel's own value: a rule on the relative bound (%SD) removes voxels because they hold little of a metabolite,
+which is what a tumour does to NAA (Kreis 2016, 10.1002/mrm.25568). Everything is decided on the acquired (LR) data.
+
+Every limit is relative to the maps' own levels, so multiplying all maps by one constant changes no decision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from mrsi_fast.mrsi.mapset import Float32, MapSet
+from mrsi_fast.mrsi.names import ABSENT_IN_HEALTHY_BRAIN, is_lipid_or_macromolecule
+
+Bool = NDArray[np.bool_]
+Float64 = NDArray[np.float64]
+
+NO_FIT_PERCENT = 999.0
+"""LCModel's %SD for a metabolite that it could not fit."""
+
+LARGEST_RISE: dict[str, float] = {"tNAA": 3.0, "NAA": 3.0, "tCr": 3.0, "Ins": 4.0, "Glx": 4.0}
+"""How many times the map's level a real concentration may reach, for metabolites that disease raises little.
+
+About twice the highest ratio of tumour to normal tissue in the literature's ranges (An 2018, 10.1002/mrm.26884, and
+others): tNAA only falls, tCr 1.3, Ins 1.9, Glx 1.5. Every other metabolite: :data:`OTHER_RISE` (tCho reaches 4.3).
+"""
+OTHER_RISE = 8.0
+
+_SUPPORT_THRESHOLD = 0.2
+_SMALLEST_PART = 0.1
+_ENOUGH_VOXELS = 8
+
+
+@dataclass(frozen=True)
+class TrustRules:
+    """Limits of trust. SNR and linewidth defaults are MRSIPrep's; None switches a rule off.
+
+    Attributes:
+        min_snr: Smallest spectral SNR.
+        max_fwhm_ppm: Largest linewidth, ppm.
+        max_crlb_of_median: Largest absolute Cramér-Rao bound (standard deviation), as a share of the map's median.
+        max_relative_crlb_percent: Largest %SD. Off by default: it removes tumours; what it alone removes is reported.
+        blow_up_sd: Robust standard deviations (1.4826 MAD) from the median beyond which a value may be a fit blow-up;
+            it counts as one only if it also exceeds the level by :data:`LARGEST_RISE`. For a normal distribution 10
+            never happens; real tissue contrast stays within a few.
+        spectrometer_mhz: Proton frequency, to judge linewidths given in Hz (123.2 at 3 T).
+    """
+
+    min_snr: float | None = 4.0
+    max_fwhm_ppm: float | None = 0.1
+    max_crlb_of_median: float | None = 0.30
+    max_relative_crlb_percent: float | None = None
+    blow_up_sd: float = 10.0
+    spectrometer_mhz: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Trust:
+    """What can be believed of a set of maps.
+
+    Attributes:
+        trusted: [M, X, Y, Z] bool.
+        support: Where there is tissue, [X, Y, Z] bool: the given mask, else estimated from the maps.
+        sigma: Noise standard deviation of each voxel in the maps' units, CRLB x concentration, [M, X, Y, Z] float32;
+            NaN where not known. None if no map has a CRLB.
+        noise: One noise level per map, the median of ``sigma`` over trusted voxels, [M]; NaN where not known.
+        level: Median of each map over well-measured voxels of the support, [M]; NaN where there are too few.
+        counts: Reason -> number of voxels of the support it holds for, per map (a voxel may have several).
+        warnings: Sentences about rules that could not be applied or took much away.
+    """
+
+    trusted: Bool
+    support: Bool
+    sigma: Float32 | None
+    noise: Float64
+    level: Float64
+    counts: dict[str, tuple[int, ...]]
+    warnings: tuple[str, ...] = field(default=())
+
+
+def assess(maps: MapSet, rules: TrustRules | None = None) -> Trust:
+    """Judge every voxel of every map.
+
+    Args:
+        maps: Maps with what quality data there are; a map whose CRLB, SNR or linewidth is NaN throughout has none.
+        rules: Limits; default :class:`TrustRules`.
+
+    Returns:
+        Masks, noise and counts.
+    """
+    rules = rules or TrustRules()
+    remarks: list[str] = []
+    values = maps.maps
+    missing = ~np.isfinite(values)
+    no_fit, sigma = _noise_of_fits(maps)
+    poor = _poor_spectra(maps, rules, remarks)
+    fitted = ~(missing | no_fit)
+    support = maps.mask if maps.mask is not None else estimate_support(maps, fitted)
+    no_fit |= _lone_zeros(maps, support)
+    bad = {"missing": missing, "no fit": no_fit & ~missing, **poor,
+           "lipid": np.broadcast_to(maps.lipid if maps.lipid is not None else False, values.shape),
+           "outside mask": np.broadcast_to(~maps.mask if maps.mask is not None else False, values.shape)}
+    believed = support & ~np.logical_or.reduce(list(bad.values()))
+    level, spread = _levels(values, believed)
+    bad["blow-up"] = _blow_ups(maps, level, spread, rules.blow_up_sd) & ~missing
+    bad["crlb"] = _large_bounds(maps, sigma, believed, level, rules, remarks)
+    trusted = ~np.logical_or.reduce(list(bad.values()))
+    if rules.max_relative_crlb_percent is not None and maps.crlb is not None:
+        bad["relative crlb"] = np.nan_to_num(maps.crlb, nan=0.0) > rules.max_relative_crlb_percent
+        _remark_on_loss(maps, trusted & support, bad["relative crlb"], level, rules, remarks)
+        trusted &= ~bad["relative crlb"]
+    counts = {reason: tuple(int(n) for n in (flags & support).sum(axis=(1, 2, 3))) for reason, flags in bad.items()}
+    for name, flags in zip(maps.names, trusted, strict=True):
+        if not flags.any():
+            remarks.append(f"{name}: no voxel is trusted, so its result is NaN everywhere.")
+    return Trust(trusted, support, sigma, _median_where(sigma, trusted & support, len(maps.names)), level, counts,
+                 tuple(remarks))
+
+
+def estimate_support(maps: MapSet, fitted: Bool | None = None) -> Bool:
+    """Where there is tissue, from the maps alone: a voxel belongs if most maps hold a fair share of their level there.
+
+    Each map is divided by its 90th percentile of fitted values; the median over maps of metabolites that healthy brain
+    holds must reach 0.2 (a voxel one fifth full). Small parts apart from the head are dropped, holes in each slice
+    (ventricles, necrosis, failed fits) are filled.
+
+    Args:
+        maps: The maps.
+        fitted: [M, X, Y, Z] bool; default every finite value.
+
+    Returns:
+        [X, Y, Z] bool; everywhere True when no map tells (only lesion metabolites, or all maps empty).
+    """
+    fitted = np.isfinite(maps.maps) if fitted is None else fitted
+    shares = []
+    for name, values, known in zip(maps.names, maps.maps, fitted, strict=True):
+        full = np.percentile(values[known], 90) if known.any() else 0.0
+        if full > 0 and name not in ABSENT_IN_HEALTHY_BRAIN and not is_lipid_or_macromolecule(name):
+            shares.append(np.where(known, values / full, np.nan))
+    if not shares:
+        return np.ones(maps.shape, dtype=bool)
+    stack = np.stack(shares)
+    nothing = np.isnan(stack).all(axis=0)
+    stack[:, nothing] = 0.0
+    support = np.nanmedian(stack, axis=0) >= _SUPPORT_THRESHOLD
+    parts, n_parts = ndimage.label(support)
+    if n_parts == 0:
+        return np.ones(maps.shape, dtype=bool)
+    sizes = np.bincount(parts.ravel())[1:]
+    support = np.isin(parts, 1 + np.flatnonzero(sizes >= _SMALLEST_PART * sizes.max()))
+    return np.stack([ndimage.binary_fill_holes(support[..., z]) for z in range(support.shape[2])], axis=-1)
+
+
+def _noise_of_fits(maps: MapSet) -> tuple[Bool, Float32 | None]:
+    """Voxels that the fitting program marks as not fitted, and the absolute bound of the others.
+
+    Zero with a bound stated is no measurement: a non-negative fit that found nothing has %SD 999 and sigma 0.
+    """
+    no_fit = np.zeros(maps.maps.shape, dtype=bool)
+    if maps.crlb is None:
+        return no_fit, None
+    has_bound = np.isfinite(maps.crlb).any(axis=(1, 2, 3), keepdims=True)
+    no_fit = has_bound & (~np.isfinite(maps.crlb) | (maps.crlb == NO_FIT_PERCENT) | (maps.maps == 0))
+    sigma = np.abs(maps.crlb / 100.0 * maps.maps)
+    sigma[no_fit | ~np.isfinite(sigma)] = np.nan
+    return no_fit, sigma
+
+
+def _lone_zeros(maps: MapSet, support: Bool) -> Bool:
+    """Exact zeros in tissue where another map holds a value: failed fits, for maps without a CRLB to say so.
+
+    A map that is zero in most of the support is empty (2HG without a tumour), and its zeros stay what they are.
+    """
+    known = np.zeros(len(maps.names), dtype=bool) if maps.crlb is None else np.isfinite(maps.crlb).any(axis=(1, 2, 3))
+    zero = maps.maps == 0
+    others = (~zero & np.isfinite(maps.maps)).sum(axis=0) > 0
+    mostly_zero = (zero & support).sum(axis=(1, 2, 3)) > 0.5 * support.sum()
+    return zero & support & others & ~(known | mostly_zero)[:, None, None, None]
+
+
+def _poor_spectra(maps: MapSet, rules: TrustRules, remarks: list[str]) -> dict[str, Bool]:
+    """Voxels whose spectra are too noisy or too broad."""
+    nowhere = np.zeros(maps.maps.shape, dtype=bool)
+    poor = {"snr": nowhere, "fwhm": nowhere}
+    if maps.snr is not None and rules.min_snr is not None:
+        poor["snr"] = np.isfinite(maps.snr).any(axis=(1, 2, 3), keepdims=True) & ~(maps.snr >= rules.min_snr)
+    if maps.fwhm is not None and rules.max_fwhm_ppm is not None:
+        per_ppm = 1.0 if maps.fwhm_unit == "ppm" else rules.spectrometer_mhz
+        if per_ppm is None:
+            remarks.append("fwhm: is in Hz and the spectrometer frequency is not known, so linewidth is not judged. "
+                           "State the frequency in MHz to have it judged.")
+        else:
+            has_width = np.isfinite(maps.fwhm).any(axis=(1, 2, 3), keepdims=True)
+            poor["fwhm"] = has_width & ~(maps.fwhm <= rules.max_fwhm_ppm * per_ppm)
+    return poor
+
+
+def _levels(values: Float32, believed: Bool) -> tuple[Float64, Float64]:
+    """Median and robust standard deviation (1.4826 MAD) of each map over believed voxels; NaN if these are few."""
+    level = np.full(len(values), np.nan)
+    spread = np.full(len(values), np.nan)
+    for index, (one, where) in enumerate(zip(values, believed, strict=True)):
+        if where.sum() >= _ENOUGH_VOXELS:
+            level[index] = np.median(one[where])
+            spread[index] = 1.4826 * np.median(np.abs(one[where] - level[index]))
+    return level, spread
+
+
+def _blow_ups(maps: MapSet, level: Float64, spread: Float64, blow_up_sd: float) -> Bool:
+    """Values far outside the map's distribution *and* beyond what disease does to that metabolite.
+
+    For metabolites that healthy brain lacks a high value in a low map is the finding itself; they are only held against
+    the highest level among the other maps.
+    """
+    result = np.zeros(maps.maps.shape, dtype=bool)
+    ordinary = [one for name, one in zip(maps.names, level, strict=True)
+                if name not in ABSENT_IN_HEALTHY_BRAIN and not is_lipid_or_macromolecule(name) and one > 0]
+    for index, name in enumerate(maps.names):
+        values = maps.maps[index]
+        if name in ABSENT_IN_HEALTHY_BRAIN:
+            if ordinary:
+                result[index] = np.abs(values) > OTHER_RISE * max(ordinary)
+        elif level[index] > 0:
+            rise = LARGEST_RISE.get(name, OTHER_RISE)
+            limit = max(blow_up_sd * spread[index], (rise - 1.0) * level[index])
+            result[index] = np.abs(values - level[index]) > limit
+    return result
+
+
+def _large_bounds(
+    maps: MapSet, sigma: Float32 | None, believed: Bool, level: Float64, rules: TrustRules, remarks: list[str]
+) -> Bool:
+    """Absolute bounds above a share of the map's median, for maps whose median is a measured level.
+
+    Where most of a map lies below two standard deviations (2HG, lactate outside a lesion) its median is noise and says
+    nothing about what is worth keeping: the rule would remove the lesion with the rest, so it is not applied.
+    """
+    large = np.zeros(maps.maps.shape, dtype=bool)
+    if sigma is None or rules.max_crlb_of_median is None:
+        return large
+    for index, name in enumerate(maps.names):
+        where = believed[index] & np.isfinite(sigma[index])
+        if not where.any() or not level[index] > 0:
+            continue
+        if np.mean(maps.maps[index][where] >= 2.0 * sigma[index][where]) < 0.5:
+            remarks.append(f"{name}: most of it lies below twice its own noise, so its CRLB is not held against its "
+                           "median; the noise level is used all the same.")
+            continue
+        large[index] = sigma[index] > rules.max_crlb_of_median * level[index]
+    return large
+
+
+def _remark_on_loss(
+    maps: MapSet, kept: Bool, removed: Bool, level: Float64, rules: TrustRules, remarks: list[str]
+) -> None:
+    """Say what the relative rule takes away that every other rule keeps, and how low the map is there."""
+    for index, name in enumerate(maps.names):
+        lost = kept[index] & removed[index]
+        if lost.any():
+            low = np.median(maps.maps[index][lost]) / level[index] if level[index] > 0 else np.nan
+            remarks.append(f"{name}: the relative CRLB limit of {rules.max_relative_crlb_percent:g} % alone removes "
+                           f"{int(lost.sum())} of {int(kept[index].sum())} voxels, whose median is {low:.2f} of the "
+                           "map's; such a rule deletes tissue that holds little of a metabolite, tumours first.")
+
+
+def _median_where(sigma: Float32 | None, where: Bool, n_maps: int) -> Float64:
+    noise = np.full(n_maps, np.nan)
+    if sigma is not None:
+        for index in range(n_maps):
+            known = sigma[index][where[index] & np.isfinite(sigma[index])]
+            noise[index] = np.median(known) if known.size else np.nan
+    return noise
+
+
+@lru_cache(maxsize=64)
+def _gaussian(size: int, width: float) -> Float32:
+    """[size, size] matrix of unnormalised Gaussian weights between positions of one axis, ``width`` in voxels."""
+    apart = np.subtract.outer(np.arange(size), np.arange(size)) / width
+    return np.exp(-0.5 * apart**2).astype(np.float32)
+
+
+def fill_untrusted(values: Float32, trusted: Bool, support: Bool | None = None, width: float = 0.7) -> Float32:
+    """Bridge untrusted voxels slice by slice by normalised convolution (Knutsson & Westin 1993) of the trusted ones.
+
+    A voxel becomes the Gaussian-weighted mean of the trusted voxels of its own map and slice; where none is near, of a
+    four times wider Gaussian, then the slice's mean, then 0. Trusted voxels keep their values.
+
+    Args:
+        values: [..., X, Y] float32, e.g. [M, X, Y]; trusted entries finite, the others anything.
+        trusted: The same shape, bool.
+        support: Where to fill, broadcast to ``values``' shape; untrusted voxels outside become 0. Default everywhere.
+        width: Standard deviation of the Gaussian in voxels. The default is that of the acquisition's point-spread
+            function (FWHM 1.2 to 1.9 voxels by window and support); it also bridged dropped voxels of a real scan best.
+
+    Returns:
+        [..., X, Y] float32, a new array without NaN.
+    """
+    nx, ny = values.shape[-2:]
+    known = np.where(trusted, values, np.float32(0))
+    if trusted.all():
+        return known
+    weights = trusted.astype(np.float32)
+    filled = known
+    todo = ~trusted if support is None else ~trusted & support
+    for scale in (width, 4.0 * width):
+        gx, gy = _gaussian(nx, scale), _gaussian(ny, scale)
+        total = gx @ weights @ gy
+        near = todo & (total > 1e-4)
+        filled = np.where(near, (gx @ known @ gy) / np.maximum(total, np.float32(1e-4)), filled)
+        todo = todo & ~near
+        if not todo.any():
+            return filled
+    mean = known.sum(axis=(-2, -1), keepdims=True) / np.maximum(weights.sum(axis=(-2, -1), keepdims=True), 1)
+    return np.where(todo, mean, filled).astype(np.float32, copy=False)
+
+
+def fill_volume(values: Float32, trusted: Bool, support: Bool) -> Float32:
+    """:func:`fill_untrusted` for volumes: [M, X, Y, Z] with support [X, Y, Z], slices along Z."""
+    per_slice = np.moveaxis(support, -1, 0)[:, None]
+    filled = fill_untrusted(np.moveaxis(values, -1, 0), np.moveaxis(trusted, -1, 0), per_slice)
+    return np.ascontiguousarray(np.moveaxis(filled, 0, -1))
+
+
+def upsample_nearest(mask: NDArray, factors: tuple[int, int, int]) -> NDArray:
+    """Repeat each LR voxel of [..., X, Y, Z] over the HR voxels that it covers (``j f`` to ``j f + f - 1``)."""
+    for axis, factor in zip((-3, -2, -1), factors, strict=True):
+        mask = np.repeat(mask, factor, axis=axis)
+    return mask
+
+
+def restore_nan(values: NDArray[np.floating], trusted: Bool, factors: tuple[int, int, int]) -> NDArray[np.floating]:
+    """Put NaN where the acquired data were not trusted: the last step, after the residual has been computed.
+
+    Args:
+        values: HR maps, [..., M, X, Y, Z].
+        trusted: LR trust, [M, X, Y, Z].
+        factors: Refinement per axis.
+
+    Returns:
+        A copy with NaN in every HR voxel whose LR voxel is untrusted.
+    """
+    return np.where(upsample_nearest(trusted, factors), values, np.asarray(np.nan, dtype=values.dtype))
