@@ -39,6 +39,20 @@ def test_matches_independent_philox(key: tuple[int, int, int, int]) -> None:
     np.testing.assert_allclose(philox_normal(*key, (3, 5)).numpy(), expected, rtol=2e-7)
 
 
+def test_the_rarest_words_give_finite_and_symmetric_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Extreme:
+        def __init__(self, **_: object) -> None:
+            pass
+
+        def random_raw(self, count: int) -> np.ndarray:
+            return np.array([0, MASK, 1 << 63, (1 << 63) - 1], dtype=np.uint64)
+
+    monkeypatch.setattr(np.random, "Philox", Extreme)
+    lowest, highest, above, below = philox_normal(0, 0, 0, 0, (4,)).tolist()
+    assert lowest == pytest.approx(scipy.special.ndtri(2.0**-53), rel=1e-6) and -8.3 < lowest
+    assert highest == -lowest and above == -below != 0.0
+
+
 def test_rows_do_not_depend_on_batch_order_or_threads() -> None:
     rows = [(7, 0), (7, 1), (3, 0), (2**40, 12)]
     shape = (8, 33, 47)

@@ -51,7 +51,7 @@ def test_whole_runs_converge_to_the_flow_at_zero(solver: Solver) -> None:
     x = start * torch.randn(64, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     got = sample(denoise, x, make_steps(solver, karras(2000, end, start)))
     exact = exact_flow(x, start, 0.0)
-    tolerance = 2e-2 if solver == "ddim" else 2e-4  # first order at 2000 steps; second order plus the last step
+    tolerance = 5e-3 if solver == "ddim" else 5e-5  # first order in 2000 steps; the last step at the smallest v, 1e-4
     assert float((got - exact).norm() / (exact - MEAN).norm()) < tolerance
 
 
