@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 import mrsi_fast
+from mrsi_fast.cli.doctor import doctor
 from mrsi_fast.cli.train import train
+from mrsi_fast.cli.validate import validate
 
 app = typer.Typer(
     name="mrsi-fast",
@@ -33,4 +35,5 @@ def _options(version: _Version = False) -> None:
     """Super-resolution of MR spectroscopic imaging maps. Research use only."""
 
 
-app.command()(train)
+for _command in (validate, train, doctor):
+    app.command()(_command)

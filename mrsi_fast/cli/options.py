@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mrsi_fast.cli.exits import CommandError
+
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="More detail.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")]
@@ -22,17 +24,21 @@ Metabolites = Annotated[
     str | None,
     typer.Option(help="Maps to use, e.g. tNAA,tCr,tCho, or all. Default: those the network has a channel for."),
 ]
+Names = Annotated[
+    str | None,
+    typer.Option(help="Names of the maps of a 4D stack, in order, or of a map whose file name does not tell."),
+]
 
 
-def names_of(metabolites: str | None) -> list[str] | None:
-    """Splits ``--metabolites``; None stands for all.
+def names_of(listed: str | None) -> list[str] | None:
+    """Splits a list of metabolites at its commas; None stays None.
 
     Raises:
-        typer.BadParameter: The list is empty or a name in it is.
+        CommandError: A name is empty.
     """
-    if metabolites is None:
+    if listed is None:
         return None
-    names = [name.strip() for name in metabolites.split(",")]
+    names = [name.strip() for name in listed.split(",")]
     if not all(names):
-        raise typer.BadParameter("give names separated by commas, e.g. tNAA,tCr,tCho", param_hint="--metabolites")
+        raise CommandError(f"'{listed}' is not a list of metabolites; separate names by commas, e.g. tNAA,tCr,tCho.")
     return names

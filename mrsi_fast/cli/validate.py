@@ -1,0 +1,80 @@
+"""``mrsi-fast validate``: says what ``sr`` would find in the inputs, without weights, GPU or computation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mrsi_fast.cli.exits import ExitCode, guarded
+from mrsi_fast.cli.inputs import InputSet, collect
+from mrsi_fast.cli.options import Debug, Inputs, Metabolites, Names, Verbose, names_of
+from mrsi_fast.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from mrsi_fast.mrsi.mapset import MapSet
+    from mrsi_fast.mrsi.quality import Trust
+
+LARGE_VOXEL_MM = 15.0
+
+
+@guarded
+def validate(
+    inputs: Inputs = None,
+    metabolites: Metabolites = None,
+    names: Names = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings count as failures.")] = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Check inputs: grid, names, quality files, and how many voxels can be trusted and why the others cannot.
+
+    The exit code is 3 if no input is usable and 4 if some are not.
+    """
+    from mrsi_fast.mrsi.mapset import MapInputError
+
+    terminal, sets = Terminal(verbose=verbose), collect(inputs)
+    usable = 0
+    for entry in sets:
+        try:
+            warnings = _report(entry, names_of(metabolites), names_of(names), terminal)
+        except (MapInputError, OSError) as error:
+            terminal.say(f"{entry.label}: FAIL\n  {error}\n")
+            continue
+        usable += not (strict and warnings)
+    if usable < len(sets):
+        raise typer.Exit(int(ExitCode.SOME_FAILED if usable else ExitCode.NO_VALID_INPUT))
+
+
+def _report(entry: InputSet, metabolites: list[str] | None, names: list[str] | None, terminal: Terminal) -> list[str]:
+    from mrsi_fast.mrsi.geometry import describe_grid, voxel_sizes_mm
+    from mrsi_fast.mrsi.quality import assess
+
+    maps = entry.read(metabolites, names)
+    trust = assess(maps)
+    warnings = [*maps.warnings, *trust.warnings]
+    largest = max(voxel_sizes_mm(maps.affine)[:2])
+    if largest > LARGE_VOXEL_MM:
+        warnings.append(f"The voxels are {largest:.3g} mm wide; above {LARGE_VOXEL_MM:g} mm most detail is inferred.")
+    terminal.say(f"{entry.label}: {'WARN' if warnings else 'OK'}")
+    terminal.say(f"  {maps.source}; {describe_grid(maps.affine, maps.shape)}; unit {maps.units}")
+    quality = [name for name in ("crlb", "snr", "fwhm", "mask", "lipid") if getattr(maps, name) is not None]
+    terminal.say(f"  quality data: {', '.join(quality) or 'none, so noise is assumed and every value is believed'}")
+    heads = ("  map", "median", "noise", "trusted", "why not (a voxel can have several reasons)")
+    terminal.table(heads, _rows(maps, trust))
+    for warning in warnings:
+        terminal.say(f"  warning: {warning}")
+    terminal.say()
+    return warnings
+
+
+def _rows(maps: MapSet, trust: Trust) -> list[tuple[str, ...]]:
+    inside = int(trust.support.sum())
+    rows: list[tuple[str, ...]] = []
+    for index, name in enumerate(maps.names):
+        good = int((trust.trusted[index] & trust.support).sum())
+        reasons = [f"{reason} {counts[index]}" for reason, counts in trust.counts.items() if counts[index]]
+        noise = f"{trust.noise[index]:.4g}" if trust.noise[index] == trust.noise[index] else "?"
+        share = f"{good} of {inside}"
+        rows.append((f"  {name}", f"{trust.level[index]:.4g}", noise, share, ", ".join(reasons) or "-"))
+    return rows
