@@ -21,32 +21,14 @@ Content = Literal["signal", "noise", "empty"]
 Float64 = NDArray[np.float64]
 
 
-def noise_level(noise_sd: NDArray, valid: NDArray[np.bool_]) -> Float64:
-    """Return one noise standard deviation per map: the median over valid voxels where it is known.
-
-    Args:
-        noise_sd: ``[M, ...]`` standard deviation of each LR voxel, in the unit of the maps; NaN, infinite, zero and
-            negative values mean "not known".
-        valid: ``[M, ...]`` or ``[...]``, true where a voxel is data.
-
-    Returns:
-        ``[M]``; NaN for a map without any known value.
-    """
-    levels = np.full(len(noise_sd), np.nan)
-    for index, (sd, use) in enumerate(zip(noise_sd, np.broadcast_to(valid, noise_sd.shape), strict=True)):
-        known = sd[use & np.isfinite(sd) & (sd > 0)]
-        if known.size:
-            levels[index] = np.median(known)
-    return levels
-
-
 def map_scale(maps: NDArray, valid: NDArray[np.bool_], noise: ArrayLike | None = None) -> Float64:
     """Return the scale of each map, ``max(p99 |map| over valid voxels, 5 sigma)``.
 
     Args:
         maps: ``[M, ...]`` LR maps of one volume, any unit; NaN is never valid.
         valid: ``[M, ...]`` or ``[...]``, true where a voxel is data (mask and trust).
-        noise: ``[M]`` noise standard deviation of a voxel of each map, same unit; NaN or None where not known.
+        noise: ``[M]`` noise standard deviation of a voxel of each map, same unit (``quality.Trust.noise``); NaN or None
+            where not known.
 
     Returns:
         ``[M]`` float64, same unit; 0 for an empty map (no valid voxel, or nothing but zeros in them).

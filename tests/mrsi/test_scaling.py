@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrsi_fast.mrsi.forward import Acquisition
-from mrsi_fast.mrsi.scaling import map_content, map_scale, noise_level, to_network, to_units
+from mrsi_fast.mrsi.scaling import map_content, map_scale, to_network, to_units
 
 SHAPE = (17, 16, 3)
 ALL = np.ones(SHAPE, dtype=bool)
@@ -80,17 +80,6 @@ def test_a_map_with_less_than_one_voxel_in_a_hundred_is_not_empty() -> None:
     maps[0, 4, 4, 1] = 2.0
     assert map_scale(maps, ALL)[0] == 2.0
     assert map_scale(maps, ALL, [0.5])[0] == 2.5
-
-
-def test_noise_level_is_the_median_of_what_is_known() -> None:
-    sd = np.full((3, *SHAPE), 0.2)
-    sd[0, :3] = np.nan
-    sd[0, 3:5] = 0
-    sd[1] = np.inf
-    sd[2, :10] = 9.0
-    valid = np.ones((3, *SHAPE), dtype=bool)
-    valid[2, :10] = False
-    np.testing.assert_array_equal(noise_level(sd, valid), [0.2, np.nan, 0.2])
 
 
 @pytest.mark.parametrize("window", ["none", "hamming", "hann"])
