@@ -5,6 +5,9 @@
 // and the AVX-512 copy would crash an older processor. For the same reason: no std templates here.
 #pragma once
 
+#if defined(__SSE__)
+#include <immintrin.h>
+#endif
 #include <stdint.h>
 #include <string.h>
 
@@ -55,21 +58,45 @@ static inline float sum_lanes(Vec v) {
     return sum;
 }
 
+// The smaller of each pair; a NaN in v stays (the x86 instructions return their second operand then).
+static inline Vec at_most(Vec v, float bound) {
+#if defined(__AVX512F__)
+    return _mm512_min_ps(splat(bound), v);
+#elif defined(__AVX2__)
+    return _mm256_min_ps(splat(bound), v);
+#elif defined(__SSE__)
+    return _mm_min_ps(splat(bound), v);
+#else
+    return (v > bound) ? splat(bound) : v;
+#endif
+}
+
+static inline Vec at_least(Vec v, float bound) {
+#if defined(__AVX512F__)
+    return _mm512_max_ps(splat(bound), v);
+#elif defined(__AVX2__)
+    return _mm256_max_ps(splat(bound), v);
+#elif defined(__SSE__)
+    return _mm_max_ps(splat(bound), v);
+#else
+    return (v < bound) ? splat(bound) : v;
+#endif
+}
+
 // exp(t) / 2, within 2 units in the last place; NaN stays NaN, t above 88.7 gives +inf, t below -86 counts as -86.
-// Cody-Waite reduction and the polynomial of Cephes expf (S. Moshier): exp(t) = 2^n exp(r), |r| <= ln2/2.
+// Cody-Waite reduction, exp(t) = 2^n exp(r) with |r| <= ln2/2, and a minimax polynomial for exp(r) (relative error 3e-9).
 static inline Vec half_exp(Vec t) {
-    t = (t > 89.0f) ? splat(89.0f) : t;  // comparisons with NaN are false: NaN passes
-    t = (t < -86.0f) ? splat(-86.0f) : t;
+    t = at_least(at_most(t, 89.0f), -86.0f);
     const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer
     const Vec shifted = t * 1.44269504088896341f + magic;
     const Vec n = shifted - magic;
     const Vec r = (t - n * 0.693359375f) - n * -2.12194440e-4f;
-    Vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * (r * r) + r + 1.0f;
+    Vec p = r * 1.381454058e-3f + 8.368745446e-3f;
+    p = p * r + 4.166838899e-2f;
+    p = p * r + 1.666652113e-1f;
+    p = p * r + 4.999999404e-1f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
     // 2^(n-1) from the integer in the low bits of `shifted`; callers apply the last factor 2, so that n = 128 is in range.
     const IntVec exponent = (IntVec)shifted + (126 - 0x4B400000);
     return p * (Vec)(exponent << 23);

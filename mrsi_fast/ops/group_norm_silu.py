@@ -67,53 +67,51 @@ def _allocate(x: Tensor, *others: Any, device: str | None = None) -> Tensor:
 # ---- C++ on the CPU ----------------------------------------------------------------------------------------------------
 
 
-def _refuse(x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, *others: Any) -> str | None:
-    tensors = [one for one in (x, weight, bias, *others) if isinstance(one, Tensor)]
-    if any(one.dtype != torch.float32 for one in tensors):
-        return f"the CPU kernel takes float32, got {', '.join(sorted({str(one.dtype) for one in tensors}))}"
-    if not x.is_contiguous(memory_format=memory_format_of(x)):
+def _refuse(
+    x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, scale: Tensor | None, shift: Tensor | None, eps: float
+) -> str | None:
+    for one in (x, weight, bias, scale, shift):
+        if one is not None and one.dtype != torch.float32:
+            return f"the CPU kernel takes float32, got {one.dtype}"
+    if not x.is_contiguous() and memory_format_of(x) == torch.contiguous_format:
         return f"x is neither contiguous nor channels-last (shape {tuple(x.shape)}, strides {x.stride()})"
     return None
 
 
-def _pointer(tensor: Tensor | None) -> int:
+def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _arguments(
-    x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, scale: Tensor | None, shift: Tensor | None, eps: float
-) -> tuple[list[Tensor | None], tuple[Any, ...]]:
-    """The tensors that must stay alive during the call, and the arguments after their addresses."""
+def _call(function: str, inputs: tuple[Any, ...], channels_last: bool, *results: Any) -> None:
+    """Call the extension with the addresses of the tensors, their sizes, and where the results go."""
+    x, weight, bias, num_groups, scale, shift, eps = inputs
     # Rows of a chunked embedding are strided; copying [B, C] is cheaper than strides in the kernel.
-    tensors = [x, *(None if one is None else one.contiguous() for one in (weight, bias, scale, shift))]
+    tensors = [None if one is None else one.contiguous() for one in (weight, bias, scale, shift)]
     batch, channels = x.shape[:2]
-    spatial = x[0, 0].numel() if x.numel() else 0
-    channels_last = memory_format_of(x) != torch.contiguous_format
-    return tensors, ((batch, channels, spatial, num_groups), channels_last, eps, torch.get_num_threads())
+    sizes = (batch, channels, x.numel() // (batch * channels), num_groups)
+    addresses = [_address(one) for one in tensors]
+    getattr(_native.module(), function)(
+        x.data_ptr(), *addresses, sizes, channels_last, eps, torch.get_num_threads(), *results
+    )
 
 
 def _native_out(*arguments: Any) -> None:
     *inputs, out = arguments
-    if out.numel() == 0:
-        return
-    tensors, rest = _arguments(*inputs)
-    _native.module().group_norm_silu(*map(_pointer, tensors), *rest, out.data_ptr())  # type: ignore[union-attr]
+    if out.numel():
+        _call("group_norm_silu", tuple(inputs), not out.is_contiguous(), out.data_ptr())
 
 
 def _native_backward(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
     x, weight, bias, _, scale, shift, _ = inputs
-    grad = grad.contiguous(memory_format=memory_format_of(x)).to(x.dtype)
-    grad_x = _allocate(x)
     if x.numel() == 0:
         return reference.group_norm_silu_backward(grad, *inputs)
-    films = [x.new_empty(0) if one is None else one.new_empty(one.shape) for one in (scale, shift)]
-    gradients = (grad_x, weight.new_empty(weight.shape), bias.new_empty(bias.shape), *films)
-    tensors, rest = _arguments(*inputs)
-    pointers = [one.data_ptr() for one in gradients]
-    _native.module().group_norm_silu_backward(  # type: ignore[union-attr]
-        *map(_pointer, tensors), *rest, grad.data_ptr(), pointers
-    )
-    return gradients
+    grad = grad.to(x.dtype).contiguous(memory_format=memory_format_of(x))
+    gradients = [_allocate(x)]
+    for one in (weight, bias, scale, shift):
+        gradients.append(x.new_empty(0) if one is None else one.new_empty(one.shape))
+    addresses = [one.data_ptr() for one in gradients]
+    _call("group_norm_silu_backward", inputs, not gradients[0].is_contiguous(), grad.data_ptr(), addresses)
+    return tuple(gradients)
 
 
 register(
