@@ -12,7 +12,7 @@ namespace {
 constexpr int64_t kMaxChunks = 64;
 constexpr int64_t kPixelsPerThread = 8;
 
-struct Shape {
+struct GroupNormShape {
   int64_t samples, channels, pixels, groups;
   int64_t width() const { return channels / groups; }
   bool valid() const {
@@ -24,7 +24,7 @@ struct Shape {
 // How a shape is cut up for values of type T, kPack at a time.
 template <class T, int kPack>
 struct Tiling {
-  Shape s;
+  GroupNormShape s;
 
   size_t fused_shared_bytes() const {
     const size_t tile = size_t(s.pixels) * s.width() * sizeof(T);
@@ -72,7 +72,7 @@ struct Tiling {
 // Calls f with the tiling for the element type: 16-byte packets where a group is a whole number of them, else single
 // values. f returns an int64_t.
 template <class F>
-int64_t with_tiling(int dtype, const Shape& s, F&& f) {
+int64_t with_tiling(int dtype, const GroupNormShape& s, F&& f) {
   const auto choose = [&](auto element) {
     using T = decltype(element);
     const bool packets = s.valid() && s.width() % kPacketSize<T> == 0;

@@ -1,4 +1,4 @@
-"""Finds the CUDA headers, nvcc and cuobjdump for checks that need no GPU; each finder says what to install if it fails."""
+"""Finds the CUDA headers, nvcc and cuobjdump for checks that need no GPU; a finder that fails says what to install."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,7 +43,9 @@ class Simulator:
         self.library = ctypes.CDLL(str(path))
         self.library.mrsi_fast_cuda_error_string.restype = ctypes.c_char_p
         self.library.mrsi_fast_cuda_launch_count.restype = ctypes.c_int64
-        self.library.mrsi_fast_cuda_group_norm_silu_workspace.restype = ctypes.c_int64
+        for name in ("group_norm_silu", "self_attention"):
+            if hasattr(self.library, f"mrsi_fast_cuda_{name}_workspace"):  # a library of faults has only one operation
+                getattr(self.library, f"mrsi_fast_cuda_{name}_workspace").restype = ctypes.c_int64
 
     def seed(self, seed: int) -> None:
         self.library.cudasim_set_seed(ctypes.c_uint64(seed))
@@ -86,9 +89,21 @@ class Simulator:
         self.check(status)
         return y
 
+    def self_attention(self, qkv: torch.Tensor, scale: float | None = None) -> torch.Tensor:
+        """``qkv`` [N, tokens, 3, heads, head size] contiguous -> [N, tokens, heads, head size]."""
+        samples, tokens, _, heads, head_size = qkv.shape
+        sizes = [ctypes.c_int64(n) for n in (samples, tokens, heads, head_size)]
+        need = self.library.mrsi_fast_cuda_self_attention_workspace(DTYPES[qkv.dtype], *sizes)
+        workspace = torch.full((max(need, 0) // 4,), float("nan"))
+        out = torch.full((samples, tokens, heads, head_size), float("nan"), dtype=qkv.dtype)
+        factor = ctypes.c_float(head_size**-0.5 if scale is None else scale)
+        tensors = map(pointer, (qkv, out, workspace))
+        self.check(self.library.mrsi_fast_cuda_self_attention(DTYPES[qkv.dtype], *tensors, *sizes, factor, None))
+        return out
 
-def compile_library(folder: Path, *options: str, csrc: Path = CSRC, main: Path | None = None) -> Path:
-    """Compile the simulator library from ``csrc`` into ``folder``; skips the test if a tool is missing."""
+
+def compile_library(folder: Path, *options: str, sources: list[Path] | None = None, csrc: Path = CSRC) -> Path:
+    """Compile ``sources`` (default: all .cu files of ``csrc``) for the simulator; skips if a tool is missing."""
     if platform.machine() != "x86_64":
         pytest.skip("the simulator's context switch is written for x86-64")
     compiler = shutil.which(os.environ.get("CXX", "g++"))
@@ -98,10 +113,12 @@ def compile_library(folder: Path, *options: str, csrc: Path = CSRC, main: Path |
         headers = cuda_include()
     except ToolMissingError as error:
         pytest.skip(str(error))
-    main = main or HERE / "library.cpp"
-    output = folder / "libcudasim.so"
-    include = [f"-I{csrc / 'include'}", f"-I{csrc}", f"-I{HERE}", f"-isystem{headers}"]
-    command = [compiler, *FLAGS.split(), "-shared", "-DMRSI_FAST_SIM", *(options or ("-O2",)), *include, str(main)]
+    sources = sorted((csrc / "cuda").glob("*.cu")) if sources is None else [*sources, csrc / "cuda/runtime.cu"]
+    main, output = folder / "main.cpp", folder / "libcudasim.so"
+    includes = ["cudasim.h", *map(str, sources)]
+    main.write_text("#define CUDASIM_IMPLEMENTATION\n" + "".join(f'#include "{path}"\n' for path in includes))
+    search = [f"-I{csrc / 'include'}", f"-I{HERE}", f"-isystem{headers}"]
+    command = [compiler, *FLAGS.split(), "-shared", "-DMRSI_FAST_SIM", *(options or ("-O2",)), *search, str(main)]
     run = subprocess.run([*command, "-o", str(output)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return output
@@ -109,7 +126,7 @@ def compile_library(folder: Path, *options: str, csrc: Path = CSRC, main: Path |
 
 def source_digest() -> str:
     """Digest of everything that goes into the simulator library."""
-    files = [p for folder in (HERE, CSRC) for p in folder.rglob("*") if p.suffix in {".h", ".cuh", ".cu", ".cpp"}]
+    files = [p for folder in (HERE, CSRC) for p in folder.rglob("*") if p.suffix in {".h", ".cuh", ".cu"}]
     digest = hashlib.sha256(FLAGS.encode())
     for path in sorted(files):
         digest.update(path.read_bytes())
@@ -129,17 +146,50 @@ def simulator(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return Simulator(kept)
 
 
+@pytest.fixture(autouse=True)
+def _first_schedule(request: pytest.FixtureRequest) -> None:
+    if "simulator" in request.fixturenames:
+        request.getfixturevalue("simulator").seed(0)
+
+
+def plant(folder: Path, source: str, header: str, old: str, new: str, *options: str) -> Path:
+    """Compile ``cuda/<source>`` with ``old``, which must occur exactly once in ``header``, replaced."""
+    csrc = folder / "csrc"
+    shutil.copytree(CSRC, csrc, ignore=shutil.ignore_patterns("cpu", "__pycache__"))
+    text = (csrc / header).read_text()
+    assert text.count(old) == 1, f"{header} holds {old!r} {text.count(old)} times: the fault cannot be planted"
+    (csrc / header).write_text(text.replace(old, new))
+    return compile_library(folder, *options, sources=[csrc / "cuda" / source], csrc=csrc)
+
+
 @pytest.fixture
-def mutant(tmp_path: Path) -> Callable[[str, str, str], Simulator]:
-    """Builds the kernels with one planted fault: ``mutant(file, old, new)``; ``old`` must occur exactly once."""
+def mutant(tmp_path: Path) -> Callable[..., Simulator]:
+    """``mutant(source, header, old, new)``: the kernels of one .cu file with one planted fault."""
+    return lambda *fault: Simulator(plant(tmp_path, *fault))
 
-    def build(file: str, old: str, new: str) -> Simulator:
-        csrc = tmp_path / "csrc"
-        shutil.copytree(CSRC, csrc, ignore=shutil.ignore_patterns("cpu", "__pycache__"))
-        source = csrc / file
-        text = source.read_text()
-        assert text.count(old) == 1, f"{file} holds {old!r} {text.count(old)} times: the fault cannot be planted"
-        source.write_text(text.replace(old, new))
-        return Simulator(compile_library(tmp_path, csrc=csrc))
 
-    return build
+@pytest.fixture
+def sanitized(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs ``script``, with ``simulator`` bound to what ``build(folder, *options)`` compiled, under ASan and UBSan.
+
+    The sanitizers have to be loaded before Python, hence the process of its own.
+    """
+
+    def run(build: Callable[..., Path], script: str) -> subprocess.CompletedProcess[str]:
+        library = build(tmp_path, "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
+        preload = [
+            subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True).stdout.strip()
+            for name in ("libasan.so", "libubsan.so")
+        ]
+        setup = (
+            "import importlib.util, pathlib, sys, torch\n"
+            f"spec = importlib.util.spec_from_file_location('conftest', {str(HERE / 'conftest.py')!r})\n"
+            "conftest = importlib.util.module_from_spec(spec)\n"
+            "spec.loader.exec_module(conftest)\n"
+            f"simulator = conftest.Simulator(pathlib.Path({str(library)!r}))\n"
+        )
+        environment = {**os.environ, "LD_PRELOAD": " ".join(preload), "ASAN_OPTIONS": "detect_leaks=0"}
+        command = [sys.executable, "-c", setup + script]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=HERE.parents[1])
+
+    return run

@@ -385,3 +385,11 @@ inline const char* cudaGetErrorString(cudaError_t status) {
   if (status == cudaSuccess) return "no error";
   return status == cudaErrorLaunchFailure ? ::cudasim::last_error().c_str() : "invalid argument";
 }
+
+// ---- what the tests turn and read ----
+
+#ifdef CUDASIM_IMPLEMENTATION
+extern "C" void cudasim_set_seed(uint64_t seed) { cudasim::default_seed() = seed; }
+extern "C" void cudasim_reset_statistics() { cudasim::simulator().statistics = {}; }
+extern "C" void cudasim_read_statistics(cudasim::Statistics* out) { *out = cudasim::simulator().statistics; }
+#endif

@@ -29,6 +29,15 @@ int mrsi_fast_cuda_group_norm_silu(int dtype, const void* x, const void* weight,
                                    void* workspace, int64_t samples, int64_t channels, int64_t pixels, int64_t groups,
                                    float eps, void* stream);
 
+/* Bytes of scratch memory that mrsi_fast_cuda_self_attention needs, 0 if none, -1 if refused. */
+int64_t mrsi_fast_cuda_self_attention_workspace(int dtype, int64_t samples, int64_t tokens, int64_t heads,
+                                                int64_t head_size);
+
+/* out [samples, tokens, heads, head_size] = softmax(scale q k') v with q, k, v packed in
+ * qkv [samples, tokens, 3, heads, head_size]; float16 or bfloat16, 16-byte aligned, head_size 32 or 64. */
+int mrsi_fast_cuda_self_attention(int dtype, const void* qkv, void* out, void* workspace, int64_t samples,
+                                  int64_t tokens, int64_t heads, int64_t head_size, float scale, void* stream);
+
 #ifdef __cplusplus
 }
 #endif

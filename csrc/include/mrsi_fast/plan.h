@@ -1,0 +1,116 @@
+// The native engine's plan: the operations of one network evaluation and the solver step that follows, over one arena.
+//
+// A plan is filled once (it keeps copies of all weights, packed for the kernels in use) and then run for any number of
+// batches of its shape. Offsets count floats from the start of the arena; -1 stands for "none".
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "mrsi_fast/network.h"
+
+namespace mrsi_fast {
+
+struct SourceSpec {
+    std::int64_t data, stats;
+    int channels;
+    bool upsample;
+};
+
+struct ConvSpec {
+    std::vector<SourceSpec> sources;
+    int batch, height, width;
+    int groups;
+    double eps;
+    const float *gamma, *beta;  // [in_channels], null where groups is 0
+    std::int64_t film_scale, film_shift;
+    Method method;
+    int kernel, stride, out_channels;
+    const float *weight, *bias;  // [out][in][kernel][kernel], [out]
+    std::int64_t residual, out, out_stats;
+};
+
+struct SolverSpec {
+    int batch, maps, x, y, factor, grid_x, grid_y, stem_channels;
+    std::int64_t head, stem, eval, base, previous, noise, presence;
+};
+
+// Coefficients of one step, see SolverStep.
+struct StepCoefficients {
+    double c_skip, c_out, base, now, prev, noise, next_c_in;
+    bool commit;
+};
+
+// Memory on cache-line boundaries; its address never changes.
+class Block {
+   public:
+    explicit Block(std::size_t floats = 0);
+    Block(Block&&) = default;
+    Block& operator=(Block&&) = default;
+    float* data() { return start_; }
+    std::size_t size() const { return size_; }
+
+   private:
+    std::vector<float> memory_;
+    float* start_;
+    std::size_t size_;
+};
+
+class Plan {
+   public:
+    Plan(std::size_t arena_floats, std::size_t film_width, int threads);
+
+    void add_conv(const ConvSpec& spec);
+    void add_attention(std::int64_t qkv, std::int64_t out, int batch, int tokens, int heads, int head_channels);
+    void set_solver(const SolverSpec& spec);
+    // Hard data consistency with qx [rank_x][X], qy [rank_y][Y], kept [rank_x][rank_y] or null; rank_x = 0 ends it.
+    void set_projection(int rank_x, int rank_y, const float* qx, const float* qy, const float* kept);
+
+    // One network evaluation. film: [batch][film_width].
+    void evaluate(const float* film);
+    // All steps. film: [steps][batch][film_width]. before_noise(i) fills the noise of step i, called where it adds some;
+    // after_step(i) follows each step. Both run on the calling thread; an exception from them ends the run.
+    void run(const std::vector<StepCoefficients>& steps, const float* film, const std::function<void(int)>& before_noise,
+             const std::function<void(int)>& after_step);
+
+    float* arena() { return arena_.data(); }
+    std::size_t arena_floats() const { return arena_.size(); }
+    std::size_t weight_floats() const;
+    std::size_t scratch_floats() const;
+    // Seconds spent in each operation since the last call, the solver step last.
+    std::vector<double> take_seconds();
+
+   private:
+    enum class Kind { conv, attention };
+    struct Operation {
+        Kind kind;
+        Conv conv;
+        Attention attention;
+        std::int64_t film_scale, film_shift;
+        int items;
+    };
+    class Caller;
+
+    float* at(std::int64_t offset) { return offset < 0 ? nullptr : arena_.data() + offset; }
+    const float* keep(const float* values, std::size_t count);
+    void cut(Conv* conv) const;
+    void need_scratch(std::size_t floats);
+    void execute(const float* film, const SolverStep* solver);
+
+    const NetworkKernels* kernels_;
+    int threads_;
+    std::size_t film_width_;
+    Block arena_;
+    std::vector<Block> kept_;
+    std::vector<Block> scratch_;  // one per thread
+    std::vector<Operation> operations_;
+    std::vector<double> seconds_;
+    SolverStep solver_{};
+    Block projection_[5];
+    std::atomic<bool> busy_{false};
+};
+
+}  // namespace mrsi_fast
