@@ -93,6 +93,7 @@ class Measurement:
         fwhm_ppm: [nx, ny] linewidth.
         clean: [M, nx, ny] mM, the same maps without noise, lipid and failures.
         brain: [nx, ny] share of brain.
+        support: [nx, ny] where the user would say there is tissue; everywhere without a mask.
     """
 
     maps: Array
@@ -101,6 +102,13 @@ class Measurement:
     fwhm_ppm: Array
     clean: Array
     brain: Array
+    support: NDArray[np.bool_]
+
+    @property
+    def noise(self) -> Array:
+        """One noise level per map [M], mM: the median over trusted voxels, 0 where there are none."""
+        pairs = zip(self.noise_sd, self.trusted, strict=True)
+        return np.array([np.median(sd[use]) if use.any() else 0.0 for sd, use in pairs], np.float32)
 
 
 @lru_cache(maxsize=128)
@@ -169,7 +177,7 @@ def measure(slab: Slab, truth: Array, names: tuple[str, ...], noise_sd: Array, p
     if protocol.noise == 0 and not protocol.masked and protocol.lipid == 0 and protocol.missing == 0:
         everything = np.ones(clean.shape, bool)
         fwhm = np.full(brain.shape, 0.04, np.float32)
-        return Measurement(clean, np.zeros_like(clean), everything, fwhm, clean, brain)
+        return Measurement(clean, np.zeros_like(clean), everything, fwhm, clean, brain, everything[0])
     rng = slice_key.stream("noise")
     bad = poor_b0(key, axes[0].points, axes[1].points, slab.planes, axes)
     sd = protocol.noise * noise_sd[:, None, None] * (1 + settings.noise_inhomogeneity * bad)
@@ -180,10 +188,11 @@ def measure(slab: Slab, truth: Array, names: tuple[str, ...], noise_sd: Array, p
         maps += _lipid(slab, whole, names, protocol.lipid)
     fwhm = (0.04 + 0.01 * rng.standard_normal(brain.shape) + settings.poor_b0_ppm * bad).astype(np.float32)
     fwhm = np.clip(fwhm, 0.02, None)
-    trusted = np.broadcast_to((fwhm <= 0.1) & (~protocol.masked | (brain > 0.4)), maps.shape).copy()
+    support = brain > 0.4 if protocol.masked else np.ones(brain.shape, bool)
+    trusted = np.broadcast_to((fwhm <= 0.1) & support, maps.shape).copy()
     _fail(maps, trusted, brain, axes, slab.planes, protocol, settings, slice_key)
     sd = (sd * noise_gain(kernel)).astype(np.float32)
-    return Measurement(maps.astype(np.float32), sd, trusted, fwhm, clean, brain)
+    return Measurement(maps.astype(np.float32), sd, trusted, fwhm, clean, brain, support)
 
 
 @lru_cache(maxsize=128)
@@ -215,12 +224,11 @@ def _fail(maps: Array, trusted: NDArray[np.bool_], brain: Array, axes: tuple[Axi
             gone = level > np.quantile(inside, 1 - protocol.missing)
             maps[:, gone], trusted[:, gone] = np.nan, False
     if protocol.noise > 0 and settings.spikes > 0:
-        hit = rng.random(maps.shape) < settings.spikes
-        size = np.exp(rng.uniform(np.log(3), np.log(30), maps.shape)).astype(np.float32)
+        hit, seen, zero = rng.random((3, *maps.shape)) < np.array([settings.spikes, 0.9, 0.4])[:, None, None, None]
+        size = np.exp(rng.uniform(np.log(1.3), np.where(seen, np.log(30), np.log(2.5))))
         typical = np.nanmax(np.abs(maps), axis=(1, 2), initial=0, keepdims=True)
-        zero = rng.random(maps.shape) < 0.4
-        maps[:] = np.where(hit, np.where(zero, 0, size * typical * 0.5), maps)
-        trusted &= ~(hit & (rng.random(maps.shape) < 0.9))
+        maps[:] = np.where(hit, np.where(zero, 0, size * typical), maps)
+        trusted &= ~(hit & seen)
 
 
 def draw_press(rng: np.random.Generator, fov_mm: tuple[float, float], settings: SignalConfig) -> PressBox:

@@ -136,14 +136,16 @@ def resolve_folder(folder: str) -> Path:
                       "of sub-XX_dseg.nii.gz files, or set heads = \"phantom\" for the analytic head.")
 
 
-def head_paths(folder: str, split: str) -> list[str]:
+@lru_cache(maxsize=32)
+def head_paths(folder: str, split: str) -> tuple[str, ...]:
     """Label maps of one part of a folder, sorted; :data:`SPLITS` decides, ``all`` takes every file.
 
     Raises:
         ConfigError: The folder does not exist or the part is empty.
     """
     files = sorted(resolve_folder(folder).glob("sub-*_dseg.nii.gz"))
-    chosen = [str(f) for f in files if split == "all" or f.name.split("_")[0].removeprefix("sub-") in SPLITS[split]]
+    chosen = tuple(str(f) for f in files
+                   if split == "all" or f.name.split("_")[0].removeprefix("sub-") in SPLITS[split])
     if not chosen:
         raise ConfigError(f"{folder}: no label map of split {split!r}; for heads of your own use split = \"all\".")
     return chosen

@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from mrsi_fast.mrsi.conditioning import estimate, standardise_anatomy
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.mrsi.names import NAMED_CHANNELS
+from mrsi_fast.mrsi.quality import fill_untrusted, upsample_nearest
+from mrsi_fast.mrsi.scaling import map_scale
 from mrsi_fast.simulation.acquisition import Measurement, Protocol, draw_noise, draw_press, excite, measure, pool
 from mrsi_fast.simulation.anatomical import synthesise_t1
 from mrsi_fast.simulation.anatomy import BRAIN_CLASSES
@@ -27,6 +28,9 @@ Array = NDArray[np.float32]
 
 OTHERS: tuple[str, ...] = ("Gln", "Glu", "GSH", "Gly", "Lac")
 """What the channels other1 and other2 are drawn from."""
+
+SMALLEST_SCALE = 1e-3
+"""A map whose scale is below this many mM is empty: rounding, or the far tail of a lesion in another slice."""
 
 FACTOR_SHARES = {2: 0.4, 4: 0.4, 8: 0.2}
 
@@ -153,6 +157,7 @@ class Simulator:
         if with_t1:
             lesions = [pool(m, geometry.fine) for m in (slab.anatomy_lesion, slab.lesion) if m.any()]
             anatomy = standardise_anatomy(synthesise_t1(fractions, tuple(lesions), key))
+            anatomy = np.where(anatomy != 0, anatomy * rng.uniform(0.85, 1.2) + rng.normal(0, 0.15), 0)
         return item | {
             "hr": truth, "factors": np.array(factors), "voxel_mm": np.array([geometry.voxel, geometry.voxel]),
             "anatomy": anatomy[None], "anatomy_present": np.float32(with_t1),
@@ -171,26 +176,10 @@ def conditioning(measured: Measurement, operator: Acquisition) -> dict[str, NDAr
         ``z`` and ``mask`` [K,X,Y], ``presence``, ``scale``, ``noise`` [K].
     """
     trusted = measured.trusted
-    filled = fill(measured.maps, trusted)
-    noise, top = np.zeros(len(filled)), np.zeros(len(filled))
-    for index, valid in enumerate(trusted):
-        if valid.any():
-            noise[index] = np.median(measured.noise_sd[index][valid])
-            top[index] = np.percentile(np.abs(filled[index][valid]), 99)
-    scale = np.maximum(top, 5 * noise)
-    empty = scale <= 1e-6
-    fx, fy = operator.factors
-    mask = trusted.repeat(fx, axis=1).repeat(fy, axis=2)
-    return {"z": estimate(operator, filled, bool(noise.any())), "mask": mask & ~empty[:, None, None],
-            "presence": ~empty, "scale": np.where(empty, 1.0, scale), "noise": noise}
-
-
-def fill(maps: Array, trusted: NDArray[np.bool_]) -> Array:
-    """Untrusted voxels [M, nx, ny] by the Gaussian-weighted mean of trusted ones, fading to 0 away from them."""
-    filled = np.where(trusted, maps, 0).astype(np.float32)
-    for image, valid in zip(filled, trusted, strict=True):
-        if valid.any() and not valid.all():
-            weight = ndimage.gaussian_filter(valid.astype(np.float32), 1.0, mode="constant")
-            mean = ndimage.gaussian_filter(image, 1.0, mode="constant") / np.maximum(weight, 0.05)
-            image[~valid] = mean[~valid]
-    return filled
+    filled = fill_untrusted(measured.maps, trusted, measured.support)
+    noise = measured.noise
+    scale = map_scale(filled, trusted, noise)
+    present = scale > SMALLEST_SCALE
+    mask = upsample_nearest((trusted & present[:, None, None])[..., None], (*operator.factors, 1))[..., 0]
+    return {"z": estimate(operator, filled, bool(noise.any())), "mask": mask, "presence": present,
+            "scale": np.where(present, scale, 1.0), "noise": noise}

@@ -17,18 +17,26 @@ from mrsi_fast.simulation.keys import Key
 Array = NDArray[np.float32]
 
 SPLINE_WIDTH = 1 / np.sqrt(3.0)  # standard deviation of the cubic B-spline, in lattice spacings
-HALF_EXTENT_MM = 150.0  # lattices cover at least this far from the centre; beyond it the outermost knots fade out
+HALF_EXTENT_MM = 150.0  # lattices cover this far from the centre; beyond it the field stays what it is at the edge
 
 
 @lru_cache(maxsize=64)
 def _weights(start_mm: float, step_mm: float, count: int, spacing_mm: float) -> Array:
     """Unit-norm cubic B-spline weights [count, knots] of points on a regular axis."""
-    half = int(np.ceil(HALF_EXTENT_MM / spacing_mm))
-    points = (start_mm + step_mm * np.arange(count)) / spacing_mm
-    t = np.abs(points[:, None] - np.arange(-half, half + 1)[None, :])
-    weights = np.where(t < 1, 2 / 3 - t**2 + t**3 / 2, np.where(t < 2, (2 - t) ** 3 / 6, 0.0))
-    norm = np.linalg.norm(weights, axis=1, keepdims=True)
-    return np.ascontiguousarray((weights / np.maximum(norm, 1e-9)).astype(np.float32))
+    half = int(np.ceil(HALF_EXTENT_MM / spacing_mm)) + 2
+    points = np.clip((start_mm + step_mm * np.arange(count)) / spacing_mm, 2 - half, half - 3)
+    first, taps = _taps(points)
+    weights = np.zeros((count, 2 * half + 1), np.float32)
+    weights[np.arange(count)[:, None], first[:, None] + np.arange(half, half + 4)] = taps
+    return weights
+
+
+def _taps(points: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """First of the four knots of each point (in lattice spacings) and the knots' unit-norm weights [count, 4]."""
+    below = np.floor(points)
+    t = points - below
+    taps = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], axis=1)
+    return below.astype(np.int64) - 1, taps / np.sqrt((taps**2).sum(1, keepdims=True))
 
 
 class Axis:
@@ -69,20 +77,20 @@ class SmoothField:
     def __init__(self, key: Key, name: str, channels: int, width_mm: float) -> None:
         self.key, self.name, self.channels = key, name, channels
         self.spacing = width_mm / SPLINE_WIDTH
-        self.knots = 2 * int(np.ceil(HALF_EXTENT_MM / self.spacing)) + 1
-
-    def _plane(self, index: int) -> Array:
-        rng = self.key.stream(self.name, index)
-        return rng.standard_normal((self.channels, self.knots, self.knots), dtype=np.float32)
+        self.knots = 2 * (int(np.ceil(HALF_EXTENT_MM / self.spacing)) + 2) + 1
 
     def lattice(self, planes_mm: Array) -> Array:
         """Lattice values [channels, knots, knots] of the mean over planes at the given heights."""
-        z = np.asarray(planes_mm, np.float64) / self.spacing
-        first, last = int(np.floor(z.min())) - 1, int(np.floor(z.max())) + 2
-        t = np.abs(z[:, None] - np.arange(first, last + 1)[None, :])
-        weights = np.where(t < 1, 2 / 3 - t**2 + t**3 / 2, np.where(t < 2, (2 - t) ** 3 / 6, 0.0))
-        weights = (weights / np.linalg.norm(weights, axis=1, keepdims=True)).mean(0)
-        return sum(np.float32(w) * self._plane(k) for k, w in zip(range(first, last + 1), weights, strict=True) if w)
+        first, taps = _taps(np.asarray(planes_mm, np.float64) / self.spacing)
+        weights: dict[int, float] = {}
+        for start, row in zip(first.tolist(), (taps / len(taps)).tolist(), strict=True):
+            for offset, weight in enumerate(row):
+                weights[start + offset] = weights.get(start + offset, 0.0) + weight
+        total = np.zeros((self.channels, self.knots, self.knots), np.float32)
+        for weight, plane in zip(weights.values(), self.key.normals(self.name, weights, total.shape), strict=True):
+            plane *= np.float32(weight)
+            total += plane
+        return total
 
     def slab(self, x: Axis, y: Axis, planes_mm: Array) -> Array:
         """The field on a slice [channels, X, Y], averaged over the given planes."""

@@ -7,9 +7,11 @@ quantity's name and an index. Nothing depends on the order in which quantities, 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,24 @@ class Key:
 
     def stream(self, name: str, index: int = 0) -> np.random.Generator:
         """Generator of one named quantity; ``index`` (any integer) tells apart its parts, e.g. lattice planes."""
-        counter = np.array([0, 0, index & 0xFFFFFFFFFFFFFFFF, zlib.crc32(name.encode())], dtype=np.uint64)
         key = np.array([self.low, self.high], dtype=np.uint64)
-        return np.random.Generator(np.random.Philox(key=key, counter=counter))
+        return np.random.Generator(np.random.Philox(key=key, counter=_counter(name, index)))
+
+    def normals(self, name: str, indices: Iterable[int], shape: tuple[int, ...]) -> Iterator[NDArray[np.float32]]:
+        """Standard normal arrays, the first draws of ``stream(name, index)`` for each index.
+
+        One generator is set to each counter in turn, a tenth of the cost of making one each.
+        """
+        rng = self.stream(name)
+        state = rng.bit_generator.state
+        for index in indices:
+            state["state"]["counter"] = _counter(name, index)
+            rng.bit_generator.state = state
+            yield rng.standard_normal(shape, dtype=np.float32)
+
+
+def _counter(name: str, index: int) -> NDArray[np.uint64]:
+    return np.array([0, 0, index & 0xFFFFFFFFFFFFFFFF, zlib.crc32(name.encode())], dtype=np.uint64)
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:

@@ -145,40 +145,49 @@ class Subject:
         """The object on a fine grid: concentrations (mM) with the B1 field, tissue shares and lesion membership."""
         fractions = self.fractions(x, y, planes)
         maps = np.tensordot(self.concentrations, fractions, axes=(1, 0))
-        modulation = self._modulation(x, y, planes)
-        maps *= modulation
+        maps *= self._modulation(x, y, planes)
         lesion, core = np.zeros((2, x.count, y.count), np.float32)
         if self.lesion is not None:
-            self.lesion.apply(maps, lesion, core, fractions, x, y, planes)
-        maps *= self.bias_field(x, y, float(np.mean(planes)))
+            self.lesion.apply(maps, lesion, core, fractions, x, y, planes, self.bias_field)
         only_t1 = np.zeros((x.count, y.count), np.float32)
         if self.anatomy_lesion is not None:
             self.anatomy_lesion.membership_into(only_t1, fractions, x, y, planes)
         return Slab(x, y, planes, fractions, maps, lesion, core, only_t1)
 
     def _modulation(self, x: Axis, y: Axis, planes: Array) -> Array:
-        """Regional variation, gradient and fine texture of every map [M, X, Y], around 1."""
+        """Regional variation, gradient, fine texture and B1 of every map [M, X, Y], around 1.
+
+        All four are sums of separable terms in the logarithm, so one matrix product per map gives their sum.
+        """
         count = len(self.names)
-        log = np.zeros((count, x.count, y.count), np.float32)
+        u, v = self._bias_terms(x, y, float(np.mean(planes)))
+        left = [np.broadcast_to(u, (count, *u.shape)), np.ones((count, x.count, 1), np.float32)]
+        right = [np.broadcast_to(v, (count, *v.shape)),
+                 np.log1p(self.gradient[:, None] * y.points[None, :])[:, None, :].astype(np.float32)]
         if self.texture_sd > 0:
-            own, shared = np.sqrt(1 - self.texture_shared), np.sqrt(self.texture_shared)
+            own, shared = np.float32(np.sqrt([1 - self.texture_shared, self.texture_shared])) * self.texture_sd
             lattice = self.texture.lattice(planes)
-            lattice = np.float32(self.texture_sd) * (own * lattice[:count] + shared * lattice[count:])
-            log += upsample(lattice.astype(np.float32), x, y, self.texture.spacing)
+            left.append(x.weights(self.texture.spacing) @ (own * lattice[:count] + shared * lattice[count:]))
+            right.append(np.broadcast_to(y.weights(self.texture.spacing).T, (count, self.texture.knots, y.count)))
         if self.region_sd > 0:
-            log += upsample(np.float32(self.region_sd) * self.region.lattice(planes), x, y, self.region.spacing)
-        np.exp(log, out=log)
-        if self.gradient.any():
-            log *= 1 + self.gradient[:, None, None] * y.points[None, None, :]
-        return log
+            left.append(x.weights(self.region.spacing) @ (np.float32(self.region_sd) * self.region.lattice(planes)))
+            right.append(np.broadcast_to(y.weights(self.region.spacing).T, (count, self.region.knots, y.count)))
+        log = np.concatenate(left, axis=2, dtype=np.float32) @ np.concatenate(right, axis=1, dtype=np.float32)
+        return np.exp(log, out=log)
 
     def bias_field(self, x: Axis, y: Axis, z: float) -> Array:
         """B1 field of all metabolites [X, Y]: exp of a second-order polynomial of position."""
+        left, right = self._bias_terms(x, y, z)
+        return np.exp(left @ right)
+
+    def _bias_terms(self, x: Axis, y: Axis, z: float) -> tuple[Array, Array]:
+        """Factors [X, 3] and [3, Y] of the B1 field's logarithm."""
         c = self.bias
         u, v, w = x.points / 90, y.points / 90, z / 90
         along_x = c[0] * w + c[1] * w * w + c[2] * u + c[3] * u * u + c[4] * u * w
         along_y = c[5] * v + c[6] * v * v + c[7] * v * w
-        return np.exp(along_x[:, None] + along_y[None, :] + c[8] * u[:, None] * v[None, :]).astype(np.float32)
+        left = np.stack([along_x, np.ones_like(u), c[8] * u], axis=1)
+        return left.astype(np.float32), np.stack([np.ones_like(v), along_y, v]).astype(np.float32)
 
 
 def draw_subject(config: SimulationConfig, key: Key, names: Sequence[str], lesion_allowed: bool = True) -> Subject:
@@ -255,12 +264,12 @@ def draw_concentrations(config: VariationConfig, key: Key, names: Sequence[str])
         share = {"3T": 0.0, "7T": 1.0, "any": 0.5}[config.concentration_set]
         if rng.random() < share and "WM-7T" in means:
             means["WM"] = means["WM-7T"]
-        factor = {tissue: np.exp(config.subject_sd * rng.standard_normal()) for tissue in ("GM", "WM", "CSF")}
+        factor = dict(zip(("GM", "WM", "CSF"), np.exp(config.subject_sd * rng.standard_normal(3)), strict=True))
+        region = np.exp(config.region_sd * rng.standard_normal(len(CLASSES)))
         for column, label in enumerate(CLASSES):
-            region = np.exp(config.region_sd * rng.standard_normal())
             tissue = TISSUE_OF_CLASS.get(label)
             if tissue is None:
                 continue
-            regional = region if label not in ("GM", "WM", "CSF") else 1.0
+            regional = region[column] if label not in ("GM", "WM", "CSF") else 1.0
             values[row, column] = means[tissue] * factor[tissue] * regional
     return values

@@ -6,7 +6,7 @@ outside along white matter, and the concentration inside is a mixture of tissue 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,8 +26,8 @@ Array = NDArray[np.float32]
 
 TRUE_VOXEL_MM = (0.9, 0.9, 6.5)  # of Brain-Tumor-Progression; the headers say 1 mm
 MASK_GRID_MM = 2.0
-TAIL = np.float32(np.exp(-4.0))  # infiltration ends here, four decay lengths away
-WAVES = 12  # plane waves of the irregular outline
+TAIL = np.float32(np.exp(-3.5))  # infiltration ends here, 3.5 decay lengths away
+WAVES = 8  # plane waves of the irregular outline
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Lesion:
 
     def window(self, x: Axis, y: Axis, planes: Array) -> tuple[slice, slice] | None:
         """The part of a slice that the lesion reaches, or None."""
-        margin = 4 * max(self.edge_mm, self.infiltration_mm)
+        margin = 3.5 * max(1.4 * self.edge_mm, self.infiltration_mm)
         low, high = np.full(2, np.inf), np.full(2, -np.inf)
         for shape in self.shapes:
             reach = shape.reach + margin
@@ -184,8 +184,12 @@ class Lesion:
             part = (slice(None), *window)
             out[window] = self.memberships(fractions[part], x.points[window[0]], y.points[window[1]], planes)[0]
 
-    def apply(self, maps: Array, lesion: Array, core: Array, fractions: Array, x: Axis, y: Axis, planes: Array) -> None:
-        """Mixes the lesion into ``maps`` [M, X, Y] (mM) and writes its memberships into ``lesion`` and ``core``."""
+    def apply(self, maps: Array, lesion: Array, core: Array, fractions: Array, x: Axis, y: Axis, planes: Array,
+              b1: Callable[[Axis, Axis, float], Array]) -> None:
+        """Mixes the lesion into ``maps`` [M, X, Y] (mM) and writes its memberships into ``lesion`` and ``core``.
+
+        ``b1(x, y, z)`` is the field [X, Y] that the maps already carry.
+        """
         window = self.window(x, y, planes)
         if window is None:
             return
@@ -196,6 +200,7 @@ class Lesion:
         pattern = axes[0].weights(self.texture.spacing) @ pattern @ axes[1].weights(self.texture.spacing).T
         inside = np.exp(self.texture_sd * pattern) * self.values[:, None, None]
         inside += dead * (self.necrotic[:, None, None] - inside)
+        inside *= b1(*axes, float(np.mean(planes)))
         for index in np.flatnonzero(self.changed):
             target = maps[index][window]
             target += lesion[window] * (inside[index] - target)
@@ -283,11 +288,12 @@ def _main_shape(config: SimulationConfig, rng: np.random.Generator, centre: tupl
     return MaskShape(field, centre, matrix.astype(np.float32), float(np.clip(radius / natural, 0.3, 1.5)), reach)
 
 
-def mask_paths(folder: str, split: str) -> list[str]:
+@lru_cache(maxsize=32)
+def mask_paths(folder: str, split: str) -> tuple[str, ...]:
     """Tumour masks of one part, both dates of each patient, sorted."""
     patients = sum(TUMOUR_SPLITS.values(), ()) if split == "all" else TUMOUR_SPLITS[split]
     files = sorted(resolve_folder(folder).glob("sub-*_mask.nii.gz"))
-    return [str(f) for f in files if f.name.split("_")[0].removeprefix("sub-") in patients]
+    return tuple(str(f) for f in files if f.name.split("_")[0].removeprefix("sub-") in patients)
 
 
 @lru_cache(maxsize=32)
