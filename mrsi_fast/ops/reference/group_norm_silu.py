@@ -58,8 +58,8 @@ def group_norm_silu_backward(
     spatial = tuple(range(2, x.dim()))
 
     def over_group(t: Tensor) -> Tensor:  # mean over each group, spread over its members
-        groups = t.reshape(batch, num_groups, -1)
-        return groups.mean(-1, keepdim=True).expand_as(groups).reshape(t.shape)
+        groups = t.reshape(batch, num_groups, channels // num_groups, *x.shape[2:])
+        return groups.mean(tuple(range(2, groups.dim())), keepdim=True).expand_as(groups).reshape(t.shape)
 
     def over_space(t: Tensor) -> Tensor:  # [B, C, *spatial] -> [B, C]
         return t.sum(spatial) if spatial else t

@@ -1,0 +1,54 @@
+"""When a fast result counts as right: judged against float64, with what PyTorch reaches in the same dtype as the yardstick.
+
+The rule is flash-attention's: ``error(ours, float64) <= 2 error(PyTorch in our dtype, float64) + one rounding``. It has no
+tolerance to tune, and it tightens by itself where the problem is well conditioned.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def max_error(value: Tensor, truth: Tensor) -> float:
+    """Largest absolute difference, in float64; 0 for empty tensors."""
+    return (value.double() - truth.double()).abs().max().item() if truth.numel() else 0.0
+
+
+def relative_l2(value: Tensor, truth: Tensor) -> float:
+    """``|value - truth| / |truth|`` in the 2-norm, in float64; 0 where both are zero."""
+    difference = torch.linalg.vector_norm(value.double() - truth.double()).item()
+    size = torch.linalg.vector_norm(truth.double()).item()
+    return difference / size if size else (0.0 if difference == 0.0 else float("inf"))
+
+
+def cosine(value: Tensor, truth: Tensor) -> float:
+    """Cosine between two tensors taken as vectors, in float64."""
+    return torch.nn.functional.cosine_similarity(value.double().flatten(), truth.double().flatten(), dim=0, eps=1e-300).item()
+
+
+def assert_as_accurate(ours: Tensor, peer: Tensor, truth: Tensor, what: str = "result", factor: float = 2.0) -> None:
+    """Fail unless our error is at most ``factor`` times the peer's, plus one rounding of the largest value.
+
+    Both the largest error and the relative 2-norm are judged: the first finds a single wrong voxel, the second a gradient
+    that points the wrong way everywhere by a little.
+
+    Args:
+        ours: Result under test.
+        peer: The same from plain PyTorch in the dtype of ``ours``.
+        truth: The same in float64, from inputs that are exactly those of ``ours``.
+        what: Name for the message.
+        factor: How many times the peer's error is allowed.
+    """
+    if ours.shape != truth.shape or peer.shape != truth.shape:
+        raise AssertionError(f"{what}: shapes differ: {tuple(ours.shape)}, {tuple(peer.shape)}, {tuple(truth.shape)}.")
+    if truth.dtype != torch.float64:
+        raise AssertionError(f"{what}: truth must be float64, got {truth.dtype}.")
+    if not truth.numel():
+        return
+    rounding = torch.finfo(ours.dtype).eps
+    largest = truth.abs().max().item()
+    for name, measure, floor in (("largest error", max_error, rounding * largest), ("relative L2", relative_l2, rounding)):
+        got, allowed = measure(ours, truth), factor * measure(peer, truth) + floor
+        if not got <= allowed:  # NaN fails too
+            raise AssertionError(f"{what}: {name} {got:.3g} is above {allowed:.3g} (PyTorch: {measure(peer, truth):.3g}).")
