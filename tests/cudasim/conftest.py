@@ -101,6 +101,25 @@ class Simulator:
         self.check(self.library.mrsi_fast_cuda_self_attention(DTYPES[qkv.dtype], *tensors, *sizes, factor, None))
         return out
 
+    def solver_step(
+        self,
+        base: torch.Tensor,
+        now: torch.Tensor,
+        prev: torch.Tensor | None,
+        noise: torch.Tensor | None,
+        coefficients: torch.Tensor,
+        step: int,
+        bases: tuple[torch.Tensor, torch.Tensor] | tuple[None, None] = (None, None),
+        kept: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """``base`` [slices, width, height] and the like; ``coefficients`` [steps, 4]; ``bases`` [rank, size] per axis."""
+        out, index = torch.full_like(base, float("nan")), torch.tensor([step])
+        ranks = [0 if basis is None else basis.shape[0] for basis in bases]
+        sizes = [ctypes.c_int64(n) for n in (*base.shape, *ranks)]
+        tensors = map(pointer, (base, now, prev, noise, coefficients, index, *bases, kept, out))
+        self.check(self.library.mrsi_fast_cuda_solver_step(*tensors, *sizes, None))
+        return out
+
 
 def compile_library(folder: Path, *options: str, sources: list[Path] | None = None, csrc: Path = CSRC) -> Path:
     """Compile ``sources`` (default: all .cu files of ``csrc``) for the simulator; skips if a tool is missing."""

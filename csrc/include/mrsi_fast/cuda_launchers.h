@@ -38,6 +38,15 @@ int64_t mrsi_fast_cuda_self_attention_workspace(int dtype, int64_t samples, int6
 int mrsi_fast_cuda_self_attention(int dtype, const void* qkv, void* out, void* workspace, int64_t samples,
                                   int64_t tokens, int64_t heads, int64_t head_size, float scale, void* stream);
 
+/* out = base_c base + P(now_c now + prev_c prev) + noise_c noise over float32 [slices, width, height], with
+ * coefficients [steps, 4] and step [1] in device memory. P removes the band spanned by the orthonormal rows of
+ * basis_x [rank_x, width] and basis_y [rank_y, height] from each slice, of it the modes whose kept [rank_x, rank_y] is 1
+ * (null: all); both bases null: no projection. prev and noise may be null. 16-byte aligned; out apart from the inputs. */
+int mrsi_fast_cuda_solver_step(const float* base, const float* now, const float* prev, const float* noise,
+                               const float* coefficients, const int64_t* step, const float* basis_x,
+                               const float* basis_y, const float* kept, float* out, int64_t slices, int64_t width,
+                               int64_t height, int64_t rank_x, int64_t rank_y, void* stream);
+
 #ifdef __cplusplus
 }
 #endif
