@@ -14,6 +14,8 @@
 
 namespace py = pybind11;
 
+void bind_plan(py::module_& module);  // plan_bindings.cpp
+
 #ifdef MRSI_FAST_WITH_CUDA
 void bind_cuda(py::module_& module);  // csrc/cuda/*.cpp
 #endif
@@ -80,6 +82,8 @@ PYBIND11_MODULE(_C, module) {
                 {pointer<const float>(grad_out), pointer<float>(grads[0]), pointer<float>(grads[1]), pointer<float>(grads[2]),
                  pointer<float>(grads[3]), pointer<float>(grads[4])});
         });
+
+    bind_plan(module);
 
 #ifdef MRSI_FAST_WITH_CUDA
     bind_cuda(module);

@@ -1,0 +1,122 @@
+// The register tile under every convolution, and the per-channel statistics that follow it.
+#pragma once
+
+#include "mrsi_fast/network.h"
+#include "simd.h"
+
+namespace mrsi_fast {
+namespace MRSI_ISA {
+
+constexpr int kPanel = 2 * kLanes;                // output channels that one register tile covers
+constexpr int kTileRows = kLanes == 16 ? 12 : 6;  // AVX-512: 24 sums of 32 registers; AVX2: 12 of 16
+
+static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
+
+// Cuts one block of floats into pieces that start on cache lines; without a block it only measures.
+struct Carver {
+    float* block;
+    int64_t used;
+    float* take(int64_t count) {
+        float* piece = block ? block + used : nullptr;
+        used = round_up(used + count, 16);
+        return piece;
+    }
+};
+
+// Up to `count` values: a whole vector, or the tail of a row.
+static inline Vec load_some(const float* p, int64_t count) { return count >= kLanes ? load(p) : load_part(p, count); }
+static inline void store_some(float* p, Vec v, int64_t count) {
+    if (count >= kLanes) return store(p, v);
+    store_part(p, v, count);
+}
+
+// out[r][0..kPanel) = sum over taps t and depth d of row[r][tap[t] + d] * panel[t][d][0..kPanel). ROWS x 2 accumulators stay in
+// registers; each value of `row` is broadcast, each panel vector is shared by all rows.
+template <int ROWS>
+static inline __attribute__((always_inline)) void tile(const float* const* row, const int64_t* tap, int taps, int depth, const float* panel,
+                                                       float* out, int64_t pitch) {
+    Vec sum[ROWS][2];
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; ++r) sum[r][0] = sum[r][1] = Vec{};
+    for (int t = 0; t < taps; ++t) {
+        const float* at[ROWS];
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; ++r) at[r] = row[r] + tap[t];
+        for (int d = 0; d < depth; ++d, panel += kPanel) {
+            const Vec b0 = load(panel), b1 = load(panel + kLanes);
+#pragma GCC unroll 16
+            for (int r = 0; r < ROWS; ++r) {
+                const Vec a = splat(at[r][d]);
+                sum[r][0] += a * b0;
+                sum[r][1] += a * b1;
+            }
+        }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; ++r) {
+        store(out + r * pitch, sum[r][0]);
+        store(out + r * pitch + kLanes, sum[r][1]);
+    }
+}
+
+// tile<rows>, for any number of rows up to ROWS.
+template <int ROWS>
+static inline void tile_rows(int rows, const float* const* row, const int64_t* tap, int taps, int depth, const float* panel, float* out,
+                             int64_t pitch) {
+    if (rows == ROWS) return tile<ROWS>(row, tap, taps, depth, panel, out, pitch);
+    if constexpr (ROWS > 1) tile_rows<ROWS - 1>(rows, row, tap, taps, depth, panel, out, pitch);
+}
+
+// out = A B with A of `rows` rows, `stride` floats apart, and B in panels [channels / kPanel][depth][kPanel]. Panel p of the
+// result starts at out + p * panel_step, its rows are `pitch` apart: kPanel and the row length for an ordinary matrix.
+// Rows are dealt out evenly (8 = 4 + 4, not 6 + 2): a short tile has too few sums in flight to hide the FMA latency.
+static void gemm(const float* a, int64_t stride, int rows, int depth, const float* panels, int channels, float* out, int64_t pitch,
+                 int64_t panel_step = kPanel) {
+    const int64_t tap = 0;
+    const int blocks = (rows + kTileRows - 1) / kTileRows;
+    for (int k = 0; k < channels; k += kPanel, panels += (int64_t)depth * kPanel, out += panel_step)
+        for (int b = 0; b < blocks; ++b) {
+            const int first = rows * b / blocks, last = rows * (b + 1) / blocks;
+            const float* row[kTileRows];
+            for (int r = first; r < last; ++r) row[r - first] = a + r * stride;
+            tile_rows<kTileRows>(last - first, row, &tap, 1, depth, panels, out + first * pitch, pitch);
+        }
+}
+
+// Mean and M2 of channels [first, last) over the rows of one strip: two passes over values that are still in cache.
+static void strip_moments(const float* x, int rows, int width, int channels, int first, int last, float* stats) {
+    const int64_t pixels = (long)rows * width;
+    for (int ch = first; ch < last; ch += kPanel) {
+        const int count0 = last - ch < kLanes ? last - ch : kLanes, count1 = last - ch - kLanes;
+        Vec s0 = {}, s1 = {}, q0 = {}, q1 = {};
+        for (int64_t p = 0; p < pixels; ++p) {
+            s0 += load_some(x + p * channels + ch, count0);
+            if (count1 > 0) s1 += load_some(x + p * channels + ch + kLanes, count1);
+        }
+        const Vec m0 = s0 / (float)pixels, m1 = s1 / (float)pixels;
+        for (int64_t p = 0; p < pixels; ++p) {
+            const Vec d0 = load_some(x + p * channels + ch, count0) - m0;
+            q0 += d0 * d0;
+            if (count1 > 0) {
+                const Vec d1 = load_some(x + p * channels + ch + kLanes, count1) - m1;
+                q1 += d1 * d1;
+            }
+        }
+        store_some(stats + ch, m0, count0);
+        store_some(stats + channels + ch, q0, count0);
+        if (count1 > 0) {
+            store_some(stats + ch + kLanes, m1, count1);
+            store_some(stats + channels + ch + kLanes, q1, count1);
+        }
+    }
+}
+
+static void stats_item(const float* x, int height, int width, int channels, float* stats, int item) {
+    const int strips = strips_of(height), n = item / strips, y = item % strips * kStripRows;
+    const int rows = (int)smaller(kStripRows, height - y);
+    strip_moments(x + ((int64_t)n * height + y) * width * channels, rows, width, channels, 0, channels, stats + (int64_t)item * 2 * channels);
+}
+
+}  // namespace MRSI_ISA
+}  // namespace mrsi_fast

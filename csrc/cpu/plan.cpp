@@ -1,0 +1,246 @@
+// Fills and runs plans. All threads go through the operations together, with one barrier after each; work items are dealt
+// out as threads become free, which changes no result because every item writes its own values.
+#include "mrsi_fast/plan.h"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+
+#include "mrsi_fast/pack.h"
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace mrsi_fast {
+namespace {
+
+constexpr std::size_t kLine = 16;  // floats in a cache line
+
+// Output tiles of F(4x4) in a work item: enough rows for each weight that is read, few enough for the second-level cache.
+constexpr int kTilesPerItem = 48;
+
+double now_seconds() {
+#ifdef _OPENMP
+    return omp_get_wtime();
+#else
+    return 0.0;
+#endif
+}
+
+}  // namespace
+
+Block::Block(std::size_t floats) : memory_(floats + kLine, 0.0f), size_(floats) {
+    const auto address = reinterpret_cast<std::uintptr_t>(memory_.data());
+    start_ = memory_.data() + (64 - address % 64) % 64 / sizeof(float);
+}
+
+// Holds the plan for one call: its buffers serve one run at a time.
+class Plan::Caller {
+   public:
+    explicit Caller(Plan* plan) : plan_(plan) {
+        if (plan_->busy_.exchange(true)) throw std::runtime_error("this plan is running in another thread; make one engine per thread.");
+    }
+    ~Caller() { plan_->busy_ = false; }
+    Caller(const Caller&) = delete;
+    Caller& operator=(const Caller&) = delete;
+
+   private:
+    Plan* plan_;
+};
+
+Plan::Plan(std::size_t arena_floats, std::size_t film_width, int threads)
+    : kernels_(&MRSI_FAST_PICK(kNetworkKernels)), threads_(threads), film_width_(film_width), arena_(arena_floats) {
+    scratch_.resize(threads_);
+}
+
+const float* Plan::keep(const float* values, std::size_t count) {
+    if (!values) return nullptr;
+    Block block(count);
+    std::copy_n(values, count, block.data());
+    kept_.push_back(std::move(block));
+    return kept_.back().data();
+}
+
+void Plan::need_scratch(std::size_t floats) {
+    for (Block& scratch : scratch_)
+        if (scratch.size() < floats) scratch = Block(floats);
+}
+
+// Deep layers have few pixels and many weights: there every thread takes all pixels and a share of the channels, so that
+// no weight is read twice. Elsewhere items are runs of strips, as even as possible.
+void Plan::cut(Conv* conv) const {
+    const int strips = conv->batch * strips_of(conv->out_height), tiles = strips * ((conv->out_width + 3) / 4);
+    const int panels = (conv->out_channels + kernels_->panel - 1) / kernels_->panel;
+    if (tiles <= kTilesPerItem) {
+        const int shares = std::min(threads_, panels);
+        conv->strips_per_item = strips;
+        conv->channels_per_item = (panels + shares - 1) / shares * kernels_->panel;
+        return;
+    }
+    int items = (tiles + kTilesPerItem - 1) / kTilesPerItem;
+    items = std::min(strips, (items + threads_ - 1) / threads_ * threads_);
+    conv->strips_per_item = (strips + items - 1) / items;
+    conv->channels_per_item = panels * kernels_->panel;
+}
+
+void Plan::add_conv(const ConvSpec& spec) {
+    Operation op{};
+    op.kind = Kind::conv;
+    Conv& c = op.conv;
+    c.sources = static_cast<int>(spec.sources.size());
+    for (int s = 0; s < c.sources; ++s) {
+        const SourceSpec& from = spec.sources[s];
+        c.source[s] = {at(from.data), at(from.stats), from.channels, from.upsample};
+        c.in_channels += from.channels;
+    }
+    c.batch = spec.batch, c.height = spec.height, c.width = spec.width;
+    c.groups = spec.groups, c.eps = static_cast<float>(spec.eps);
+    c.gamma = keep(spec.gamma, c.in_channels), c.beta = keep(spec.beta, c.in_channels);
+    c.film_stride = static_cast<long>(film_width_);
+    c.method = spec.method, c.kernel = spec.kernel, c.stride = spec.stride, c.out_channels = spec.out_channels;
+    c.out_height = (spec.height + 2 * (spec.kernel / 2) - spec.kernel) / spec.stride + 1;
+    c.out_width = (spec.width + 2 * (spec.kernel / 2) - spec.kernel) / spec.stride + 1;
+    Block packed(packed_size(spec.method, spec.kernel, c.in_channels, c.out_channels, kernels_->panel));
+    pack_weights(spec.weight, spec.method, spec.kernel, c.in_channels, c.out_channels, kernels_->panel, packed.data());
+    kept_.push_back(std::move(packed));
+    c.weight = kept_.back().data();
+    c.bias = keep(spec.bias, c.out_channels);
+    c.residual = at(spec.residual), c.out = at(spec.out), c.out_stats = at(spec.out_stats);
+    op.film_scale = spec.film_scale, op.film_shift = spec.film_shift;
+    cut(&c);
+    op.items = conv_items(&c);
+    need_scratch(kernels_->conv_scratch(&c));
+    operations_.push_back(op);
+}
+
+void Plan::add_attention(std::int64_t qkv, std::int64_t out, int batch, int tokens, int heads, int head_channels) {
+    Operation op{};
+    op.kind = Kind::attention;
+    op.attention = {at(qkv), at(out), batch, tokens, heads, head_channels};
+    op.items = batch * heads;
+    need_scratch(kernels_->attention_scratch(&op.attention));
+    operations_.push_back(op);
+}
+
+void Plan::set_solver(const SolverSpec& spec) {
+    SolverStep& s = solver_;
+    s.batch = spec.batch, s.maps = spec.maps, s.x = spec.x, s.y = spec.y;
+    s.factor = spec.factor, s.grid_x = spec.grid_x, s.grid_y = spec.grid_y, s.stem_channels = spec.stem_channels;
+    s.head = at(spec.head), s.stem = at(spec.stem), s.eval = at(spec.eval), s.base = at(spec.base);
+    s.previous = at(spec.previous), s.noise = at(spec.noise), s.presence = at(spec.presence);
+}
+
+void Plan::set_projection(int rank_x, int rank_y, const float* qx, const float* qy, const float* kept) {
+    const Caller caller(this);
+    SolverStep& s = solver_;
+    s.rank_x = rank_x, s.rank_y = rank_y;
+    if (!rank_x) return;
+    const int panel = kernels_->panel;
+    std::vector<float> transposed(static_cast<std::size_t>(rank_y) * s.y);
+    for (int r = 0; r < rank_y; ++r)
+        for (int j = 0; j < s.y; ++j) transposed[static_cast<std::size_t>(j) * rank_y + r] = qy[static_cast<std::size_t>(r) * s.y + j];
+    projection_[0] = Block(static_cast<std::size_t>(rank_x) * s.x);
+    projection_[1] = Block(static_cast<std::size_t>(rank_x) * s.x);
+    for (int r = 0; r < rank_x; ++r)
+        for (int i = 0; i < s.x; ++i) {
+            const float value = qx[static_cast<std::size_t>(r) * s.x + i];
+            projection_[0].data()[static_cast<std::size_t>(r) * s.x + i] = value;
+            projection_[1].data()[static_cast<std::size_t>(i) * rank_x + r] = value;
+        }
+    projection_[2] = Block(packed_matrix_size(rank_y, s.y, panel));
+    pack_matrix(qy, rank_y, s.y, panel, projection_[2].data());
+    projection_[3] = Block(packed_matrix_size(s.y, rank_y, panel));
+    pack_matrix(transposed.data(), s.y, rank_y, panel, projection_[3].data());
+    s.kept = nullptr;
+    if (kept) {
+        projection_[4] = Block(static_cast<std::size_t>(rank_x) * rank_y);
+        std::copy_n(kept, projection_[4].size(), projection_[4].data());
+        s.kept = projection_[4].data();
+    }
+    s.qx = projection_[0].data(), s.qx_t = projection_[1].data();
+    s.qy_panels = projection_[2].data(), s.qy_t_panels = projection_[3].data();
+    need_scratch(kernels_->solver_scratch(&s));
+}
+
+void Plan::execute(const float* film, const SolverStep* solver) {
+    seconds_.resize(operations_.size() + 1, 0.0);
+    for (Operation& op : operations_) {
+        op.conv.scale = op.film_scale < 0 ? nullptr : film + op.film_scale;
+        op.conv.shift = op.film_shift < 0 ? nullptr : film + op.film_shift;
+    }
+    const int count = static_cast<int>(operations_.size()), images = solver ? solver->batch : 0;
+#ifdef _OPENMP
+#pragma omp parallel num_threads(threads_)
+#endif
+    {
+#ifdef _OPENMP
+        const int thread = omp_get_thread_num();
+#else
+        const int thread = 0;
+#endif
+        float* scratch = scratch_[thread].data();
+        double before = now_seconds();
+        for (int i = 0; i < count + (solver ? 1 : 0); ++i) {
+            const Operation* op = i < count ? &operations_[i] : nullptr;
+            const int items = op ? op->items : images;
+#ifdef _OPENMP
+#pragma omp for schedule(dynamic, 1)
+#endif
+            for (int item = 0; item < items; ++item) {
+                if (!op)
+                    kernels_->solver_item(solver, item, scratch);
+                else if (op->kind == Kind::conv)
+                    kernels_->conv_item(&op->conv, item, scratch);
+                else
+                    kernels_->attention_item(&op->attention, item, scratch);
+            }
+            if (thread == 0) {
+                const double after = now_seconds();
+                seconds_[i] += after - before;
+                before = after;
+            }
+        }
+    }
+}
+
+void Plan::evaluate(const float* film) {
+    const Caller caller(this);
+    execute(film, nullptr);
+}
+
+void Plan::run(const std::vector<StepCoefficients>& steps, const float* film, const std::function<void(int)>& before_noise,
+               const std::function<void(int)>& after_step) {
+    const Caller caller(this);
+    const std::size_t row = film_width_ * solver_.batch;
+    for (std::size_t i = 0; i < steps.size(); ++i) {
+        const StepCoefficients& c = steps[i];
+        SolverStep s = solver_;
+        s.c_skip = static_cast<float>(c.c_skip), s.c_out = static_cast<float>(c.c_out), s.base_c = static_cast<float>(c.base);
+        s.now = static_cast<float>(c.now), s.prev_c = static_cast<float>(c.prev), s.noise_c = static_cast<float>(c.noise);
+        s.next_c_in = static_cast<float>(c.next_c_in), s.commit = c.commit;
+        if (s.noise_c != 0.0f) before_noise(static_cast<int>(i));
+        execute(film + i * row, &s);
+        after_step(static_cast<int>(i));
+    }
+}
+
+std::size_t Plan::weight_floats() const {
+    std::size_t total = 0;
+    for (const Block& block : kept_) total += block.size();
+    return total;
+}
+
+std::size_t Plan::scratch_floats() const {
+    std::size_t total = 0;
+    for (const Block& block : scratch_) total += block.size();
+    return total;
+}
+
+std::vector<double> Plan::take_seconds() {
+    std::vector<double> seconds(operations_.size() + 1, 0.0);
+    seconds.swap(seconds_);
+    return seconds;
+}
+
+}  // namespace mrsi_fast

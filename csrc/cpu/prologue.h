@@ -1,0 +1,122 @@
+// The prologue of a convolution: reads the concatenated, possibly upsampled input once, normalises and activates each
+// value once, and lays the rows that a work item needs into cache with their zero border.
+#pragma once
+
+#include "gemm.h"
+
+namespace mrsi_fast {
+namespace MRSI_ISA {
+
+// Per image: normalised value = (x - centre) * gain + offset, with everything affine folded in. The float part of the
+// mean is subtracted from x before the multiplication and its remainder sits in `offset`, so a mean a thousand times
+// the standard deviation costs no accuracy.
+struct Affine {
+    float *centre, *gain, *offset;  // [in_channels]
+    int image;                      // which image the tables describe, -1: none yet
+};
+
+// Merges the strip statistics of each group (Chan et al. 1983) in double, always in the same order.
+static void prepare_affine(const Conv* c, int n, Affine* affine) {
+    if (affine->image == n || c->groups == 0) return;
+    affine->image = n;
+    const int per_group = c->in_channels / c->groups;
+    for (int g = 0; g < c->groups; ++g) {
+        double count = 0, total = 0, m2 = 0, mean = 0;
+        for (int pass = 0; pass < 2; ++pass) {
+            for (int ch = g * per_group; ch < (g + 1) * per_group; ++ch) {
+                const int s = ch < c->source[0].channels ? 0 : 1;
+                const Source* src = &c->source[s];
+                const int local = s ? ch - c->source[0].channels : ch;
+                const int height = src->upsample ? c->height / 2 : c->height, width = src->upsample ? c->width / 2 : c->width;
+                const int strips = strips_of(height);
+                const float* stats = src->stats + (int64_t)n * strips * 2 * src->channels + local;
+                for (int i = 0; i < strips; ++i, stats += 2 * src->channels) {
+                    const int64_t rows = smaller(kStripRows, height - i * kStripRows);
+                    const double weight = (double)rows * width * (src->upsample ? 4 : 1);
+                    const double strip_mean = stats[0], strip_m2 = stats[src->channels];
+                    if (pass == 0) {
+                        count += weight;
+                        total += weight * strip_mean;
+                    } else {
+                        m2 += strip_m2 * (src->upsample ? 4 : 1) + weight * (strip_mean - mean) * (strip_mean - mean);
+                    }
+                }
+            }
+            if (pass == 0) mean = total / count;
+        }
+        const double rstd = 1.0 / __builtin_sqrt(m2 / count + c->eps);
+        const float centre = (float)mean;
+        for (int ch = g * per_group; ch < (g + 1) * per_group; ++ch) {
+            const double scale = c->scale ? 1.0 + c->scale[n * c->film_stride + ch] : 1.0;
+            const double shift = c->shift ? c->shift[n * c->film_stride + ch] : 0.0;
+            const double gain = rstd * c->gamma[ch] * scale;
+            affine->centre[ch] = centre;
+            affine->gain[ch] = (float)gain;
+            affine->offset[ch] = (float)(c->beta[ch] * scale + shift - (mean - centre) * gain);
+        }
+    }
+}
+
+template <bool NORM>
+static inline Vec activate(Vec x, const Affine* affine, int ch, int count) {
+    if (!NORM) return x;
+    Vec y = (x - load_some(affine->centre + ch, count)) * load_some(affine->gain + ch, count) + load_some(affine->offset + ch, count);
+    return silu(y);
+}
+
+// One pixel of one source into one or two neighbouring pixels (upsampling repeats it).
+template <bool NORM>
+static inline void fill_pixel(const float* from, int channels, int first, const Affine* affine, float* to, float* twin) {
+    for (int ch = 0; ch < channels; ch += kLanes) {
+        const int count = channels - ch;
+        Vec y = activate<NORM>(load_some(from + ch, count), affine, first + ch, count);
+        store_some(to + ch, y, count);
+        if (twin) store_some(twin + ch, y, count);
+    }
+}
+
+static inline void zero(float* p, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) p[i] = 0.0f;
+}
+
+// Rows [top, top + rows) and columns [-border, -border + columns) of image n; what lies outside the image is zero.
+// A pixel takes `pitch` floats (in_channels rounded up to a vector; the excess is zero).
+template <bool NORM>
+static void fill_rows(const Conv* c, int n, int top, int rows, int border, int columns, int pitch, const Affine* affine, float* to) {
+    const int right = (int)smaller(c->width + border, columns);  // first column past the image
+    for (int r = 0; r < rows; ++r) {
+        const int y = top + r;
+        float* line = to + (int64_t)r * columns * pitch;
+        if (y < 0 || y >= c->height) {
+            zero(line, (int64_t)columns * pitch);
+            continue;
+        }
+        zero(line, (int64_t)border * pitch);
+        zero(line + (int64_t)right * pitch, (int64_t)(columns - right) * pitch);
+        if (pitch > c->in_channels)
+            for (int x = border; x < right; ++x) zero(line + (int64_t)x * pitch + c->in_channels, pitch - c->in_channels);
+        int first = 0;
+        for (int s = 0; s < c->sources; ++s) {
+            const Source* src = &c->source[s];
+            const int up = src->upsample, height = up ? c->height / 2 : c->height, width = up ? c->width / 2 : c->width;
+            const float* from = src->data + ((int64_t)n * height + (y >> up)) * width * src->channels;
+            for (int x = border; x < right; x += 1 + up) {
+                float* pixel = line + (int64_t)x * pitch + first;
+                float* twin = up && x + 1 < right ? pixel + pitch : nullptr;
+                fill_pixel<NORM>(from + (int64_t)((x - border) >> up) * src->channels, src->channels, first, affine, pixel, twin);
+            }
+            first += src->channels;
+        }
+    }
+}
+
+static void fill(const Conv* c, int n, int top, int rows, int border, int columns, int pitch, Affine* affine, float* to) {
+    prepare_affine(c, n, affine);
+    if (c->groups)
+        fill_rows<true>(c, n, top, rows, border, columns, pitch, affine, to);
+    else
+        fill_rows<false>(c, n, top, rows, border, columns, pitch, affine, to);
+}
+
+}  // namespace MRSI_ISA
+}  // namespace mrsi_fast

@@ -1,0 +1,92 @@
+// mrsi_fast._C.Plan: the native engine's plan for Python, which fills it from mrsi_fast/engine/plan.py.
+#include <pybind11/functional.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "mrsi_fast/network.h"
+#include "mrsi_fast/plan.h"
+
+namespace py = pybind11;
+using mrsi_fast::Plan;
+
+namespace {
+
+using Address = std::uintptr_t;
+
+const float* floats(Address address) { return reinterpret_cast<const float*>(address); }
+
+mrsi_fast::Method method_of(const std::string& name) {
+    if (name == "winograd4") return mrsi_fast::kWinograd4;
+    if (name == "winograd2") return mrsi_fast::kWinograd2;
+    if (name == "direct") return mrsi_fast::kDirect;
+    throw py::value_error("convolution method '" + name + "' is unknown; use winograd4, winograd2 or direct.");
+}
+
+void add_conv(Plan& plan, const std::vector<std::tuple<std::int64_t, std::int64_t, int, bool>>& sources,
+              const std::array<int, 3>& grid, int groups, double eps, const std::array<Address, 2>& affine,
+              const std::array<std::int64_t, 2>& film, const std::string& method, const std::array<int, 3>& shape,
+              const std::array<Address, 2>& weights, const std::array<std::int64_t, 3>& buffers) {
+    mrsi_fast::ConvSpec spec{};
+    for (const auto& [data, stats, channels, upsample] : sources) spec.sources.push_back({data, stats, channels, upsample});
+    spec.batch = grid[0], spec.height = grid[1], spec.width = grid[2];
+    spec.groups = groups, spec.eps = eps, spec.gamma = floats(affine[0]), spec.beta = floats(affine[1]);
+    spec.film_scale = film[0], spec.film_shift = film[1];
+    spec.method = method_of(method), spec.kernel = shape[0], spec.stride = shape[1], spec.out_channels = shape[2];
+    spec.weight = floats(weights[0]), spec.bias = floats(weights[1]);
+    spec.residual = buffers[0], spec.out = buffers[1], spec.out_stats = buffers[2];
+    plan.add_conv(spec);
+}
+
+void set_solver(Plan& plan, const std::array<int, 4>& maps, const std::array<int, 4>& stem, const std::array<std::int64_t, 7>& buffers) {
+    plan.set_solver({maps[0], maps[1], maps[2], maps[3], stem[0], stem[1], stem[2], stem[3], buffers[0], buffers[1], buffers[2], buffers[3],
+                     buffers[4], buffers[5], buffers[6]});
+}
+
+// Every step ends with a look at the signals, so that Ctrl-C stops a run within one step.
+void run(Plan& plan, const std::vector<std::array<double, 8>>& steps, Address film, const py::function& before_noise,
+         const py::function& after_step) {
+    std::vector<mrsi_fast::StepCoefficients> coefficients;
+    for (const auto& s : steps) coefficients.push_back({s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7] != 0.0});
+    py::gil_scoped_release unlocked;
+    plan.run(
+        coefficients, floats(film),
+        [&](int step) {
+            py::gil_scoped_acquire locked;
+            before_noise(step);
+        },
+        [&](int step) {
+            py::gil_scoped_acquire locked;
+            if (PyErr_CheckSignals()) throw py::error_already_set();
+            after_step(step);
+        });
+}
+
+}  // namespace
+
+void bind_plan(py::module_& module) {
+    py::class_<Plan>(module, "Plan", "One network evaluation and solver step of fixed shape; see mrsi_fast/plan.h.")
+        .def(py::init<std::size_t, std::size_t, int>(), py::arg("arena_floats"), py::arg("film_width"), py::arg("threads"))
+        .def("add_conv", &add_conv, py::kw_only(), py::arg("sources"), py::arg("grid"), py::arg("groups"), py::arg("eps"),
+             py::arg("affine"), py::arg("film"), py::arg("method"), py::arg("shape"), py::arg("weights"), py::arg("buffers"))
+        .def("add_attention", &Plan::add_attention, py::arg("qkv"), py::arg("out"), py::arg("batch"), py::arg("tokens"),
+             py::arg("heads"), py::arg("head_channels"))
+        .def("set_solver", &set_solver, py::kw_only(), py::arg("maps"), py::arg("stem"), py::arg("buffers"))
+        .def(
+            "set_projection",
+            [](Plan& plan, int rank_x, int rank_y, Address qx, Address qy, Address kept) {
+                plan.set_projection(rank_x, rank_y, floats(qx), floats(qy), floats(kept));
+            },
+            py::arg("rank_x"), py::arg("rank_y"), py::arg("qx"), py::arg("qy"), py::arg("kept"))
+        .def("evaluate", [](Plan& plan, Address film) { plan.evaluate(floats(film)); }, py::call_guard<py::gil_scoped_release>())
+        .def("run", &run, py::arg("steps"), py::arg("film"), py::arg("before_noise"), py::arg("after_step"))
+        .def("take_seconds", &Plan::take_seconds)
+        .def_property_readonly("arena", [](Plan& plan) { return reinterpret_cast<Address>(plan.arena()); })
+        .def_property_readonly("weight_bytes", [](const Plan& plan) { return 4 * plan.weight_floats(); })
+        .def_property_readonly("scratch_bytes", [](const Plan& plan) { return 4 * plan.scratch_floats(); });
+}

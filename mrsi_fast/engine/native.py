@@ -1,0 +1,208 @@
+"""The native CPU engine: the sampling loop as one call into C++, convolutions by Winograd with fused GroupNorm-SiLU."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mrsi_fast.diffusion.denoiser import Denoiser
+from mrsi_fast.diffusion.solvers import Step
+from mrsi_fast.engine.job import EngineError, SamplingJob
+from mrsi_fast.engine.plan import AttentionOp, ConvOp, Value, plan_network
+from mrsi_fast.models.unet import SelfAttentionUNet
+from mrsi_fast.ops import _native
+
+FILM_STEPS = 64
+"""Steps whose FiLM rows are computed at once: a chain of 1000 runs in pieces of this many."""
+
+
+def conv_method(conv: torch.nn.Conv2d, height: int, width: int) -> str:
+    """The algorithm with the fewest multiplications per channel pair; on a tie the one with fewer weights.
+
+    It depends on the grid of one slice alone, never on the batch, so that neither do the results.
+    """
+    if conv.kernel_size != (3, 3) or conv.stride != (1, 1):
+        return "direct"
+    cost = {"direct": 9 * height * width}
+    for tile in (2, 4):
+        cost[f"winograd{tile}"] = -(-height // tile) * -(-width // tile) * (tile + 2) ** 2
+    return min(cost, key=lambda name: cost[name])
+
+
+class NativePlan:
+    """A ``Plan`` filled into C++: packed weights, arena, and PyTorch views of the values that Python reads or writes.
+
+    Args:
+        network: In evaluation mode, float32, on the CPU. Its weights are copied.
+        batch: Slices in a batch.
+        grid: High-resolution grid (X, Y).
+        threads: OpenMP threads.
+    """
+
+    def __init__(self, network: SelfAttentionUNet, batch: int, grid: tuple[int, int], threads: int) -> None:
+        self.plan, self.film = plan_network(network, batch, grid)
+        self.batch, self.grid, self.threads = batch, grid, threads
+        self.native = _native.module().Plan(self.plan.arena_floats, self.film.width, threads)  # type: ignore[union-attr]
+        self.methods: dict[str, str] = {}
+        for operation in self.plan.operations:
+            self._add(operation)
+        plan, state = self.plan, [self.plan.state[name] for name in ("eval", "base", "previous", "noise", "presence")]
+        factor, maps = network.config.stem_factor, len(network.config.channels)
+        self.native.set_solver(
+            maps=[batch, maps, *grid],
+            stem=[factor, plan.stem.height, plan.stem.width, plan.stem.channels],
+            buffers=[plan.offsets[value.name] for value in (plan.head, plan.stem, *state)],
+        )
+
+    def _add(self, operation: ConvOp | AttentionOp) -> None:
+        offsets, out = self.plan.offsets, operation.out
+        if isinstance(operation, AttentionOp):
+            tokens, head = out.height * out.width, out.channels // operation.heads
+            self.native.add_attention(
+                offsets[operation.qkv.name], offsets[out.name], out.batch, tokens, operation.heads, head
+            )
+            return
+        conv, norm = operation.conv, operation.norm
+        height, width = operation.grid
+        weight, bias = conv.weight.detach().contiguous(), conv.bias
+        self.methods[operation.name] = conv_method(conv, height, width)
+        film = operation.film
+        residual = operation.residual
+        self.native.add_conv(
+            sources=[
+                (offsets[s.value.name], offsets.get(s.value.name + ".stats", -1), s.value.channels, s.upsample)
+                for s in operation.sources
+            ],
+            grid=[out.batch, height, width],
+            groups=norm.num_groups if norm else 0,
+            eps=1e-5,
+            affine=[norm.weight.data_ptr(), norm.bias.data_ptr()] if norm else [0, 0],
+            film=[-1, -1] if film is None else [film, film + conv.in_channels],
+            method=self.methods[operation.name],
+            shape=[conv.kernel_size[0], conv.stride[0], conv.out_channels],
+            weights=[weight.data_ptr(), 0 if bias is None else bias.data_ptr()],
+            buffers=[
+                -1 if residual is None else offsets[residual.name],
+                offsets[out.name],
+                offsets.get(out.name + ".stats", -1),
+            ],
+        )
+
+    def view(self, value: Value) -> Tensor:
+        """A value of the arena as [batch, height, width, channels]; writing to it writes to the arena."""
+        address = self.native.arena + 4 * self.plan.offsets[value.name]
+        array = np.ctypeslib.as_array((ctypes.c_float * value.floats).from_address(address))
+        return torch.from_numpy(array).view(value.batch, value.height, value.width, value.channels)
+
+
+def obstacle(denoiser: Denoiser, device: torch.device) -> str | None:
+    """Why the native engine cannot run a denoiser on a device, as a clause, or None."""
+    if device.type != "cpu":
+        return f"it runs on the CPU, not on {device.type}"
+    if (missing := _native.lacks("Plan")) is not None:
+        return missing
+    if not isinstance(denoiser.network, SelfAttentionUNet):
+        return f"it knows the SelfAttentionUNet, not a {type(denoiser.network).__name__}"
+    if (dtype := next(denoiser.parameters()).dtype) != torch.float32:
+        return f"it computes in float32, not {dtype}"
+    return None
+
+
+class NativeEngine:
+    """Runs sampling jobs in C++ on the CPU.
+
+    One engine serves one caller at a time. Ctrl-C and an exception from ``on_step`` end a run within one step.
+
+    Args:
+        denoiser: Around a ``SelfAttentionUNet`` in float32; its weights are copied when a batch shape is first seen.
+        reason: Why this engine was chosen.
+        threads: OpenMP threads; by default as many as PyTorch uses.
+
+    Raises:
+        EngineError: The extension is missing or the denoiser is not one that ``obstacle`` lets pass.
+    """
+
+    name = "native"
+
+    def __init__(self, denoiser: Denoiser, reason: str, threads: int | None = None) -> None:
+        problem = obstacle(denoiser, next(denoiser.parameters()).device)
+        if problem is not None or not isinstance(denoiser.network, SelfAttentionUNet):
+            raise EngineError(f"The native engine cannot run here: {problem}; use engine 'eager'.")
+        self.denoiser, self.network, self.reason = denoiser, denoiser.network, reason
+        self.threads = threads or torch.get_num_threads()
+        self.plan: NativePlan | None = None
+
+    @torch.inference_mode()
+    def run(self, job: SamplingJob) -> Tensor:
+        """Returns the final residual [B, K, X, Y], float32, on the CPU."""
+        cond = job.cond
+        batch, _, *grid = job.initial.shape
+        plan = self._plan_for(batch, (grid[0], grid[1]))
+        scales = coefficients(self.denoiser, job.steps)
+        state = {name: plan.view(value) for name, value in plan.plan.state.items()}
+        state["eval"].copy_(job.initial)
+        state["base"].copy_(job.initial)
+        state["presence"].copy_(cond.presence[:, None, None])
+        stem = self.network.stem_input(job.initial * scales[0]["c_in"], cond)
+        plan.view(plan.plan.stem).copy_(stem.permute(0, 2, 3, 1))
+        set_projection(plan.native, job)
+
+        def before_noise(index: int) -> None:
+            if job.step_noise is None:
+                raise ValueError("This solver adds noise between steps (ddpm), so the job needs `step_noise`.")
+            state["noise"].copy_(job.step_noise(first + index))
+
+        def after_step(index: int) -> None:
+            if job.on_step is not None:
+                job.on_step(first + index + 1, len(job.steps))
+
+        for first in range(0, len(job.steps), FILM_STEPS):
+            part = scales[first : first + FILM_STEPS]
+            film = plan.film.rows([row["c_noise"] for row in part], cond.vector).contiguous()
+            plan.native.run([native_row(row) for row in part], film.data_ptr(), before_noise, after_step)
+        return state["base"].clone()
+
+    def _plan_for(self, batch: int, grid: tuple[int, int]) -> NativePlan:
+        """The plan of this shape; the last one is kept, since a volume is cut into equal batches."""
+        if self.plan is None or (self.plan.batch, self.plan.grid) != (batch, grid):
+            self.plan = None  # frees the old arena and weights first
+            self.plan = NativePlan(self.network, batch, grid, self.threads)
+        return self.plan
+
+
+def coefficients(denoiser: Denoiser, steps: Sequence[Step]) -> list[dict[str, float]]:
+    """Preconditioning and solver coefficients of each step, in float64."""
+    sigmas = torch.tensor([step.sigma for step in steps], dtype=torch.float64)
+    scales = denoiser.preconditioning(sigmas)
+    rows = [
+        {name: float(getattr(scales, name)[i]) for name in ("c_in", "c_skip", "c_out", "c_noise")}
+        | {"base": step.base, "now": step.now, "prev": step.prev if i else 0.0, "noise": step.noise}
+        | {"commit": float(step.commit)}
+        for i, step in enumerate(steps)
+    ]
+    for row, after in zip(rows, [*rows[1:], rows[-1]], strict=True):
+        row["next_c_in"] = after["c_in"]  # the last step's input is never evaluated
+    return rows
+
+
+def native_row(row: dict[str, float]) -> list[float]:
+    """The numbers of a step in the order of ``StepCoefficients`` (csrc/include/mrsi_fast/plan.h)."""
+    return [row[name] for name in ("c_skip", "c_out", "base", "now", "prev", "noise", "next_c_in", "commit")]
+
+
+def set_projection(native: Any, job: SamplingJob) -> None:
+    """Hands the matrices of hard data consistency to the plan, or none."""
+    if job.projection is None:
+        native.set_projection(0, 0, 0, 0, 0)
+        return
+    modes = job.projection.modes(torch.float32, "cpu")
+    rows, columns = modes.hr_x.contiguous(), modes.hr_y.contiguous()
+    kept = None if modes.kept is None else modes.kept.contiguous()
+    native.set_projection(
+        len(rows), len(columns), rows.data_ptr(), columns.data_ptr(), 0 if kept is None else kept.data_ptr()
+    )

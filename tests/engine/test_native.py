@@ -1,0 +1,160 @@
+"""The native engine against eager float64: numbers, determinism, and how a run is stopped."""
+
+import copy
+import os
+import signal
+
+import pytest
+import torch
+
+from mrsi_fast.config import ModelConfig
+from mrsi_fast.diffusion.denoiser import Denoiser
+from mrsi_fast.diffusion.schedules import karras
+from mrsi_fast.diffusion.solvers import make_steps
+from mrsi_fast.engine.eager import EagerEngine
+from mrsi_fast.engine.job import SamplingJob
+from mrsi_fast.engine.native import NativeEngine, conv_method
+from mrsi_fast.models.condition import Condition, vector_width
+from mrsi_fast.models.unet import SelfAttentionUNet
+from mrsi_fast.mrsi.forward import Acquisition
+from mrsi_fast.ops import _native
+
+native = _native.module()
+pytestmark = pytest.mark.skipif(native is None, reason=_native.reason())
+
+SMALL = ModelConfig(
+    channels=("tNAA", "tCr", "tCho"),
+    widths=(32, 64, 64),
+    encoder_blocks=(1, 2, 1),
+    decoder_blocks=(2, 1, 1),
+    encoder_attention=(False, False, True),
+    decoder_attention=(False, True, False),
+    embedding_width=16,
+)
+
+
+@pytest.fixture(scope="module")
+def denoiser():
+    torch.manual_seed(0)
+    network = SelfAttentionUNet(SMALL)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.5 / parameter[0].numel() ** 0.5)
+    return Denoiser(network, sigma_max=20.0, sigma_min=0.02).eval()
+
+
+def make_job(batch, grid, solver="dpmpp_2m", evaluations=4, projection=None, on_step=None):
+    generator = torch.Generator().manual_seed(7)
+    maps, vector = len(SMALL.channels), torch.randn(batch, vector_width(3), generator=generator) * 0.3
+    vector[:, :maps] = 1.0
+    vector[-1, 1] = 0.0  # one absent map
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    z, mask, anatomy = normal(batch, maps, *grid), normal(batch, maps, *grid).sign(), normal(batch, 1, *grid)
+    condition = Condition(z, mask, anatomy, vector)
+    sigmas = karras(evaluations, 0.02, 30.0)  # starts above the trained range
+    noise = [normal(batch, maps, *grid) for _ in range(evaluations)]
+    initial = normal(batch, maps, *grid) * sigmas[0]
+    return SamplingJob(condition, initial, make_steps(solver, sigmas), projection, noise.__getitem__, on_step)
+
+
+CASES = [
+    ("dpmpp_2m", 2, (16, 16), None),
+    ("ddim", 3, (8, 24), Acquisition((4, 6), (2, 4))),
+    ("heun", 1, (13, 22), None),
+    ("ddpm", 2, (20, 28), Acquisition((5, 7), (4, 4), support="ellipse")),
+    ("dpmpp_2m", 1, (15, 9), Acquisition((5, 3), (3, 3), window="hamming")),
+]
+
+
+@pytest.mark.parametrize("isa", native.usable_isas() if native else [])
+@pytest.mark.parametrize(("solver", "batch", "grid", "projection"), CASES)
+def test_run_agrees_with_float64(denoiser, solver, batch, grid, projection, isa):
+    job = make_job(batch, grid, solver, projection=projection)
+    exact = EagerEngine(copy.deepcopy(denoiser).double(), torch.device("cpu"), "").run(job)
+    before = native.use_isa(isa)
+    try:
+        final = NativeEngine(denoiser, "test", threads=2).run(job)
+    finally:
+        native.use_isa(before)
+    error = (final - exact).abs().amax((2, 3)) / exact.abs().amax((2, 3))
+    assert error.max() < 2e-5
+    if projection is not None:
+        assert projection.forward(final.double()).abs().max() < 1e-5 * final.abs().max()
+
+
+def test_threads_batch_and_repetition_change_no_bit(denoiser):
+    job = make_job(3, (24, 20))
+    engine = NativeEngine(denoiser, "test", threads=1)
+    final = engine.run(job)
+    assert torch.equal(final, engine.run(job))
+    assert torch.equal(final, NativeEngine(denoiser, "test", threads=2).run(job))
+    for index in range(3):
+        row = slice(index, index + 1)
+        alone = SamplingJob(job.cond.map(lambda t, row=row: t[row]), job.initial[row], job.steps)
+        assert torch.equal(engine.run(alone)[0], final[index])
+
+
+def test_a_long_chain_is_the_same_in_pieces(denoiser, monkeypatch):
+    job = make_job(1, (16, 8), "ddpm", evaluations=7)
+    whole = NativeEngine(denoiser, "test", threads=1).run(job)
+    monkeypatch.setattr("mrsi_fast.engine.native.FILM_STEPS", 3)
+    assert torch.equal(whole, NativeEngine(denoiser, "test", threads=1).run(job))
+
+
+def test_progress_counts_every_evaluation(denoiser):
+    seen = []
+    NativeEngine(denoiser, "test").run(make_job(1, (8, 8), on_step=lambda done, total: seen.append((done, total))))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_an_exception_from_on_step_ends_the_run_and_the_engine_stays_usable(denoiser):
+    engine, seen = NativeEngine(denoiser, "test"), []
+
+    def stop(done, total):
+        seen.append(done)
+        if done == 2:
+            raise TimeoutError("enough")
+
+    with pytest.raises(TimeoutError, match="enough"):
+        engine.run(make_job(1, (8, 8), on_step=stop))
+    assert seen == [1, 2]
+    assert torch.equal(engine.run(make_job(1, (8, 8))), NativeEngine(denoiser, "test").run(make_job(1, (8, 8))))
+
+
+def test_ctrl_c_ends_a_run_within_one_step(denoiser):
+    seen = []
+
+    def interrupt(done, total):
+        seen.append(done)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        NativeEngine(denoiser, "test").run(make_job(1, (8, 8), on_step=interrupt))
+    assert seen == [1]
+
+
+def test_a_plan_serves_one_run_at_a_time(denoiser):
+    engine = NativeEngine(denoiser, "test")
+
+    def enter_again(done, total):
+        engine.plan.native.evaluate(0)
+
+    with pytest.raises(RuntimeError, match="running in another thread"):
+        engine.run(make_job(1, (8, 8), on_step=enter_again))
+
+
+def test_ancestral_sampling_without_noise_says_so(denoiser):
+    job = make_job(1, (8, 8), "ddpm")
+    with pytest.raises(ValueError, match="step_noise"):
+        NativeEngine(denoiser, "test").run(SamplingJob(job.cond, job.initial, job.steps))
+
+
+@pytest.mark.parametrize(
+    ("grid", "method"),
+    [((1, 1), "direct"), ((2, 2), "winograd2"), ((4, 4), "winograd4"), ((6, 6), "winograd2"), ((32, 32), "winograd4")],
+)
+def test_method_has_the_fewest_multiplications(grid, method):
+    assert conv_method(torch.nn.Conv2d(16, 16, 3, padding=1), *grid) == method
