@@ -70,7 +70,7 @@ def resample_anatomy(
         raise MapInputError(f"{where}: does not overlap the maps. Check that it is of the same person and session, and "
                             "coregistered with the maps.")
     spread = float(on_grid[inside].std())
-    if not spread > 0.0:
+    if not spread > 1e-6 * abs(float(on_grid[inside].mean())):
         raise MapInputError(f"{where}: is the same value everywhere, so it shows no anatomy. Give another image.")
     remarks = [f"{where}: {text}." for text in volume.remarks]
     if overlap < MINIMUM_OVERLAP:

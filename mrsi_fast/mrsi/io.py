@@ -7,7 +7,7 @@ reading one file safely is ``nifti``, writing is ``export``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ QualitySource = Source | Mapping[str, Source] | None
 
 
 def read_maps(
-    source: MapSet | Source | Mapping[str, Source],
+    source: MapSet | MapFiles | Source | Mapping[str, Source],
     *,
     metabolites: str | Sequence[str] | None = None,
     names: Sequence[str] | None = None,
@@ -45,9 +45,9 @@ def read_maps(
     """Read metabolite maps and what is known about their quality.
 
     Args:
-        source: A file, a folder (flat, fsl_mrsi, BIDS-like: see ``discovery``), a NIfTI image, ``(array, affine)``, a
-            mapping from name to any of these, or a MapSet (which only ``metabolites`` then acts on). Stacks are
-            [X, Y, Z, M] in NIfTI, [M, X, Y, Z] as arrays.
+        source: A file, a folder (flat, fsl_mrsi, BIDS-like: see ``discovery``) or one set found in it, a NIfTI image,
+            ``(array, affine)``, a mapping from name to any of these, or a MapSet (which ``metabolites`` and ``mask``
+            alone act on). Stacks are [X, Y, Z, M] in NIfTI, [M, X, Y, Z] as arrays.
         metabolites: Maps to take, in any spelling, as a list or ``"tNAA,tCr"``; ``"all"`` for every map. Default: those
             with a channel of their own in the network, or all if there is none.
         names: Names of the maps of a stack, or of a single map whose file name does not tell.
@@ -69,12 +69,13 @@ def read_maps(
         MapInputError: A source cannot be used, lies on another grid, or names are missing or ambiguous.
     """
     if isinstance(source, MapSet):
-        return source.select(_wanted(metabolites, source.names)) if metabolites else source
+        source = source.select(_wanted(metabolites, source.names)) if metabolites else source
+        return source if mask is None else with_mask(source, mask)
     reader = _Reader(form)
-    files = MapFiles("folder")
+    files = source if isinstance(source, MapFiles) else MapFiles("folder")
     if isinstance(source, (str, Path)) and Path(source).is_dir():
         files = _one_set(Path(source), scaling)
-        source = files.maps
+    source = files.maps or source
     maps, found = _read_values(reader, source, metabolites, names)
     given = {"crlb": crlb, "snr": snr, "fwhm": fwhm, "mask": mask, "lipid": lipid}
     quality, flags = _read_quality(reader, given, files, maps, found)
@@ -85,6 +86,18 @@ def read_maps(
     return MapSet(maps, grid.affine, found, **quality, **flags, fwhm_unit=fwhm_unit or files.fwhm_unit,
                   units=units or files.units, source=_describe(files, source), xform_code=grid.xform_code,
                   warnings=reader.sentences())
+
+
+def with_mask(maps: MapSet, mask: Source) -> MapSet:
+    """Return the maps with another mask (path, image, ``(array, affine)`` or array on their grid).
+
+    Raises:
+        MapInputError: The mask lies on another grid or is empty.
+    """
+    reader = _Reader("auto", Volume(maps.maps, maps.affine, maps.xform_code, ()), "the maps")
+    flags = _flag(reader, mask, "mask")
+    _refuse_empty(flags)
+    return replace(maps, mask=flags, warnings=maps.warnings + reader.sentences())
 
 
 @dataclass
@@ -170,8 +183,7 @@ def _read_quality(
     if failed is not None and failed.any():
         maps[:, failed] = np.nan
         reader.remark("fit_failed", f"{int(failed.sum())} voxels are marked as failed fits and hold no value")
-    if flags["mask"] is not None and not flags["mask"].any():
-        raise MapInputError("mask: is empty on the maps' grid, so no voxel is used. Check that it is the right file.")
+    _refuse_empty(flags["mask"])
     if files.units.startswith("ratio"):
         reader.remark("concs/internal", "fsl_mrsi's internal scaling divides by the reference of the same voxel; the "
                       "acquisition model holds for concentrations: prefer raw or molarity and take ratios afterwards")
@@ -279,6 +291,11 @@ def _flag(reader: _Reader, source: Source | None, role: str) -> NDArray[np.bool_
         return None
     data, _ = reader.volume(source, role)
     return np.nan_to_num(data[0], nan=0.0) != 0
+
+
+def _refuse_empty(mask: NDArray[np.bool_] | None) -> None:
+    if mask is not None and not mask.any():
+        raise MapInputError("mask: is empty on the maps' grid, so no voxel is used. Check that it is the right file.")
 
 
 def _check_values(reader: _Reader, name: str, values: Float32) -> None:
