@@ -1,0 +1,315 @@
+"""SuperResolver: measured metabolite maps in, maps 2, 4 or 8 times finer out, with what was measured kept in view."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import mrsi_fast
+from mrsi_fast import ops
+from mrsi_fast.diffusion.denoiser import Denoiser
+from mrsi_fast.diffusion.noise import KEY_LIMIT
+from mrsi_fast.diffusion.solvers import Solver
+from mrsi_fast.engine.job import EngineError, choose_engine
+from mrsi_fast.models.pretrained import Pretrained, load_pretrained
+from mrsi_fast.mrsi.consistency import Mode
+from mrsi_fast.mrsi.geometry import fov_corner_difference_mm, voxel_sizes_mm
+from mrsi_fast.mrsi.io import read_maps, with_mask
+from mrsi_fast.mrsi.mapset import MapSet
+from mrsi_fast.mrsi.quality import TrustRules, restore_nan
+from mrsi_fast.preparation import AcquisitionSettings, NoiseLevel, Prepared, prepare, to_slices, to_volume
+from mrsi_fast.result import Result
+from mrsi_fast.sampling import ONE_STEP_SAMPLE, Sampler, solver_steps
+
+Float32 = NDArray[np.float32]
+Progress = Callable[[int, int], None]
+
+SAMPLES_FOR_STD = 8
+LARGE_VOXEL_MM = 15.0
+
+
+class SuperResolver:
+    """Super-resolves MRSI maps with a trained model; create one with ``from_pretrained`` and call it.
+
+    Args:
+        pretrained: Network, settings and checksum of a model folder.
+        device: "auto", "cpu", "cuda" or "cuda:N" ("gpu" is an alias of "cuda").
+        engine: "auto", "eager", "compile", "native" (CPU) or "cuda-graph".
+        solver: "dpmpp_2m", "ddim", "heun" or "ddpm".
+        threads: CPU threads of PyTorch and the kernels; None leaves PyTorch's setting.
+
+    Raises:
+        EngineError: The device or engine is not available here; the message says why.
+    """
+
+    def __init__(
+        self,
+        pretrained: Pretrained,
+        device: str = "auto",
+        engine: str = "auto",
+        solver: Solver = "dpmpp_2m",
+        threads: int | None = None,
+    ) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.pretrained, self.solver = pretrained, solver
+        self.device, self._device_reason = _choose_device(device)
+        diffusion = pretrained.config.diffusion
+        denoiser = Denoiser(pretrained.network, diffusion.sigma_max).eval()
+        self._choice = choose_engine(engine, denoiser, self.device)
+        self._sampler = Sampler(self._choice.engine, diffusion)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path | None = None, **options: Any) -> SuperResolver:
+        """Loads a model folder, or the weights shipped with the package.
+
+        Args:
+            path: Folder that ``mrsi-fast train`` wrote; None for the shipped weights.
+            **options: ``device``, ``engine``, ``solver``, ``threads``.
+
+        Raises:
+            ModelFolderError: The folder is missing, incomplete or damaged.
+            EngineError: The device or engine is not available here.
+        """
+        return cls(load_pretrained(path), **options)
+
+    def explain(self) -> str:
+        """Which model, device, engine and kernels run, and why the others do not; one line each."""
+        engine = self._choice.engine
+        lines = [
+            f"model: {self.pretrained.config.name} (sha256 {self.pretrained.sha256[:12]})",
+            f"device: {self.device} ({self._device_reason})",
+            f"engine: {engine.name} ({engine.reason})",
+            *(f"not {name}: {reason}" for name, reason in self._choice.refused.items()),
+        ]
+        for row in ops.status():
+            if row["device"] == self.device.type:
+                lines.append(
+                    f"kernel {row['op']}: {row['backend']}" + ("" if row["usable"] else f" no ({row['reason']})")
+                )
+        return "\n".join(lines)
+
+    def __call__(
+        self,
+        maps: Any,
+        scale: int | str | Sequence[int] = 2,
+        samples: int = 8,
+        steps: int = 8,
+        seed: int = 0,
+        data_consistency: Mode = "auto",
+        anatomy: Any = None,
+        mask: Any = None,
+        acquisition: AcquisitionSettings | Mapping[str, Any] | None = None,
+        noise: NoiseLevel = None,
+        rules: TrustRules | None = None,
+        keep_filled: bool = False,
+        progress: Progress | None = None,
+    ) -> Result:
+        """Super-resolves one set of maps; all maps of a slice are one draw, so their ratios are coherent.
+
+        Args:
+            maps: A MapSet, a path (file or folder), a NIfTI image, ``(array, affine)``, or a mapping from name to these.
+            scale: 2, 4 or 8 in plane, or per axis such as ``"4,2,1"``.
+            samples: Posterior samples; 0 gives the one-step posterior mean alone (fastest).
+            steps: Solver steps of a sample.
+            seed: Seed of the noise, 0 to 2^63 - 1; results depend on neither batch, file order nor device.
+            data_consistency: "auto", "soft", "hard" or "off" (see ``mrsi.consistency``).
+            anatomy: Coregistered T1 image, optional.
+            mask: Region where the maps are valid, optional.
+            acquisition: Declared k-space support and window.
+            noise: Noise level of the maps, if known otherwise than by CRLB maps; 0 declares them noise-free.
+            rules: Limits of trust.
+            keep_filled: Keep the estimate in untrusted voxels instead of NaN.
+            progress: Called with (evaluations done, all); raise from it to cancel.
+
+        Returns:
+            The maps on the finer grid; the field of view does not move.
+
+        Raises:
+            MapInputError: The maps cannot be used.
+            ValueError: An argument is out of range; the sentence says which and what is allowed.
+        """
+        _check_counts(samples, steps, seed)
+        started = time.monotonic()
+        inputs = read_maps(maps)
+        inputs = inputs if mask is None else with_mask(inputs, mask)
+        if acquisition is not None and not isinstance(acquisition, AcquisitionSettings):
+            acquisition = AcquisitionSettings.parse(dict(acquisition), "acquisition")
+        prepared = prepare(inputs, scale, data_consistency, acquisition, noise, anatomy, rules)
+        mean, drawn = self._draw(prepared, samples, steps, seed, progress)
+        residual = prepared.consistency.residual(to_slices(mean), over=(0, -2, -1))
+        std = np.full_like(mean, np.nan)
+        if drawn is not None and samples >= SAMPLES_FOR_STD:
+            std = drawn.std(axis=0, ddof=1, dtype=np.float64).astype(np.float32)
+
+        def finish(values: Float32) -> Float32:
+            return values if keep_filled else restore_nan(values, prepared.trust.trusted, prepared.factors)
+
+        provenance = self._provenance(prepared, samples, steps, seed, data_consistency, time.monotonic() - started)
+        provenance["maps"] = _map_facts(prepared, residual)
+        return Result(
+            names=inputs.names,
+            mean=finish(mean),
+            std=finish(std),
+            samples=None if drawn is None else np.stack([finish(one) for one in drawn]),
+            zero_fill=finish(prepared.zero_fill),
+            affine=prepared.affine,
+            lr=inputs.maps,
+            lr_affine=inputs.affine,
+            units=inputs.units,
+            xform_code=inputs.xform_code,
+            provenance=provenance,
+            warnings=prepared.warnings + self._range_warnings(prepared),
+        )
+
+    def _draw(
+        self, prepared: Prepared, samples: int, steps: int, seed: int, progress: Progress | None
+    ) -> tuple[Float32, Float32 | None]:
+        """The mean in the sense of ``Result.mean``, and the samples, both after data consistency, without NaN."""
+        volume, consistency = prepared.volume, prepared.consistency
+        plan = solver_steps(self.solver, steps, self.pretrained.config.diffusion)
+        single = solver_steps("ddim", 1, self.pretrained.config.diffusion)
+        one_step = samples < SAMPLES_FOR_STD
+        total = one_step * self._sampler.evaluations(volume, 1, 1)
+        total += self._sampler.evaluations(volume, samples, len(plan)) if samples else 0
+        done = 0
+
+        def count() -> None:
+            nonlocal done
+            done += 1
+            if progress is not None:
+                progress(done, total)
+
+        projection = prepared.acquisition if consistency.applied == "hard" else None
+        passed_on = [index for index, kind in enumerate(prepared.content) if kind == "noise"]
+
+        def draw(indices: Sequence[int], chosen: Any) -> Float32:
+            values = self._sampler.draw(volume, indices, chosen, seed, projection, count)
+            values[:, passed_on] = volume.z[passed_on]
+            finals = [to_volume(consistency.at_end(to_slices(one))) for one in values]
+            return np.stack(finals)
+
+        drawn = draw(range(samples), plan) if samples else None
+        if one_step or drawn is None:
+            return draw([ONE_STEP_SAMPLE], single)[0], drawn
+        return drawn.mean(axis=0, dtype=np.float64).astype(np.float32), drawn
+
+    def _range_warnings(self, prepared: Prepared) -> tuple[str, ...]:
+        settings, sentences = self.pretrained.config, []
+        voxel = [float(size) for size in voxel_sizes_mm(prepared.maps.affine)[:2]]
+        if max(voxel) > LARGE_VOXEL_MM:
+            sentences.append(
+                f"The measured voxels are {max(voxel):.1f} mm wide: above {LARGE_VOXEL_MM:g} mm most detail is inferred."
+            )
+        low, high = settings.trained_voxel_mm
+        if min(voxel) < low or max(voxel) > high:
+            sentences.append(
+                f"The measured voxels are {voxel[0]:.1f} x {voxel[1]:.1f} mm; the model was trained on {low:.1f} to "
+                f"{high:.1f} mm, so its result may be wrong in ways it was never tested for."
+            )
+        grid = prepared.volume.z.shape[1:3]
+        if min(grid) < settings.trained_grid[0] or max(grid) > settings.trained_grid[1]:
+            sentences.append(
+                f"The finer grid of {grid[0]} x {grid[1]} voxels lies outside the trained range of "
+                f"{settings.trained_grid[0]} to {settings.trained_grid[1]}."
+            )
+        return tuple(sentences)
+
+    def _provenance(
+        self, prepared: Prepared, samples: int, steps: int, seed: int, mode: Mode, seconds: float
+    ) -> dict[str, Any]:
+        maps, engine = prepared.maps, self._choice.engine
+        return {
+            "software": {
+                "mrsi_fast": mrsi_fast.__version__,
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+                "python": platform.python_version(),
+            },
+            "model": {"name": self.pretrained.config.name, "sha256": self.pretrained.sha256},
+            "source": maps.source,
+            "units": maps.units,
+            "input_grid": {"shape": list(maps.shape), "voxel_mm": list(voxel_sizes_mm(maps.affine))},
+            "output_grid": {
+                "shape": list(prepared.volume.z.shape[1:]),
+                "voxel_mm": list(voxel_sizes_mm(prepared.affine)),
+            },
+            "factors": list(prepared.factors),
+            "fov_corner_difference_mm": fov_corner_difference_mm(
+                maps.affine, maps.shape, prepared.affine, prepared.volume.z.shape[1:]
+            ),
+            "operator": prepared.acquisition.describe(),
+            "operator_assumed": prepared.acquisition.assumed,
+            "data_consistency": {
+                "asked": mode,
+                "applied": prepared.consistency.applied,
+                "description": prepared.consistency.describe(),
+            },
+            "operating_point": f"mean of {samples} samples"
+            if samples >= SAMPLES_FOR_STD
+            else "one-step posterior mean",
+            "samples": samples,
+            "steps": steps,
+            "solver": self.solver,
+            "seed": seed,
+            "anatomy_used": prepared.volume.anatomy is not None,
+            "device": str(self.device),
+            "device_reason": self._device_reason,
+            "engine": engine.name,
+            "engine_reason": engine.reason,
+            "threads": torch.get_num_threads(),
+            "seconds": round(seconds, 3),
+            "note": "Detail beyond the measured k-space is inferred by a model, not measured. Research use only.",
+        }
+
+
+def _map_facts(prepared: Prepared, residual: Any) -> dict[str, dict[str, Any]]:
+    trust, facts = prepared.trust, {}
+    for index, name in enumerate(prepared.maps.names):
+        facts[name] = {
+            "content": prepared.content[index],
+            "scale": float(prepared.volume.scale[index]),
+            "noise_sd": float(prepared.volume.noise[index]),
+            "noise_source": prepared.noise_source[index],
+            "trusted_voxels": int(trust.trusted[index].sum()),
+            "untrusted_in_support": {key: counts[index] for key, counts in trust.counts.items() if counts[index]},
+            "residual_relative": float(residual.relative[index]),
+            "residual_whitened": float(residual.whitened[index]),
+            "residual_expected": float(residual.expected[index]),
+            "energy_outside_band": float(residual.outside_band[index]),
+        }
+    return facts
+
+
+def _check_counts(samples: int, steps: int, seed: int) -> None:
+    if not 0 <= samples <= 1024:
+        raise ValueError(f"samples is {samples}; give 0 (one-step mean alone) to 1024.")
+    if not 1 <= steps <= 1000:
+        raise ValueError(f"steps is {steps}; give 1 to 1000.")
+    if not 0 <= seed < KEY_LIMIT:
+        raise ValueError(f"seed is {seed}; give a whole number from 0 to 2^63 - 1.")
+
+
+def _choose_device(name: str) -> tuple[torch.device, str]:
+    wanted = name.replace("gpu", "cuda") if name.startswith("gpu") else name
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda"), f"auto: {torch.cuda.get_device_name()}"
+        return torch.device("cpu"), "auto: CUDA is not available"
+    if wanted == "cpu":
+        return torch.device("cpu"), "asked for"
+    if not wanted.startswith("cuda"):
+        raise EngineError(f"There is no device '{name}'; choose auto, cpu, cuda or cuda:N.")
+    if not torch.cuda.is_available():
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+        reason = "CUDA_VISIBLE_DEVICES hides every GPU" if hidden == "" else "PyTorch finds no CUDA device"
+        raise EngineError(f"Device '{name}' is not available: {reason}. Use device='cpu'.")
+    return torch.device(wanted), "asked for"

@@ -1,0 +1,256 @@
+"""SuperResolver: geometry, values, trust, randomness and operating points, with a small network of random weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from mrsi_fast import SuperResolver
+from mrsi_fast.config import ConfigError, DiffusionConfig, ModelConfig
+from mrsi_fast.engine.job import EngineError
+from mrsi_fast.models.pretrained import FolderConfig, save_pretrained
+from mrsi_fast.models.unet import SelfAttentionUNet
+from mrsi_fast.mrsi.forward import Acquisition
+from mrsi_fast.mrsi.mapset import MapInputError, MapSet
+
+AFFINE = np.array([[-10.0, 0.5, 0, 70], [0.5, 10.0, 0, -60], [0, 0, 12.0, 5], [0, 0, 0, 1]])
+
+
+@pytest.fixture(scope="module")
+def resolver(tmp_path_factory: pytest.TempPathFactory) -> SuperResolver:
+    torch.manual_seed(3)
+    model = ModelConfig(
+        widths=(32, 64),
+        encoder_blocks=(1, 1),
+        decoder_blocks=(1, 1),
+        encoder_attention=(False, True),
+        decoder_attention=(False, False),
+        embedding_width=32,
+    )
+    network = SelfAttentionUNet(model)
+    for parameter in network.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.05)
+    rms = {"2": (0.1,) * 8, "4": (0.2,) * 8, "8": (0.3,) * 8}
+    config = FolderConfig(
+        name="random",
+        model=model,
+        diffusion=DiffusionConfig(residual_rms=rms),
+        trained_voxel_mm=(4.0, 20.0),
+        trained_grid=(16, 96),
+    )
+    folder = tmp_path_factory.mktemp("model")
+    save_pretrained(folder, config, network.state_dict(), "# random\n")
+    return SuperResolver.from_pretrained(folder, device="cpu", engine="eager")
+
+
+def make_maps(shape: tuple[int, int, int] = (9, 8, 2), names: tuple[str, ...] = ("tNAA", "tCho"), **fields) -> MapSet:
+    rng = np.random.default_rng(0)
+    maps = (5 + rng.random((len(names), *shape))).astype(np.float32)
+    return MapSet(maps, AFFINE, names, **fields)
+
+
+def fov_centre(affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return affine[:3, :3] @ ((np.array(shape) - 1) / 2) + affine[:3, 3]
+
+
+@pytest.mark.parametrize("scale, factors", [(2, (2, 2, 1)), ("4,2,1", (4, 2, 1)), ((1, 8), (1, 8, 1))])
+def test_grid_is_finer_over_the_same_field_of_view(resolver: SuperResolver, scale, factors) -> None:
+    result = resolver(make_maps(), scale=scale, samples=0, steps=2)
+    shape = tuple(n * f for n, f in zip((9, 8, 2), factors, strict=True))
+    assert result.mean.shape == (2, *shape) and result.mean.dtype == np.float32
+    np.testing.assert_allclose(fov_centre(result.affine, shape), fov_centre(AFFINE, (9, 8, 2)), atol=1e-9)
+    assert result.provenance["fov_corner_difference_mm"] < 1e-9
+
+
+@pytest.mark.parametrize("shape", [(46, 46, 1), (33, 47, 1), (7, 5, 3), (1, 3, 1)])
+def test_any_matrix(resolver: SuperResolver, shape: tuple[int, int, int]) -> None:
+    result = resolver(make_maps(shape), scale=2, samples=1, steps=2)
+    assert result.mean.shape[1:] == (2 * shape[0], 2 * shape[1], shape[2]) and np.isfinite(result.mean).all()
+
+
+def test_scaling_all_maps_scales_the_result(resolver: SuperResolver) -> None:
+    maps = make_maps(crlb=np.full((2, 9, 8, 2), 7.0, np.float32))
+    scaled = MapSet(maps.maps * np.float32(1024), AFFINE, maps.names, crlb=maps.crlb)
+    first = resolver(maps, samples=2, steps=3)
+    second = resolver(scaled, samples=2, steps=3)
+    for name in ("mean", "samples", "zero_fill"):
+        np.testing.assert_allclose(getattr(second, name), getattr(first, name) * 1024, rtol=2e-5, atol=1e-2)
+
+
+def test_same_seed_same_bits_whatever_the_batch_and_the_order(resolver: SuperResolver) -> None:
+    maps = make_maps(names=("tNAA", "tCho", "Lac"))
+    whole = resolver(maps, samples=3, steps=3, seed=11)
+    again = resolver(maps, samples=3, steps=3, seed=11)
+    assert np.array_equal(whole.samples, again.samples)
+    backwards = resolver(maps.select(("Lac", "tCho", "tNAA")), samples=3, steps=3, seed=11)
+    np.testing.assert_allclose(backwards.samples[:, ::-1], whole.samples, rtol=1e-5, atol=1e-5)
+    fewer = resolver(maps, samples=2, steps=3, seed=11)
+    np.testing.assert_allclose(fewer.samples, whole.samples[:2], rtol=1e-5, atol=1e-5)
+    other = resolver(maps, samples=3, steps=3, seed=12)
+    assert np.abs(other.samples - whole.samples).max() > 1e-3
+
+
+def test_operating_points_are_named_and_not_mixed(resolver: SuperResolver) -> None:
+    maps = make_maps()
+    none, few, many = (resolver(maps, samples=count, steps=3) for count in (0, 2, 8))
+    assert none.samples is None and few.samples.shape[0] == 2
+    np.testing.assert_array_equal(none.mean, few.mean)
+    assert np.isnan(none.std).all() and np.isnan(few.std).all()
+    np.testing.assert_allclose(many.mean, many.samples.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(many.std, many.samples.std(0, ddof=1), rtol=1e-3, atol=1e-5)
+    assert none.provenance["operating_point"] == "one-step posterior mean"
+    assert many.provenance["operating_point"] == "mean of 8 samples"
+
+
+def test_hard_consistency_reproduces_noise_free_data(resolver: SuperResolver) -> None:
+    acquisition = Acquisition((9, 8), (4, 4), window="hamming")
+    truth = torch.rand(2, 2, 36, 32, dtype=torch.float64) + 1
+    measured = np.moveaxis(acquisition.forward(truth).numpy(), 1, -1).astype(np.float32)
+    maps = MapSet(measured, AFFINE, ("tNAA", "tCho"))
+    declared = {"support": "square", "window": "hamming"}
+    result = resolver(maps, scale=4, samples=2, steps=4, data_consistency="hard", acquisition=declared)
+    for volume in (result.mean, *result.samples):
+        again = acquisition.forward(np.moveaxis(volume.astype(np.float64), -1, 1))
+        misfit = again - np.moveaxis(measured, -1, 1)
+        assert np.linalg.norm(misfit) / np.linalg.norm(measured) < 1e-5
+    assert result.provenance["operator_assumed"] is False
+    assert all(facts["residual_relative"] < 1e-5 for facts in result.provenance["maps"].values())
+
+
+def test_soft_consistency_brings_the_residual_to_what_noise_explains(resolver: SuperResolver) -> None:
+    result = resolver(make_maps(crlb=np.full((2, 9, 8, 2), 1.0, np.float32)), samples=0)
+    assert result.provenance["data_consistency"]["applied"] == "soft"
+    for facts in result.provenance["maps"].values():
+        assert facts["noise_source"] == "crlb"
+        assert facts["residual_whitened"] <= 1.001 * facts["residual_expected"]
+
+
+def test_without_a_noise_level_nothing_is_corrected_and_the_user_is_told(resolver: SuperResolver) -> None:
+    result = resolver(make_maps(), samples=0)
+    assert result.provenance["data_consistency"]["applied"] == "off"
+    assert any("noise level of tNAA, tCho is not known" in sentence for sentence in result.warnings)
+
+
+def test_untrusted_voxels_become_nan_and_do_not_spread(resolver: SuperResolver) -> None:
+    maps = make_maps()
+    maps.maps[0, 2, 3, 1] = np.nan
+    maps.maps[0, 5, 5, 0] = 5e4
+    result = resolver(maps, scale=2, samples=2, steps=2)
+    expected = np.zeros((2, 18, 16, 2), dtype=bool)
+    expected[0, 4:6, 6:8, 1] = expected[0, 10:12, 10:12, 0] = True
+    np.testing.assert_array_equal(np.isnan(result.mean), expected)
+    assert np.nanmax(result.mean) < 100
+    kept = resolver(maps, scale=2, samples=0, keep_filled=True)
+    assert np.isfinite(kept.mean).all()
+
+
+def test_an_empty_map_stays_empty_and_changes_no_other(resolver: SuperResolver) -> None:
+    with_empty = make_maps(names=("tNAA", "tCho", "2HG"))
+    with_empty.maps[2] = 0.0
+    result = resolver(with_empty, samples=2, steps=3)
+    assert not result.samples[:, 2].any() and not result.mean[2].any()
+    alone = resolver(with_empty.select(("tNAA", "tCho")), samples=2, steps=3)
+    np.testing.assert_allclose(result.samples[:, :2], alone.samples, rtol=1e-5, atol=1e-5)
+
+
+def test_a_map_of_noise_is_returned_as_measured(resolver: SuperResolver) -> None:
+    maps = make_maps((16, 16, 2), names=("tNAA", "2HG"))
+    rng = np.random.default_rng(5)
+    maps.maps[1] = 0.4 * rng.standard_normal(maps.maps[1].shape)
+    result = resolver(maps, scale=4, samples=8, steps=3, noise={"tNAA": 0.3, "2HG": 0.4})
+    acquisition = Acquisition((16, 16), (4, 4))
+    outside = acquisition.null(np.moveaxis(result.mean[1], -1, 0).astype(np.float64))
+    assert np.abs(outside).max() < 1e-5 * 0.4
+    assert result.provenance["maps"]["2HG"]["content"] == "noise"
+    assert any("2HG: holds nothing beyond its noise" in sentence for sentence in result.warnings)
+
+
+def test_progress_counts_to_the_end_and_can_cancel(resolver: SuperResolver) -> None:
+    seen: list[tuple[int, int]] = []
+    resolver(make_maps(), samples=3, steps=2, progress=lambda done, total: seen.append((done, total)))
+    assert [done for done, _ in seen] == list(range(1, seen[-1][1] + 1))
+
+    def cancel(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        resolver(make_maps(), samples=1, steps=2, progress=cancel)
+
+
+def test_save_writes_maps_spread_and_provenance(resolver: SuperResolver, tmp_path: Path) -> None:
+    result = resolver(make_maps(), scale=4, samples=8, steps=2)
+    written = result.save(tmp_path / "out", prefix="sub-01_")
+    names = sorted(path.name for path in written)
+    assert names == [
+        "sub-01_res-x4_desc-sr_mrsi.json",
+        "sub-01_res-x4_met-GPCPCh_desc-sr_mrsi.nii.gz",
+        "sub-01_res-x4_met-GPCPCh_desc-srstd_mrsi.nii.gz",
+        "sub-01_res-x4_met-NAANAAG_desc-sr_mrsi.nii.gz",
+        "sub-01_res-x4_met-NAANAAG_desc-srstd_mrsi.nii.gz",
+    ]
+    image = nib.load(tmp_path / "out" / "sub-01_res-x4_met-NAANAAG_desc-sr_mrsi.nii.gz")
+    np.testing.assert_array_equal(image.get_fdata(dtype=np.float32), result.mean[0])
+    np.testing.assert_allclose(image.affine, result.affine, atol=1e-4)
+    record = json.loads((tmp_path / "out" / "sub-01_res-x4_desc-sr_mrsi.json").read_text())
+    assert record["seed"] == 0 and record["samples"] == 8 and record["maps"]["tNAA"]["trusted_voxels"] == 144
+
+
+def test_ratios_are_taken_sample_by_sample(resolver: SuperResolver) -> None:
+    result = resolver(make_maps(), samples=8, steps=2)
+    ratio = result.ratio("Cho", "tNAA")
+    by_hand = np.median(result.samples[:, 1] / np.maximum(result.samples[:, 0], ratio.floor), axis=0)
+    np.testing.assert_allclose(ratio.median, by_hand, rtol=1e-5)
+    with pytest.raises(MapInputError, match="no map called Ins"):
+        result.ratio("Ins", "tNAA")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"scale": 3}, "not offered"),
+        ({"scale": (2, 2, 2)}, "through the plane"),
+        ({"samples": -1}, "samples is -1"),
+        ({"steps": 0}, "steps is 0"),
+        ({"seed": 2**63}, "seed is"),
+        ({"noise": {"Lac": 1.0}}, "noise level was given for Lac"),
+        ({"noise": -1.0}, "must be a number of at least 0"),
+        ({"acquisition": {"window": "kaiser"}}, "window"),
+        ({"data_consistency": "firm"}, "firm"),
+    ],
+)
+def test_bad_arguments_are_refused_with_a_sentence(resolver: SuperResolver, options, message: str) -> None:
+    with pytest.raises((ValueError, MapInputError, ConfigError), match=message):
+        resolver(make_maps(), **options)
+
+
+def test_nothing_trusted_is_an_error(resolver: SuperResolver) -> None:
+    maps = make_maps()
+    maps.maps[:] = np.nan
+    with pytest.raises(MapInputError, match="no voxel of any map is trusted"):
+        resolver(maps)
+
+
+def test_large_voxels_and_untrained_sizes_are_remarked(resolver: SuperResolver) -> None:
+    maps = make_maps()
+    wide = MapSet(maps.maps, np.diag([25.0, 25.0, 12.0, 1.0]), maps.names)
+    sentences = " ".join(resolver(wide, samples=0).warnings)
+    assert "above 15 mm" in sentences and "trained on 4.0 to 20.0 mm" in sentences
+
+
+@pytest.mark.parametrize("device", ["cuda", "gpu", "tpu"])
+def test_a_device_that_is_not_there_is_refused(resolver: SuperResolver, device: str) -> None:
+    if torch.cuda.is_available() and device != "tpu":
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(EngineError, match="not available|no device"):
+        SuperResolver(resolver.pretrained, device=device)
+
+
+def test_explain_names_model_device_and_engine(resolver: SuperResolver) -> None:
+    text = resolver.explain()
+    assert "model: random" in text and "device: cpu" in text and "engine: eager" in text
