@@ -1,7 +1,7 @@
 """The measurement of one slice: from the object (or from HR truth) to LR maps with noise, failed fits and quality maps.
 
 The linear part is :class:`mrsi_fast.mrsi.forward.Acquisition`; this module adds what surrounds it: excitation box,
-lipid, noise that follows the window and the B0 field, fit failures, and the QC maps a fitting program would write.
+lipid, noise that follows the window and the B0 field, fit errors and failures, and what a fitting program says of them.
 """
 
 from __future__ import annotations
@@ -16,22 +16,26 @@ from numpy.typing import NDArray
 from mrsi_fast.mrsi.forward import Acquisition, Modes
 from mrsi_fast.simulation.anatomy import BRAIN_CLASSES, CLASSES
 from mrsi_fast.simulation.config import SignalConfig
-from mrsi_fast.simulation.fields import Axis, SmoothField
+from mrsi_fast.simulation.fields import Array, Axis, SmoothField, correlate
 from mrsi_fast.simulation.keys import Key, log_uniform
 from mrsi_fast.simulation.subject import Slab
 
-Array = NDArray[np.float32]
-
 SHIFT_PPM: dict[str, float] = {"tNAA": 2.01, "tCr": 3.03, "tCho": 3.21, "Ins": 3.56, "Glx": 2.35, "2HG": 2.25,
                                "Gln": 2.44, "Glu": 2.34, "GSH": 2.95, "Gly": 3.55, "Lac": 1.31}
-"""Chemical shift of each metabolite's main resonance, ppm (Govindaraju et al. 2000, 10.1002/1099-1492)."""
+"""Chemical shift of each metabolite's main resonance, ppm (Govindaraju et al. 2000, NMR Biomed 13:129)."""
 
 LIPID_LEAK: dict[str, float] = {"Lac": 1.0, "tNAA": 0.25, "Glx": 0.15, "2HG": 0.15, "GSH": 0.1, "Gln": 0.1, "Glu": 0.1}
-"""Share of a lipid signal that a fit takes for each metabolite, relative to Lac (assumed)."""
+"""Share of a lipid signal that a fit takes for each metabolite, relative to Lac (assumed); 0.05 for the others."""
+
+LIPID_FLAG_MM = 3.0  # lipid above this (mM of Lac) is seen in the spectra, and the voxel flagged (assumed)
 
 SUSCEPTIBILITY: tuple[tuple[tuple[float, float, float], float], ...] = (
     ((0.0, 60.0, -32.0), 20.0), ((45.0, 8.0, -38.0), 18.0), ((-45.0, 8.0, -38.0), 18.0))
 """Places of poor B0 (frontal sinus, temporal poles): centre relative to the cerebrum's, and width, mm (assumed)."""
+
+BEST_FWHM_PPM = (0.04, 0.005)  # mean and SD of the linewidth where B0 is good
+
+BRAIN_SHARE = 0.4  # an LR voxel belongs to the brain mask of the maps from this share of brain on
 
 
 @dataclass(frozen=True)
@@ -50,18 +54,18 @@ class PressBox:
     edge: float
     shift: tuple[float, float]
 
-    def profile(self, x: Array, y: Array, ppm: float = 2.35) -> Array:
+    def profile(self, x: Array, y: Array, ppm: float) -> Array:
         """Excitation of a resonance [X, Y], 0 to 1."""
         along = []
         for axis, points in enumerate((x, y)):
-            offset = np.abs(points - self.centre[axis] - self.shift[axis] * (ppm - 2.35)) - self.size[axis] / 2
+            offset = np.abs(points - (self.centre[axis] + self.shift[axis] * (ppm - 2.35))) - self.size[axis] / 2
             along.append(1 / (1 + np.exp(np.clip(offset / self.edge, -30, 30))))
-        return (along[0][:, None] * along[1][None, :]).astype(np.float32)
+        return along[0][:, None] * along[1][None, :]
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How one slice is measured.
+    """How a subject is measured.
 
     Attributes:
         operator: LR matrix, factors, support, window.
@@ -71,6 +75,7 @@ class Protocol:
         masked: Whether voxels outside the brain are untrusted.
         press: Excited box, or None.
         lipid: Lipid amplitude at the scalp in mM of Lac, 0 without.
+        magnitude: Whether the maps are magnitudes.
     """
 
     operator: Acquisition
@@ -80,78 +85,81 @@ class Protocol:
     masked: bool = False
     press: PressBox | None = None
     lipid: float = 0.0
+    magnitude: bool = False
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """LR maps and what a fitting program says about them.
+    """LR maps of one slice and what a fitting program says about them.
 
     Attributes:
         maps: [M, nx, ny] mM; failed fits hold whatever the fit gave, missing voxels NaN.
         noise_sd: [M, nx, ny] standard deviation of each voxel's error, mM.
         trusted: [M, nx, ny] bool.
+        failed: [M, nx, ny] bool, fits that failed, noticed or not.
+        lipid: [nx, ny] bool, voxels flagged for lipid.
         fwhm_ppm: [nx, ny] linewidth.
         clean: [M, nx, ny] mM, the same maps without noise, lipid and failures.
-        brain: [nx, ny] share of brain.
         support: [nx, ny] where the user would say there is tissue; everywhere without a mask.
     """
 
     maps: Array
     noise_sd: Array
     trusted: NDArray[np.bool_]
+    failed: NDArray[np.bool_]
+    lipid: NDArray[np.bool_]
     fwhm_ppm: Array
     clean: Array
-    brain: Array
     support: NDArray[np.bool_]
 
     @property
     def noise(self) -> Array:
         """One noise level per map [M], mM: the median over trusted voxels, 0 where there are none."""
         pairs = zip(self.noise_sd, self.trusted, strict=True)
-        return np.array([np.median(sd[use]) if use.any() else 0.0 for sd, use in pairs], np.float32)
+        return np.array([np.median(sd[use]) if use.any() else 0.0 for sd, use in pairs], self.maps.dtype)
 
 
 @lru_cache(maxsize=128)
-def _modes(acquisition: Acquisition) -> Modes[Array]:
-    """Float32 copies of an operator's matrices; bounded, unlike the operator's own cache of torch tensors."""
+def _modes(acquisition: Acquisition, dtype: str) -> Modes[NDArray]:
+    """Copies of an operator's matrices in one precision; bounded, unlike the operator's own cache of torch tensors."""
     exact = acquisition.modes_float64()
-    return Modes(**{n: None if a is None else np.ascontiguousarray(a, np.float32) for n, a in vars(exact).items()})
+    return Modes(**{n: None if a is None else np.ascontiguousarray(a, dtype) for n, a in vars(exact).items()})
 
 
 def sample(acquisition: Acquisition, image: Array) -> Array:
-    """``A x`` in float32 for arrays [..., X, Y]."""
-    return _modes(acquisition).forward(image).astype(np.float32, copy=False)
+    """``A x`` for arrays [..., X, Y] in their own precision."""
+    return _modes(acquisition, str(image.dtype)).forward(image)
 
 
-def pool(image: Array, fine: int) -> Array:
-    """Box mean over ``fine`` x ``fine`` blocks of [..., X fine, Y fine]."""
-    if fine == 1:
-        return image
-    columns = sum((image[..., k::fine] for k in range(1, fine)), image[..., ::fine].copy())
-    rows = sum((columns[..., k::fine, :] for k in range(1, fine)), columns[..., ::fine, :].copy())
-    return np.ascontiguousarray(rows * np.float32(1 / fine**2))
+@lru_cache(maxsize=128)
+def noise_gain(kernel: Acquisition) -> float:
+    """SD of white unit noise on the LR grid after support and window: sqrt(mean over k of (W M)^2)."""
+    return float(np.sqrt((kernel.modes_float64().gains ** 2).sum() / np.prod(kernel.lr_shape)))
 
 
 def excite(slab: Slab, names: tuple[str, ...], press: PressBox | None) -> Slab:
     """The slab as the sequence excites it: each metabolite times its displaced box."""
     if press is None:
         return slab
-    profiles = np.stack([press.profile(slab.x.points, slab.y.points, SHIFT_PPM.get(name, 2.35)) for name in names])
-    return replace(slab, maps=slab.maps * profiles)
+    maps = slab.maps.copy()
+    for image, name in zip(maps, names, strict=True):
+        image *= press.profile(slab.x.points, slab.y.points, SHIFT_PPM.get(name, 2.35))
+    return replace(slab, maps=maps)
 
 
-def poor_b0(key: Key, x: Array, y: Array, planes: Array, axes: tuple[Axis, Axis]) -> Array:
+def poor_b0(key: Key, x: Axis, y: Axis, planes: Array) -> Array:
     """How bad B0 is [X, Y], 0 (good) to about 1: fixed places of susceptibility and a random smooth part."""
-    z = float(np.mean(planes))
-    total = np.zeros((x.size, y.size), np.float32)
+    z, gx, gy = float(np.mean(planes)), x.points, y.points
+    total = np.zeros((x.count, y.count), x.dtype)
     for (cx, cy, cz), width in SUSCEPTIBILITY:
-        height = np.exp(-(((z - cz) / width) ** 2) / 2)
-        total += height * np.exp(-(((x - cx) / width) ** 2) / 2)[:, None] * np.exp(-(((y - cy) / width) ** 2) / 2)[None]
-    wave = SmoothField(key, "B0", 1, 14.0).slab(*axes, planes)[0]
-    return np.clip(total + 0.35 * np.maximum(wave - 0.5, 0), 0, 1.5).astype(np.float32)
+        height = float(np.exp(-(((z - cz) / width) ** 2) / 2))
+        bell = np.exp(-(((gx - cx) / width) ** 2) / 2)[:, None] * np.exp(-(((gy - cy) / width) ** 2) / 2)[None]
+        total += height * bell
+    wave = SmoothField(key, "B0", 1, 14.0, x.dtype).slab(x, y, planes)[0]
+    return np.clip(total + 0.35 * np.maximum(wave - 0.5, 0), 0, 1.5)
 
 
-def measure(slab: Slab, truth: Array, names: tuple[str, ...], noise_sd: Array, protocol: Protocol,
+def measure(slab: Slab, truth: Array, names: tuple[str, ...], table_noise: Array, protocol: Protocol,
             settings: SignalConfig, key: Key, slice_key: Key) -> Measurement:
     """Measures one slice.
 
@@ -159,10 +167,10 @@ def measure(slab: Slab, truth: Array, names: tuple[str, ...], noise_sd: Array, p
         slab: The excited object on the fine grid.
         truth: HR maps [M, X, Y], mM.
         names: Metabolites.
-        noise_sd: Noise SD of one unwindowed LR voxel per map [M] at factor 1, mM.
+        table_noise: Noise SD of one unwindowed LR voxel per map [M], mM.
         protocol: How.
         settings: Strengths of the imperfections.
-        key: The subject's key (B0).
+        key: The subject's key (B0, fit errors).
         slice_key: The slice's key (noise, failures).
 
     Returns:
@@ -172,71 +180,76 @@ def measure(slab: Slab, truth: Array, names: tuple[str, ...], noise_sd: Array, p
     fine = slab.x.count // operator.hr_shape[0]
     whole = replace(operator, factors=(operator.factors[0] * fine, operator.factors[1] * fine), box=False)
     clean = sample(operator, truth) if protocol.source == "truth" else sample(whole, slab.maps)
-    axes = slab.x.merged(whole.factors[0]), slab.y.merged(whole.factors[1])
-    brain = _lr_share(slab.fractions[BRAIN_CLASSES].sum(0), whole.factors)
-    if protocol.noise == 0 and not protocol.masked and protocol.lipid == 0 and protocol.missing == 0:
-        everything = np.ones(clean.shape, bool)
-        fwhm = np.full(brain.shape, 0.04, np.float32)
-        return Measurement(clean, np.zeros_like(clean), everything, fwhm, clean, brain, everything[0])
+    clean = np.abs(clean) if protocol.magnitude else clean
+    x, y = slab.x.merged(whole.factors[0]), slab.y.merged(whole.factors[1])
+    everywhere, nowhere = np.ones(clean.shape[1:], bool), np.zeros(clean.shape, bool)
+    brain = _share(slab.fractions[BRAIN_CLASSES].sum(0), whole.factors) > BRAIN_SHARE
+    support = brain if protocol.masked else everywhere
+    trusted = np.broadcast_to(support, clean.shape).copy()
+    if protocol.noise == 0:  # noise-free data are free of every other imperfection too
+        fwhm = np.full(support.shape, BEST_FWHM_PPM[0])
+        return Measurement(clean, np.zeros_like(clean), trusted, nowhere, nowhere[0], fwhm, clean, support)
     rng = slice_key.stream("noise")
-    bad = poor_b0(key, axes[0].points, axes[1].points, slab.planes, axes)
-    sd = protocol.noise * noise_sd[:, None, None] * (1 + settings.noise_inhomogeneity * bad)
+    bad = poor_b0(key, x, y, slab.planes)
+    sd = bad * settings.noise_inhomogeneity + 1
+    sd = sd * (protocol.noise * table_noise).astype(sd.dtype)[:, None, None]
     kernel = Acquisition(operator.lr_shape, (1, 1), operator.support, operator.window)
-    white = rng.standard_normal(clean.shape, dtype=np.float32)
-    maps = clean + sd * sample(kernel, white)
+    white = rng.standard_normal(clean.shape, dtype=clean.dtype)
+    white = np.tensordot(correlate(names, "Gln", "Glu", -0.6, str(clean.dtype)), white, axes=(1, 0))
+    maps = _fitted(clean, names, settings, key) + sd * sample(kernel, white)
+    lipid = nowhere[0]
     if protocol.lipid:
-        maps += _lipid(slab, whole, names, protocol.lipid)
-    fwhm = (0.04 + 0.01 * rng.standard_normal(brain.shape) + settings.poor_b0_ppm * bad).astype(np.float32)
-    fwhm = np.clip(fwhm, 0.02, None)
-    support = brain > 0.4 if protocol.masked else np.ones(brain.shape, bool)
-    trusted = np.broadcast_to((fwhm <= 0.1) & support, maps.shape).copy()
-    _fail(maps, trusted, brain, axes, slab.planes, protocol, settings, slice_key)
-    sd = (sd * noise_gain(kernel)).astype(np.float32)
-    return Measurement(maps.astype(np.float32), sd, trusted, fwhm, clean, brain, support)
+        ring = protocol.lipid * sample(whole, slab.fractions[CLASSES.index("scalp")])
+        lipid = np.abs(ring) > LIPID_FLAG_MM
+        maps += np.array([LIPID_LEAK.get(name, 0.05) for name in names], maps.dtype)[:, None, None] * ring
+    fwhm = BEST_FWHM_PPM[0] + BEST_FWHM_PPM[1] * rng.standard_normal(bad.shape) + settings.poor_b0_ppm * bad
+    trusted &= (fwhm <= 0.1) & ~lipid
+    failed = _fail(maps, trusted, brain, (x, y), slab.planes, protocol, settings, slice_key)
+    return Measurement(maps, sd * noise_gain(kernel), trusted, failed, lipid, fwhm, clean, support)
 
 
-@lru_cache(maxsize=128)
-def noise_gain(kernel: Acquisition) -> float:
-    """SD of white unit noise on the LR grid after support and window: sqrt(mean over k of (W M)^2)."""
-    return float(np.sqrt((kernel.modes_float64().gains ** 2).sum() / np.prod(kernel.lr_shape)))
-
-
-def _lr_share(image: Array, factors: tuple[int, int]) -> Array:
+def _share(image: Array, factors: tuple[int, int]) -> Array:
     """Box mean of [X, Y] over LR voxels."""
     fx, fy = factors
     return image.reshape(image.shape[0] // fx, fx, image.shape[1] // fy, fy).mean(axis=(1, 3))
 
 
-def _lipid(slab: Slab, operator: Acquisition, names: tuple[str, ...], amplitude: float) -> Array:
-    """Lipid of the scalp as the fits of each metabolite see it [M, nx, ny], rings of the PSF included."""
-    ring = amplitude * sample(operator, slab.fractions[CLASSES.index("scalp")])
-    return np.stack([LIPID_LEAK.get(name, 0.05) * ring for name in names])
+def _fitted(clean: Array, names: tuple[str, ...], settings: SignalConfig, key: Key) -> Array:
+    """Maps with the systematic errors of the fit: a gain per map, and Glx (or Glu) taken for 2HG."""
+    gain = np.exp(settings.fit_gain_sd * key.stream("fit gain").standard_normal(len(names)))
+    maps = clean * gain.astype(clean.dtype)[:, None, None]
+    source = next((name for name in ("Glx", "Glu") if name in names), None)
+    if settings.cross_talk and source is not None and "2HG" in names:
+        maps[names.index("2HG")] += settings.cross_talk * clean[names.index(source)]
+    return maps
 
 
-def _fail(maps: Array, trusted: NDArray[np.bool_], brain: Array, axes: tuple[Axis, Axis], planes: Array,
-          protocol: Protocol, settings: SignalConfig, key: Key) -> None:
-    """Plants spikes (single maps) and missing voxels (all maps, in clusters), in place."""
+def _fail(maps: Array, trusted: NDArray[np.bool_], brain: NDArray[np.bool_], axes: tuple[Axis, Axis], planes: Array,
+          protocol: Protocol, settings: SignalConfig, key: Key) -> NDArray[np.bool_]:
+    """Plants spikes (single maps) and missing voxels (all maps, in clusters), in place; returns where."""
     rng = key.stream("failures")
-    if protocol.missing > 0:
-        level = SmoothField(key, "missing", 1, 1.2 * max(axes[0].step, 8.0)).slab(*axes, planes)[0]
-        inside = level[brain > 0.4]
-        if inside.size:
-            gone = level > np.quantile(inside, 1 - protocol.missing)
-            maps[:, gone], trusted[:, gone] = np.nan, False
-    if protocol.noise > 0 and settings.spikes > 0:
+    failed = np.zeros(maps.shape, bool)
+    if settings.spikes > 0:
         hit, seen, zero = rng.random((3, *maps.shape)) < np.array([settings.spikes, 0.9, 0.4])[:, None, None, None]
         size = np.exp(rng.uniform(np.log(1.3), np.where(seen, np.log(30), np.log(2.5))))
-        typical = np.nanmax(np.abs(maps), axis=(1, 2), initial=0, keepdims=True)
+        typical = np.abs(maps).max(axis=(1, 2), keepdims=True)
         maps[:] = np.where(hit, np.where(zero, 0, size * typical), maps)
         trusted &= ~(hit & seen)
+        failed |= hit
+    if protocol.missing > 0 and brain.any():
+        width = 1.2 * max(axes[0].step, 8.0)
+        level = SmoothField(key, "missing", 1, width, axes[0].dtype).slab(*axes, planes)[0]
+        gone = level > np.quantile(level[brain], 1 - protocol.missing)
+        maps[:, gone], trusted[:, gone], failed[:, gone] = np.nan, False, True
+    return failed
 
 
 def draw_press(rng: np.random.Generator, fov_mm: tuple[float, float], settings: SignalConfig) -> PressBox:
     """Draws a box that lies within the field of view and within the head's usual size."""
-    size = tuple(float(rng.uniform(0.5, 0.85) * min(extent, 170.0)) for extent in fov_mm)
+    width, height = (float(rng.uniform(0.5, 0.85)) * min(extent, 170.0) for extent in fov_mm)
     centre = (float(rng.uniform(-15, 15)), float(rng.uniform(-20, 20)))
-    shift = rng.uniform(-1, 1, 2) * settings.chemical_shift_ppm_mm
-    return PressBox(centre, (size[0], size[1]), float(rng.uniform(1.5, 4.0)), (float(shift[0]), float(shift[1])))
+    along_x, along_y = (float(s) for s in rng.uniform(-1, 1, 2) * settings.chemical_shift_ppm_mm)
+    return PressBox(centre, (width, height), float(rng.uniform(1.5, 4.0)), (along_x, along_y))
 
 
 def draw_noise(rng: np.random.Generator, settings: SignalConfig) -> float:

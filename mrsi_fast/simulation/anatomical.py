@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mrsi_fast.simulation.anatomy import CLASSES
+from mrsi_fast.simulation.fields import Array
 from mrsi_fast.simulation.keys import Key
-
-Array = NDArray[np.float32]
 
 TYPICAL: dict[str, float] = {"air": 0.0, "WM": 1.0, "GM": 0.68, "CSF": 0.22, "deep GM": 0.80, "cerebellar WM": 0.97,
                              "cerebellar GM": 0.66, "brain stem": 0.93, "bone": 0.15, "soft tissue": 0.6, "scalp": 1.1,
@@ -18,13 +16,14 @@ TYPICAL: dict[str, float] = {"air": 0.0, "WM": 1.0, "GM": 0.68, "CSF": 0.22, "de
 NOT_BRAIN = tuple(CLASSES.index(name) for name in ("air", "bone", "soft tissue", "scalp", "vessel"))
 
 
-def synthesise_t1(fractions: Array, lesions: tuple[Array, ...], key: Key) -> Array:
+def synthesise_t1(fractions: Array, lesions: tuple[Array, ...], key: Key, slice_key: Key) -> Array:
     """A T1-weighted image on the grid of the tissue shares.
 
     Args:
         fractions: Share of each class [C, X, Y].
         lesions: Memberships [X, Y] of lesions that the image shows, each with an intensity of its own.
-        key: The subject's key; contrast, bias field and noise depend on it alone.
+        key: The subject's key (contrast, bias field).
+        slice_key: The slice's key (noise).
 
     Returns:
         [X, Y], arbitrary units, skull-stripped in half of the subjects.
@@ -36,12 +35,12 @@ def synthesise_t1(fractions: Array, lesions: tuple[Array, ...], key: Key) -> Arr
         values[1:] = rng.uniform(0.05, 1.2, values.size - 1)
     if rng.random() < 0.5:
         values[list(NOT_BRAIN)] = 0.0
-    image = np.tensordot(values.astype(np.float32), fractions, axes=(0, 0))
+    image = np.tensordot(values.astype(fractions.dtype), fractions, axes=(0, 0))
     for lesion in lesions:
-        level = np.float32(rng.uniform(0.25, 1.3)) * np.float32(values[CLASSES.index("WM")])
-        image += np.float32(rng.uniform(0.4, 1.0)) * lesion * (level - image)
-    u, v = (np.linspace(-1, 1, n, dtype=np.float32) for n in image.shape)
-    a = rng.normal(0, 0.06, 4).astype(np.float32)
+        level = float(rng.uniform(0.25, 1.3) * values[CLASSES.index("WM")])
+        image += float(rng.uniform(0.4, 1.0)) * lesion * (level - image)
+    u, v = (np.linspace(-1, 1, n) for n in image.shape)
+    a = rng.normal(0, 0.06, 4)
     image *= np.exp((a[0] * u + a[1] * u**2)[:, None] + (a[2] * v + a[3] * v**2)[None, :])
-    noise = np.float32(rng.uniform(0.005, 0.04)) * rng.standard_normal(image.shape, dtype=np.float32)
-    return np.ascontiguousarray(image + noise * (image > 0.02), np.float32)
+    noise = float(rng.uniform(0.005, 0.04)) * slice_key.stream("T1 noise").standard_normal(image.shape)
+    return np.maximum(image + noise * (image > 0.02), 0)

@@ -6,7 +6,7 @@ a resumed run sees the same data.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +16,13 @@ from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.mrsi.names import NAMED_CHANNELS
 from mrsi_fast.mrsi.quality import fill_untrusted, upsample_nearest
 from mrsi_fast.mrsi.scaling import map_scale
-from mrsi_fast.simulation.acquisition import Measurement, Protocol, draw_noise, draw_press, excite, measure, pool
+from mrsi_fast.simulation.acquisition import Measurement, Protocol, draw_noise, draw_press, measure
 from mrsi_fast.simulation.anatomical import synthesise_t1
 from mrsi_fast.simulation.anatomy import BRAIN_CLASSES
 from mrsi_fast.simulation.config import SimulationConfig
-from mrsi_fast.simulation.fields import Axis
 from mrsi_fast.simulation.keys import Key, log_uniform
+from mrsi_fast.simulation.slices import Geometry, Slice, render
 from mrsi_fast.simulation.subject import Subject, draw_subject
-
-Array = NDArray[np.float32]
 
 OTHERS: tuple[str, ...] = ("Gln", "Glu", "GSH", "Gly", "Lac")
 """What the channels other1 and other2 are drawn from."""
@@ -34,27 +32,7 @@ SMALLEST_SCALE = 1e-3
 
 FACTOR_SHARES = {2: 0.4, 4: 0.4, 8: 0.2}
 
-
-@dataclass(frozen=True)
-class Geometry:
-    """Grid of one slice: HR matrix, HR voxel, centre, height and thickness (mm), and fine points per voxel and axis."""
-
-    matrix: tuple[int, int]
-    voxel: float
-    centre: tuple[float, float]
-    height: float
-    thickness: float
-    fine: int
-
-    def axes(self) -> tuple[Axis, Axis]:
-        """Fine axes in subject space."""
-        x, y = (Axis.centred(c, n * self.voxel, n * self.fine) for c, n in zip(self.centre, self.matrix, strict=True))
-        return x, y
-
-    def planes(self, spacing_mm: float) -> Array:
-        """Heights that the slice is averaged over, evenly spaced, mm."""
-        count = max(1, int(np.ceil(self.thickness / spacing_mm)))
-        return (self.height + self.thickness * ((np.arange(count) + 0.5) / count - 0.5)).astype(np.float32)
+HEAD_FOV_MM = 170.0  # a smaller field of view holds no head, so that the sequence must excite a box
 
 
 class Simulator:
@@ -67,7 +45,7 @@ class Simulator:
     def __init__(self, config: SimulationConfig) -> None:
         self.config = config
 
-    def batch(self, seed: int, step: int, size: int) -> dict[str, Array]:
+    def batch(self, seed: int, step: int, size: int) -> dict[str, NDArray[np.float32]]:
         """One batch on one common HR grid.
 
         Args:
@@ -113,19 +91,21 @@ class Simulator:
         else:
             lr = log_uniform(rng, *settings.lr_voxel_mm)
             voxel = float(np.clip(lr / max(factors), 100.0 / max(matrix), settings.fov_mm[1] / max(matrix)))
-            slack = 8.0 if voxel * min(matrix) > 170 else 20.0
+            slack = 8.0 if voxel * min(matrix) > HEAD_FOV_MM else 20.0
         height = rng.uniform(-30.0, 52.0)
         if subject.lesion is not None and rng.random() < 0.7:
             height = subject.lesion.centre[2] + rng.uniform(-0.8, 0.8) * min(subject.lesion.shapes[0].reach, 30.0)
         centre = (float(rng.uniform(-slack, slack)), float(rng.uniform(-slack, slack)))
         fine = max(1, round(voxel / self.config.object_voxel_mm))
-        return Geometry(matrix, float(voxel), centre, float(height), log_uniform(rng, *settings.thickness_mm), fine)
+        return Geometry(matrix, (float(voxel), float(voxel)), centre, float(height),
+                        log_uniform(rng, *settings.thickness_mm), fine, self.config.object_plane_mm,
+                        self.config.precision)
 
     def _protocol(self, rng: np.random.Generator, geometry: Geometry, factors: tuple[int, int]) -> Protocol:
         lr_shape = (geometry.matrix[0] // factors[0], geometry.matrix[1] // factors[1])
-        fov = (geometry.matrix[0] * geometry.voxel, geometry.matrix[1] * geometry.voxel)
         signal, settings = self.config.signal, self.config.batch
-        press = draw_press(rng, fov, signal) if rng.random() < signal.press or min(fov) < 170 else None
+        boxed = rng.random() < signal.press or min(geometry.fov_mm) < HEAD_FOV_MM
+        press = draw_press(rng, geometry.fov_mm, signal) if boxed else None
         if rng.random() < settings.paper_like:
             return Protocol(Acquisition(lr_shape, factors), press=press)
         support = "ellipse" if rng.random() < 0.55 else "square"
@@ -144,25 +124,25 @@ class Simulator:
         factors = self._factors(rng, matrix)
         geometry = self._geometry(rng, matrix, factors, subject)
         protocol = self._protocol(rng, geometry, factors)
-        x, y = geometry.axes()
-        slab = excite(subject.slab(x, y, geometry.planes(self.config.object_plane_mm)), subject.names, protocol.press)
-        truth = pool(slab.maps, geometry.fine)
-        fractions = pool(slab.fractions, geometry.fine)
-        measured = measure(slab, truth, subject.names, subject.noise_sd, protocol, self.config.signal, key, key)
+        part = render(subject, geometry, protocol.press)
+        measured = measure(part.slab, part.truth, subject.names, subject.noise_sd, protocol, self.config.signal, key,
+                           key)
         declared = rng.random() < self.config.batch.declared
         operator = protocol.operator if declared else replace(protocol.operator, support="square", window="none")
-        item = conditioning(measured, operator)
         with_t1 = rng.random() < self.config.batch.anatomy
-        anatomy = np.zeros(matrix, np.float32)
-        if with_t1:
-            lesions = [pool(m, geometry.fine) for m in (slab.anatomy_lesion, slab.lesion) if m.any()]
-            anatomy = standardise_anatomy(synthesise_t1(fractions, tuple(lesions), key))
-            anatomy = np.where(anatomy != 0, anatomy * rng.uniform(0.85, 1.2) + rng.normal(0, 0.15), 0)
-        return item | {
-            "hr": truth, "factors": np.array(factors), "voxel_mm": np.array([geometry.voxel, geometry.voxel]),
-            "anatomy": anatomy[None], "anatomy_present": np.float32(with_t1),
-            "brain": fractions[BRAIN_CLASSES].sum(0) > 0.5,
+        anatomy = self._anatomy(rng, part, key) if with_t1 else np.zeros(matrix)
+        return conditioning(measured, operator) | {
+            "hr": part.truth, "factors": np.array(factors), "voxel_mm": np.array(geometry.voxel),
+            "anatomy": anatomy[None], "anatomy_present": np.array(with_t1),
+            "brain": part.fractions[BRAIN_CLASSES].sum(0) > 0.5,
         }
+
+    @staticmethod
+    def _anatomy(rng: np.random.Generator, part: Slice, key: Key) -> NDArray:
+        """T1 image [X, Y] in standard units, up to what other slices of the same head would change in them."""
+        lesions = tuple(lesion for lesion in (part.anatomy_lesion, part.lesion) if lesion.any())
+        anatomy = standardise_anatomy(synthesise_t1(part.fractions, lesions, key, key))
+        return np.where(anatomy != 0, anatomy * rng.uniform(0.85, 1.2) + rng.normal(0, 0.15), 0)
 
 
 def conditioning(measured: Measurement, operator: Acquisition) -> dict[str, NDArray]:

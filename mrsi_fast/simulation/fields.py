@@ -7,6 +7,8 @@ needs the few planes around it, and a stack of slices is the same field as the v
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -14,20 +16,63 @@ from numpy.typing import NDArray
 
 from mrsi_fast.simulation.keys import Key
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating]
 
 SPLINE_WIDTH = 1 / np.sqrt(3.0)  # standard deviation of the cubic B-spline, in lattice spacings
 HALF_EXTENT_MM = 150.0  # lattices cover this far from the centre; beyond it the field stays what it is at the edge
 
 
+@dataclass(frozen=True)
+class Axis:
+    """A regular axis of points.
+
+    Attributes:
+        start: First point, mm.
+        step: Distance of points, mm.
+        count: Number of points.
+        dtype: ``float32`` for speed, ``float64`` for results that can be published with a checksum.
+    """
+
+    start: float
+    step: float
+    count: int
+    dtype: str = "float32"
+
+    @classmethod
+    def centred(cls, centre: float, extent: float, count: int, dtype: str = "float32") -> Axis:
+        """``count`` cell centres over ``extent`` mm around ``centre``."""
+        step = extent / count
+        return cls(centre - extent / 2 + step / 2, step, count, dtype)
+
+    @property
+    def points(self) -> Array:
+        """Coordinates [count], mm."""
+        return (self.start + self.step * np.arange(self.count)).astype(self.dtype)
+
+    def part(self, low: int, high: int) -> Axis:
+        """The points ``low`` to ``high`` (exclusive)."""
+        return Axis(self.start + self.step * low, self.step, high - low, self.dtype)
+
+    def merged(self, count: int) -> Axis:
+        """The centres of blocks of ``count`` points."""
+        return Axis(self.start + self.step * (count - 1) / 2, self.step * count, self.count // count, self.dtype)
+
+    def weights(self, spacing_mm: float) -> Array:
+        """Unit-norm spline weights [count, knots] of the points on a lattice."""
+        return _weights(self, spacing_mm)
+
+
+def _half_knots(spacing_mm: float) -> int:
+    return int(np.ceil(HALF_EXTENT_MM / spacing_mm)) + 2
+
+
 @lru_cache(maxsize=64)
-def _weights(start_mm: float, step_mm: float, count: int, spacing_mm: float) -> Array:
-    """Unit-norm cubic B-spline weights [count, knots] of points on a regular axis."""
-    half = int(np.ceil(HALF_EXTENT_MM / spacing_mm)) + 2
-    points = np.clip((start_mm + step_mm * np.arange(count)) / spacing_mm, 2 - half, half - 3)
-    first, taps = _taps(points)
-    weights = np.zeros((count, 2 * half + 1), np.float32)
-    weights[np.arange(count)[:, None], first[:, None] + np.arange(half, half + 4)] = taps
+def _weights(axis: Axis, spacing_mm: float) -> Array:
+    half = _half_knots(spacing_mm)
+    first, taps = _taps(np.clip((axis.start + axis.step * np.arange(axis.count)) / spacing_mm, 2 - half, half - 3))
+    weights = np.zeros((axis.count, 2 * half + 1), axis.dtype)
+    weights[np.arange(axis.count)[:, None], first[:, None] + np.arange(half, half + 4)] = taps
+    weights.flags.writeable = False
     return weights
 
 
@@ -39,45 +84,13 @@ def _taps(points: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.fl
     return below.astype(np.int64) - 1, taps / np.sqrt((taps**2).sum(1, keepdims=True))
 
 
-class Axis:
-    """A regular axis of points: first coordinate, step and count, in mm."""
-
-    __slots__ = ("count", "start", "step")
-
-    def __init__(self, start: float, step: float, count: int) -> None:
-        self.start, self.step, self.count = float(start), float(step), int(count)
-
-    @classmethod
-    def centred(cls, centre: float, extent: float, count: int) -> Axis:
-        """``count`` cell centres over ``extent`` mm around ``centre``."""
-        step = extent / count
-        return cls(centre - extent / 2 + step / 2, step, count)
-
-    @property
-    def points(self) -> Array:
-        """Coordinates, float32 [count]."""
-        return (self.start + self.step * np.arange(self.count)).astype(np.float32)
-
-    def part(self, low: int, high: int) -> Axis:
-        """The points ``low`` to ``high`` (exclusive)."""
-        return Axis(self.start + self.step * low, self.step, high - low)
-
-    def merged(self, count: int) -> Axis:
-        """The centres of blocks of ``count`` points."""
-        return Axis(self.start + self.step * (count - 1) / 2, self.step * count, self.count // count)
-
-    def weights(self, spacing_mm: float) -> Array:
-        """Spline weights of the points; see :func:`_weights`."""
-        return _weights(round(self.start, 6), round(self.step, 9), self.count, round(spacing_mm, 6))
-
-
 class SmoothField:
     """``channels`` independent unit-variance Gaussian fields, smooth over ``width_mm`` (SD of the kernel)."""
 
-    def __init__(self, key: Key, name: str, channels: int, width_mm: float) -> None:
-        self.key, self.name, self.channels = key, name, channels
+    def __init__(self, key: Key, name: str, channels: int, width_mm: float, dtype: str = "float32") -> None:
+        self.key, self.name, self.channels, self.dtype = key, name, channels, dtype
         self.spacing = width_mm / SPLINE_WIDTH
-        self.knots = 2 * (int(np.ceil(HALF_EXTENT_MM / self.spacing)) + 2) + 1
+        self.knots = 2 * _half_knots(self.spacing) + 1
 
     def lattice(self, planes_mm: Array) -> Array:
         """Lattice values [channels, knots, knots] of the mean over planes at the given heights."""
@@ -86,9 +99,10 @@ class SmoothField:
         for start, row in zip(first.tolist(), (taps / len(taps)).tolist(), strict=True):
             for offset, weight in enumerate(row):
                 weights[start + offset] = weights.get(start + offset, 0.0) + weight
-        total = np.zeros((self.channels, self.knots, self.knots), np.float32)
-        for weight, plane in zip(weights.values(), self.key.normals(self.name, weights, total.shape), strict=True):
-            plane *= np.float32(weight)
+        total = np.zeros((self.channels, self.knots, self.knots), self.dtype)
+        normals = self.key.normals(self.name, weights, total.shape, self.dtype)
+        for weight, plane in zip(weights.values(), normals, strict=True):
+            plane *= weight
             total += plane
         return total
 
@@ -100,3 +114,20 @@ class SmoothField:
 def upsample(lattice: Array, x: Axis, y: Axis, spacing_mm: float) -> Array:
     """Interpolates lattice values [..., knots, knots] to a slice [..., X, Y]."""
     return x.weights(spacing_mm) @ lattice @ y.weights(spacing_mm).T
+
+
+def correlate(names: Sequence[str], first: str, second: str, value: float, dtype: str) -> Array:
+    """Matrix [M, M] that turns independent channels into ones of which two are correlated.
+
+    Args:
+        names: Name of each channel.
+        first: Channel that becomes a mixture.
+        second: Channel that it is correlated with; where either is absent the matrix is the identity.
+        value: Correlation coefficient.
+        dtype: Of the matrix.
+    """
+    mixing = np.eye(len(names), dtype=dtype)
+    if first in names and second in names:
+        row = list(names).index(first)
+        mixing[row, row], mixing[row, list(names).index(second)] = np.sqrt(1 - value**2), value
+    return mixing

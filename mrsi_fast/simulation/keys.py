@@ -21,6 +21,10 @@ class Key:
     low: int
     high: int
 
+    def child(self, name: str, index: int = 0) -> Key:
+        """Key of a part, such as one slice of a subject."""
+        return Key.of(name, index, self.low, self.high)
+
     @classmethod
     def of(cls, *parts: int | str) -> Key:
         """Hashes integers and strings to a key by numpy's ``SeedSequence``."""
@@ -34,7 +38,9 @@ class Key:
         key = np.array([self.low, self.high], dtype=np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=_counter(name, index)))
 
-    def normals(self, name: str, indices: Iterable[int], shape: tuple[int, ...]) -> Iterator[NDArray[np.float32]]:
+    def normals(
+        self, name: str, indices: Iterable[int], shape: tuple[int, ...], dtype: str
+    ) -> Iterator[NDArray[np.floating]]:
         """Standard normal arrays, the first draws of ``stream(name, index)`` for each index.
 
         One generator is set to each counter in turn, a tenth of the cost of making one each.
@@ -44,7 +50,7 @@ class Key:
         for index in indices:
             state["state"]["counter"] = _counter(name, index)
             rng.bit_generator.state = state
-            yield rng.standard_normal(shape, dtype=np.float32)
+            yield rng.standard_normal(shape, dtype=np.dtype(dtype))
 
 
 def _counter(name: str, index: int) -> NDArray[np.uint64]:

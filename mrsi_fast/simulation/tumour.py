@@ -19,14 +19,12 @@ from scipy import ndimage
 from mrsi_fast.simulation.anatomy import BRAIN_CLASSES, CLASSES, TUMOUR_SPLITS, resolve_folder
 from mrsi_fast.simulation.concentrations import metabolite
 from mrsi_fast.simulation.config import SimulationConfig, TumourConfig
-from mrsi_fast.simulation.fields import Axis, SmoothField
+from mrsi_fast.simulation.fields import Array, Axis, SmoothField, correlate
 from mrsi_fast.simulation.keys import Key, log_uniform
-
-Array = NDArray[np.float32]
 
 TRUE_VOXEL_MM = (0.9, 0.9, 6.5)  # of Brain-Tumor-Progression; the headers say 1 mm
 MASK_GRID_MM = 2.0
-TAIL = np.float32(np.exp(-3.5))  # infiltration ends here, 3.5 decay lengths away
+TAIL = float(np.exp(-3.5))  # infiltration ends here, 3.5 decay lengths away
 WAVES = 8  # plane waves of the irregular outline
 
 
@@ -58,9 +56,9 @@ class Blob:
         outline = np.zeros_like(radius)
         if self.irregularity:
             inverse = 1 / radius
-            for wave, phase in zip(self.waves, self.phases, strict=True):
+            for wave, phase in zip(self.waves.tolist(), self.phases.tolist(), strict=True):
                 outline += np.cos(((wave[0] * dx)[:, None] + (wave[1] * dy + wave[2] * dz)[None, :]) * inverse + phase)
-            outline *= self.irregularity * np.sqrt(2 / len(self.phases))
+            outline *= self.irregularity * float(np.sqrt(2 / len(self.phases)))
         return radius - self.radius * (1 + np.clip(outline, -0.6, 3 * self.irregularity))
 
 
@@ -71,14 +69,14 @@ class MaskShape:
     Attributes:
         field: Signed distance of the mask [X, Y, Z] in mm, ``MASK_GRID_MM`` voxels, centred on the mask.
         centre: mm in subject space.
-        matrix: [2, 2] in-plane rotation and mirror.
+        matrix: In-plane rotation and mirror.
         size: Relative size.
         natural_reach: Distance of the farthest point of the mask from its centre at size 1, mm.
     """
 
     field: Array
     centre: tuple[float, float, float]
-    matrix: Array
+    matrix: tuple[tuple[float, float], tuple[float, float]]
     size: float
     natural_reach: float
 
@@ -93,13 +91,13 @@ class MaskShape:
         middle = [(n - 1) / 2 for n in self.field.shape]
         dx, dy = (x - self.centre[0]) * scale, (y - self.centre[1]) * scale
         m = self.matrix
-        u = (m[0, 0] * dx)[:, None] + (m[0, 1] * dy)[None, :] + middle[0]
-        v = (m[1, 0] * dx)[:, None] + (m[1, 1] * dy)[None, :] + middle[1]
+        u = (m[0][0] * dx)[:, None] + (m[0][1] * dy)[None, :] + middle[0]
+        v = (m[1][0] * dx)[:, None] + (m[1][1] * dy)[None, :] + middle[1]
         w = np.clip((z - self.centre[2]) * scale + middle[2], 0, self.field.shape[2] - 1)
         low = min(int(w), self.field.shape[2] - 2)
-        part = np.float32(w - low)
+        part = float(w - low)
         plane = (1 - part) * self.field[:, :, low] + part * self.field[:, :, low + 1]
-        return ndimage.map_coordinates(plane, [u, v], order=1, mode="nearest").astype(np.float32) * self.size
+        return ndimage.map_coordinates(plane, [u, v], order=1, mode="nearest").astype(x.dtype) * self.size
 
 
 @dataclass(frozen=True)
@@ -165,14 +163,14 @@ class Lesion:
     def memberships(self, fractions: Array, x: Array, y: Array, planes: Array) -> tuple[Array, Array, Array]:
         """Membership of lesion, core and necrosis [X, Y] inside the brain, averaged over the planes."""
         white = fractions[CLASSES.index("WM")]
-        core, outside, dead = (np.zeros(white.shape, np.float32) for _ in range(3))
+        core, outside, dead = np.zeros((3, *white.shape), white.dtype)
         for z in planes:
             distance = self._distance(x, y, float(z))
             core += _logistic(-distance / self.edge_mm)
             outside += np.maximum(np.exp(-np.maximum(distance, 0) / self.infiltration_mm) - TAIL, 0)
             if np.isfinite(self.necrosis_mm):
                 dead += _logistic(-(distance + self.necrosis_mm) / self.edge_mm)
-        share = np.float32(1 / len(planes))
+        share = 1 / len(planes)
         inside = np.minimum(fractions[BRAIN_CLASSES].sum(0), 1)
         along = self.infiltration / (1 - TAIL) * (0.25 + 0.75 * white) * outside * share
         return np.maximum(core * share, along) * inside, core * share * inside, dead * share * inside
@@ -196,10 +194,10 @@ class Lesion:
         part = (slice(None), *window)
         axes = x.part(window[0].start, window[0].stop), y.part(window[1].start, window[1].stop)
         lesion[window], core[window], dead = self.memberships(fractions[part], *(a.points for a in axes), planes)
-        pattern = np.tensordot(self.mixing, self.texture.lattice(planes), axes=(1, 0)).astype(np.float32)
+        pattern = np.tensordot(self.mixing, self.texture.lattice(planes), axes=(1, 0))
         pattern = axes[0].weights(self.texture.spacing) @ pattern @ axes[1].weights(self.texture.spacing).T
-        inside = np.exp(self.texture_sd * pattern) * self.values[:, None, None]
-        inside += dead * (self.necrotic[:, None, None] - inside)
+        inside = np.exp(self.texture_sd * pattern) * self.values.astype(x.dtype)[:, None, None]
+        inside += dead * (self.necrotic.astype(x.dtype)[:, None, None] - inside)
         inside *= b1(*axes, float(np.mean(planes)))
         for index in np.flatnonzero(self.changed):
             target = maps[index][window]
@@ -210,7 +208,7 @@ def _logistic(value: Array) -> Array:
     return 1 / (1 + np.exp(-np.clip(value, -30, 30)))
 
 
-def draw_lesion(config: SimulationConfig, key: Key, names: Sequence[str]) -> tuple[Lesion | None, Lesion | None]:
+def draw_lesions(config: SimulationConfig, key: Key, names: Sequence[str]) -> tuple[Lesion | None, Lesion | None]:
     """Draws the subject's lesion and, independently, a lesion that only its T1 image shows.
 
     Returns:
@@ -238,41 +236,32 @@ def _make_lesion(config: SimulationConfig, key: Key, rng: np.random.Generator, n
         if values[only] < 0.05:  # 2HG of a wild type: the lesion must show in its only map
             values[only] = metabolite(names[only]).cells["IDHmut"].draw(rng)
     side = -1.0 if rng.random() < 0.5 else 1.0
-    centre = (side * rng.uniform(8, 48), rng.uniform(-55, 48), rng.uniform(-10, 45))
+    centre = (side * float(rng.uniform(8, 48)), float(rng.uniform(-55, 48)), float(rng.uniform(-10, 45)))
     shapes = [_main_shape(config, rng, centre, radius)]
     if rng.random() < settings.satellites:
         for _ in range(int(rng.integers(1, 4))):
             direction = rng.normal(size=3)
             step = shapes[0].reach + rng.uniform(3, 15)
             moved = np.array(centre) + direction / np.linalg.norm(direction) * step
-            shapes.append(_blob(rng, tuple(float(v) for v in moved), rng.uniform(2, 4), settings))
+            shapes.append(_blob(rng, tuple(moved.tolist()), float(rng.uniform(2, 4)), settings))
     necrosis = rng.uniform(3, 8) if kind == "IDHwt" and radius > 8 and rng.random() < 0.7 else np.inf
     return Lesion(kind, tuple(shapes), float(rng.uniform(*settings.edge_mm)),
                   settings.infiltration * float(rng.uniform(0.3, 1.0)),
                   float(rng.uniform(*settings.infiltration_mm)), float(necrosis), values, necrotic, changed,
-                  SmoothField(key, "lesion texture", len(names), 6.0), settings.texture_sd, _texture_mixing(names))
+                  SmoothField(key, "lesion texture", len(names), 6.0, config.precision), settings.texture_sd,
+                  correlate(names, "tNAA", "tCho", -0.5, config.precision))
 
 
 def _draw_values(kind: str, rng: np.random.Generator, names: Sequence[str]) -> tuple[Array, Array, NDArray[np.bool_]]:
-    values = np.array([metabolite(name).cells[kind].draw(rng) for name in names], np.float32)
-    necrotic = np.array([1.3 * v if name == "Lac" else 0.08 * v for name, v in zip(names, values, strict=True)],
-                        np.float32)
+    values = np.array([metabolite(name).cells[kind].draw(rng) for name in names])
+    necrotic = np.array([1.3 * v if name == "Lac" else 0.08 * v for name, v in zip(names, values, strict=True)])
     return values, necrotic, np.ones(len(names), bool)
-
-
-def _texture_mixing(names: Sequence[str]) -> Array:
-    """Channels of the heterogeneity: independent, but tNAA runs against tCho (correlation -0.5)."""
-    mixing = np.eye(len(names), dtype=np.float32)
-    if "tNAA" in names and "tCho" in names:
-        row = names.index("tNAA")
-        mixing[row, row], mixing[row, names.index("tCho")] = np.sqrt(0.75), -0.5
-    return mixing
 
 
 def _blob(rng: np.random.Generator, centre: tuple[float, float, float], radius: float, settings: TumourConfig) -> Blob:
     waves = rng.normal(size=(WAVES, 3)) * max(radius / 10.0, 0.3)  # outline correlated over 10 mm
     phases = rng.uniform(0, 2 * np.pi, WAVES)
-    return Blob(centre, radius, waves.astype(np.float32), phases.astype(np.float32), settings.irregularity)
+    return Blob(centre, radius, waves, phases, settings.irregularity)
 
 
 def _main_shape(config: SimulationConfig, rng: np.random.Generator, centre: tuple[float, float, float],
@@ -284,8 +273,8 @@ def _main_shape(config: SimulationConfig, rng: np.random.Generator, centre: tupl
     field, natural, reach = mask_distance(masks[int(rng.integers(len(masks)))])
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    matrix = turn @ np.diag([1.0, -1.0 if rng.random() < 0.5 else 1.0])
-    return MaskShape(field, centre, matrix.astype(np.float32), float(np.clip(radius / natural, 0.3, 1.5)), reach)
+    (a, b), (c, d) = (turn @ np.diag([1.0, -1.0 if rng.random() < 0.5 else 1.0])).tolist()
+    return MaskShape(field, centre, ((a, b), (c, d)), float(np.clip(radius / natural, 0.3, 1.5)), reach)
 
 
 @lru_cache(maxsize=32)
