@@ -120,8 +120,8 @@ def prepare(
     trust = assess(maps, rules)
     if not trust.trusted.any():
         raise MapInputError(
-            f"{maps.source}: no voxel of any map is trusted, so there is nothing to super-resolve. `mrsi-fast validate` "
-            "lists the reasons."
+            f"{maps.source}: no voxel of any map is trusted, so there is nothing to super-resolve. "
+            "`mrsi-fast validate` lists the reasons."
         )
     settings = acquisition or AcquisitionSettings()
     operator = Acquisition.assume(maps.shape[:2], factors[:2], settings.support, settings.window, settings.box)

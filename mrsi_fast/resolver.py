@@ -23,7 +23,6 @@ from mrsi_fast.models.pretrained import Pretrained, load_pretrained
 from mrsi_fast.mrsi.consistency import Mode
 from mrsi_fast.mrsi.geometry import fov_corner_difference_mm, voxel_sizes_mm
 from mrsi_fast.mrsi.io import read_maps, with_mask
-from mrsi_fast.mrsi.mapset import MapSet
 from mrsi_fast.mrsi.quality import TrustRules, restore_nan
 from mrsi_fast.preparation import AcquisitionSettings, NoiseLevel, Prepared, prepare, to_slices, to_volume
 from mrsi_fast.result import Result
@@ -116,7 +115,7 @@ class SuperResolver:
         """Super-resolves one set of maps; all maps of a slice are one draw, so their ratios are coherent.
 
         Args:
-            maps: A MapSet, a path (file or folder), a NIfTI image, ``(array, affine)``, or a mapping from name to these.
+            maps: A MapSet, a path (file or folder), a NIfTI image, ``(array, affine)``, or a mapping from name to one.
             scale: 2, 4 or 8 in plane, or per axis such as ``"4,2,1"``.
             samples: Posterior samples; 0 gives the one-step posterior mean alone (fastest).
             steps: Solver steps of a sample.
@@ -207,7 +206,7 @@ class SuperResolver:
         voxel = [float(size) for size in voxel_sizes_mm(prepared.maps.affine)[:2]]
         if max(voxel) > LARGE_VOXEL_MM:
             sentences.append(
-                f"The measured voxels are {max(voxel):.1f} mm wide: above {LARGE_VOXEL_MM:g} mm most detail is inferred."
+                f"The measured voxels are {max(voxel):.1f} mm wide: above {LARGE_VOXEL_MM:g} mm most is inferred."
             )
         low, high = settings.trained_voxel_mm
         if min(voxel) < low or max(voxel) > high:

@@ -1,4 +1,4 @@
-"""What a super-resolution returns: maps in the user's units on the finer grid, their spread, and how they came about."""
+"""What a super-resolution returns: maps on the finer grid in the user's units, their spread, and their origin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The eager engine against closed forms: with a network that returns 0, the denoiser is exact for a unit Gaussian prior."""
+"""The eager engine against closed forms: with a silent network the denoiser is exact for a unit Gaussian prior."""
 
 from __future__ import annotations
 
