@@ -1,4 +1,4 @@
-"""Turns a finished training run into a shipped model folder: 16-bit weights, and a card with the figures measured on it.
+"""Turns a finished training run into a shipped model folder: 16-bit weights and a card with measured figures.
 
     python training/ship.py runs/base card.md mrsi_fast/weights/base
 
