@@ -31,7 +31,7 @@ def read_maps(
     source: MapSet | MapFiles | Source | Mapping[str, Source],
     *,
     metabolites: str | Sequence[str] | None = None,
-    names: Sequence[str] | None = None,
+    names: str | Sequence[str] | None = None,
     crlb: QualitySource = None,
     snr: QualitySource = None,
     fwhm: QualitySource = None,
@@ -50,7 +50,8 @@ def read_maps(
             alone act on). Stacks are [X, Y, Z, M] in NIfTI, [M, X, Y, Z] as arrays.
         metabolites: Maps to take, in any spelling, as a list or ``"tNAA,tCr"``; ``"all"`` for every map. Default: those
             with a channel of their own in the network, or all if there is none.
-        names: Names of the maps of a stack, or of a single map whose file name does not tell.
+        names: Names of the maps of a stack, as a list or ``"tNAA,tCr"``, or of a single map whose file name does not
+            tell.
         crlb: %SD in place of what a folder holds: a stack with one volume per map, or a mapping by name (or one volume
             for a single map). Arrays without an affine are on the maps' grid; so for all that follow.
         snr: Signal-to-noise ratio: one source for all maps, a stack or a mapping.
@@ -76,7 +77,7 @@ def read_maps(
     if isinstance(source, (str, Path)) and Path(source).is_dir():
         files = _one_set(Path(source), scaling)
     source = files.maps or source
-    maps, found = _read_values(reader, source, metabolites, names)
+    maps, found = _read_values(reader, source, metabolites, names.split(",") if isinstance(names, str) else names)
     given = {"crlb": crlb, "snr": snr, "fwhm": fwhm, "mask": mask, "lipid": lipid}
     quality, flags = _read_quality(reader, given, files, maps, found)
     for name, one in zip(found, maps, strict=True):

@@ -168,8 +168,10 @@ def _noise_of_fits(maps: MapSet) -> tuple[Bool, Float32 | None]:
     if maps.crlb is None:
         return no_fit, None
     has_bound = np.isfinite(maps.crlb).any(axis=(1, 2, 3), keepdims=True)
-    no_fit = has_bound & (~np.isfinite(maps.crlb) | (maps.crlb == NO_FIT_PERCENT) | (maps.maps == 0))
-    sigma = np.abs(maps.crlb / 100.0 * maps.maps)
+    marked = np.abs(maps.crlb - NO_FIT_PERCENT) < 0.5  # integer storage with a slope need not give 999 exactly
+    no_fit = has_bound & (~np.isfinite(maps.crlb) | marked | (maps.maps == 0))
+    with np.errstate(over="ignore", invalid="ignore"):
+        sigma = np.abs(maps.crlb / 100.0 * maps.maps)
     sigma[no_fit | ~np.isfinite(sigma)] = np.nan
     return no_fit, sigma
 

@@ -67,7 +67,7 @@ def test_all_sources_give_the_same_maps(tmp_path):
     readings = [
         read_maps(tmp_path), read_maps(paths), read_maps(images), read_maps(arrays),
         read_maps({"NAA+NAAG": str(paths["tNAA"]), "mI": images["Ins"]}),
-        read_maps((stack, AFFINE), names=["tNAA", "Ins"]),
+        read_maps((stack, AFFINE), names=["tNAA", "Ins"]), read_maps((stack, AFFINE), names="NAANAAG, mI"),
         read_maps(tmp_path / "other" / "stack.nii.gz", names=["tNAA", "Ins"]),
         read_maps(nib.Nifti1Image(np.moveaxis(stack, 0, -1), AFFINE), names=["tNAA", "mI"]),
     ]  # fmt: skip
