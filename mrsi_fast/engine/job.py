@@ -74,10 +74,17 @@ def choose_engine(name: str, denoiser: Denoiser, device: torch.device) -> Engine
     Raises:
         EngineError: The engine was asked for by name and cannot run here, or there is no engine of that name.
     """
-    from mrsi_fast.engine import eager
+    from mrsi_fast.engine import eager, native
 
-    if name == "auto":
-        return EngineChoice(eager.EagerEngine(denoiser, device, reason="the only engine for this device"))
+    if name in ("auto", "native"):
+        obstacle = native.obstacle(denoiser, device)
+        if obstacle is None:
+            reason = "the fastest on this device" if name == "auto" else "asked for by name"
+            return EngineChoice(native.NativeEngine(denoiser, reason))
+        if name == "native":
+            raise EngineError(f"The native engine cannot run here: {obstacle}; use engine 'eager' or 'auto'.")
+        reason = f"plain PyTorch, since the native engine cannot run: {obstacle}"
+        return EngineChoice(eager.EagerEngine(denoiser, device, reason), refused={"native": obstacle})
     if name == "eager":
         return EngineChoice(eager.EagerEngine(denoiser, device, reason="asked for by name"))
     if name == "compile":

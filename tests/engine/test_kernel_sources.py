@@ -1,0 +1,62 @@
+"""What is known about the network kernels without Python: clean under sanitizers, and the AVX-512 machine code."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CSRC = Path(__file__).resolve().parents[2] / "csrc"
+COMPILER = shutil.which("g++")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(COMPILER is None, reason="there is no g++"),
+    pytest.mark.skipif(platform.machine() != "x86_64", reason="the stubs compiled here are those of x86-64"),
+]
+
+
+@pytest.fixture(scope="module")
+def build():
+    spec = importlib.util.spec_from_file_location("csrc_build", CSRC / "build.py")
+    module = sys.modules["csrc_build"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def compile_all(commands: list[list[str]]) -> None:
+    running = [subprocess.Popen([COMPILER, f"-I{CSRC / 'include'}", f"-I{CSRC}", *command]) for command in commands]
+    assert all(process.wait() == 0 for process in running)
+
+
+def test_random_shapes_are_clean_under_the_sanitizers(build, tmp_path):
+    flags = [*build.CXX_FLAGS, *build.SANITIZE_FLAGS, "-Wno-maybe-uninitialized", "-c"]
+    kernel = "-DMRSI_FAST_KERNEL_FILE=\"cpu/network.inl\""
+    sources = {CSRC / "cpu" / f"isa_{isa}.cpp": [*options, kernel] for isa, options in build.ISA_FLAGS.items()}
+    sources |= {CSRC / "cpu" / name: [] for name in ("isa.cpp", "pack.cpp")}
+    sources |= {Path(__file__).with_name("fuzz_network.cpp"): []}
+    objects = {source: str(tmp_path / f"{source.stem}.o") for source in sources}
+    compile_all([[*flags, *sources[source], str(source), "-o", out] for source, out in objects.items()])
+    program = str(tmp_path / "fuzz_network")
+    compile_all([["-fsanitize=address,undefined", *objects.values(), "-o", program]])
+    result = subprocess.run([program, "300"], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "plain: 300 rounds" in result.stdout
+
+
+def test_the_avx512_tile_is_made_of_full_width_fused_multiply_adds(build, tmp_path):
+    """No processor here can run it: the machine code is what can be shown."""
+    assembly = tmp_path / "network.s"
+    kernel = "-DMRSI_FAST_KERNEL_FILE=\"cpu/network.inl\""
+    stub = str(CSRC / "cpu" / "isa_avx512.cpp")
+    compile_all([[*build.CXX_FLAGS, *build.ISA_FLAGS["avx512"], kernel, "-S", stub, "-o", str(assembly)]])
+    blocks = re.split(r"^\.L\w+:", assembly.read_text(), flags=re.MULTILINE)
+    fused = [len(re.findall(r"vfmadd\d+ps\s.*%zmm", block)) for block in blocks]
+    spills = [len(re.findall(r"vmov[au]ps\s+%zmm\d+, -?\d*\(%r[sb]p\)", block)) for block in blocks]
+    inner = [spill for count, spill in zip(fused, spills, strict=True) if count == 24]  # 12 rows x 2 vectors a step
+    assert inner and max(inner) == 0
