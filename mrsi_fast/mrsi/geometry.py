@@ -57,7 +57,7 @@ def parse_factors(scale: int | str | Sequence[int]) -> tuple[int, int, int]:
 def hr_affine(affine: ArrayLike, factors: Sequence[float]) -> Float64:
     """Affine of the grid that is ``factors`` times finer over the same field of view.
 
-    Per axis ``B[:3,:3] = A[:3,:3]/f`` and ``B[:3,3] = A[:3,:3] @ ((1/f-1)/2) + A[:3,3]`` (docs/method.md, "Geometry").
+    Per axis ``B[:3,:3] = A[:3,:3]/f`` and ``B[:3,3] = A[:3,:3] @ ((1/f-1)/2) + A[:3,3]``.
     Factors below 1 give the coarser grid, so ``hr_affine(hr_affine(A, f), 1/f) == A``.
 
     Args:

@@ -73,7 +73,7 @@ def test_noise_is_bound_times_concentration():
     maps = phantom()
     trust = assess(maps)
     for index, mean in enumerate(MEANS.values()):
-        np.testing.assert_allclose(trust.sigma[index], PERCENT / 100 * mean, rtol=1e-4)
+        np.testing.assert_allclose(trust.sigma[index][brain()], PERCENT / 100 * mean, rtol=1e-4)
     np.testing.assert_allclose(trust.level, [np.median(one[brain()]) for one in maps.maps], rtol=1e-6)
 
 
