@@ -1,0 +1,30 @@
+"""Honest evaluation: metrics with named conventions, baselines in the same harness, statistics with the head as unit.
+
+metrics.py        PSNR, SSIM, NRMSE and spectra under a named convention;   perceptual.py  LPIPS
+tissue.py         bias per tissue, Bland-Altman;   lesion.py  tumour bias, recovery, hotspots, detection
+calibration.py    interval coverage, CRPS
+cases.py          what is evaluated: simulated subjects, folders of label maps, pairs of measured and true maps
+interpolation.py, total_variation.py, ridge.py, texture.py, baselines.py    the methods that ours is compared with
+statistics.py     exact tests and bootstrap by head
+run.py            the run itself: resumable, parallel over heads;   tables.py  CSV, JSON and Markdown from its rows
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mrsi_fast.evaluation.run import EvaluationConfig as EvaluationConfig
+    from mrsi_fast.evaluation.run import evaluate as evaluate
+
+_HOME = {"EvaluationConfig": "run", "evaluate": "run"}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name from its module at first use."""
+    if name not in _HOME:
+        raise AttributeError(f"mrsi_fast.evaluation has no attribute {name!r}; it offers {', '.join(__all__)}.")
+    return getattr(importlib.import_module(f"mrsi_fast.evaluation.{_HOME[name]}"), name)
