@@ -62,9 +62,10 @@ struct Work {
     float* level;
 
     explicit Work(const GroupNormSilu& op_, double* scratch = nullptr) : op(op_) {
-        // Channels last: 32 KiB of rows, which the second pass finds in the first-level cache.
+        // Channels last: at most 32 KiB of rows, which the second pass finds in the first-level cache. Either way short
+        // enough that float sums along a strip lose little; strips are merged in double.
         const int64_t rows = 8192 / op.channels / 4 * 4;
-        length = op.channels_last ? (rows < 16 ? 16 : rows) : 4096;
+        length = op.channels_last ? (rows < 16 ? 16 : smaller(rows, 128)) : 1024;
         strips = (op.spatial + length - 1) / length;
         padded = (op.channels + kLanes - 1) / kLanes * kLanes;
         const int64_t rows_n = op.batch * padded;

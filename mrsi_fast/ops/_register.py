@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from mrsi_fast.ops import _dispatch
 from mrsi_fast.ops._schemas import LIBRARY
@@ -57,6 +58,7 @@ def _forms(operation: Operation) -> tuple[Callable[..., Any], Callable[..., Any]
     name = operation.name
 
     def forward(*inputs: Any) -> Tensor:
+        _refuse_forward_mode(name)
         chosen = _dispatch.choose(name, inputs[0].device.type, inputs).implementation
         if chosen is None:
             return operation.reference(*inputs)
@@ -75,11 +77,23 @@ def _forms(operation: Operation) -> tuple[Callable[..., Any], Callable[..., Any]
         _check_out(operation, inputs, result)
         chosen = _dispatch.choose(name, result.device.type, tuple(inputs)).implementation
         if chosen is None or not _writable(operation, inputs, result):
-            result.copy_(operation.reference(*inputs))
+            result.copy_(forward(*inputs))
         else:
             chosen.out(*inputs, result)
 
     return forward, backward, out
+
+
+def _refuse_forward_mode(name: str) -> None:
+    """Without this, torch would drop the tangents and return a derivative of zero.
+
+    Which inputs carry a tangent cannot be seen here (``torch.func.jvp`` has unwrapped them), so any call is refused.
+    """
+    if forward_ad._current_level >= 0:
+        raise NotImplementedError(
+            f"{name} has no forward-mode derivative; inside torch.func.jvp or a dual_level call "
+            f"mrsi_fast.ops.reference.{name} instead."
+        )
 
 
 def _check_out(operation: Operation, inputs: list[Any], out: Tensor) -> None:

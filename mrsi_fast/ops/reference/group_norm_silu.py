@@ -29,6 +29,8 @@ def group_norm_silu(
     eps: float = 1e-5,
 ) -> Tensor:
     """``silu(group_norm(x) * (1 + scale) + shift)``, contiguous or channels-last as x is."""
+    if x.numel() == 0:  # which torch.group_norm refuses
+        return torch.empty_like(x, memory_format=memory_format_of(x))
     work = x.to(torch.promote_types(x.dtype, torch.float32))
     y = torch.group_norm(work, num_groups, weight.to(work.dtype), bias.to(work.dtype), eps)
     if scale is not None:
@@ -75,11 +77,10 @@ def group_norm_silu_backward(
     dv = grad.to(work.dtype) * sigmoid * (1 + v * (1 - sigmoid))
     kdv = dv * film * _per_channel(weight, xhat)
     grad_x = inverse * (kdv - over_group(kdv) - xhat * over_group(kdv * xhat))
-    empty = x.new_empty(0)
     return (
         grad_x.to(x.dtype).contiguous(memory_format=memory_format_of(x)),
         over_space(dv * film * xhat).sum(0).to(weight.dtype),
         over_space(dv * film).sum(0).to(bias.dtype),
-        empty if scale is None else over_space(dv * normal).to(scale.dtype),
-        empty if shift is None else over_space(dv).to(shift.dtype),
+        x.new_empty(0) if scale is None else over_space(dv * normal).to(scale.dtype),
+        x.new_empty(0) if shift is None else over_space(dv).to(shift.dtype),
     )

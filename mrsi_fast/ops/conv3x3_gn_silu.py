@@ -1,0 +1,187 @@
+"""``conv3x3_gn_silu``: GroupNorm-SiLU fused in front of a 3x3 convolution, by Winograd on the CPU, forward and backward."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mrsi_fast.ops import _native
+from mrsi_fast.ops._dispatch import Implementation
+from mrsi_fast.ops._register import Operation, register
+from mrsi_fast.ops.group_norm_silu import check_group_norm
+from mrsi_fast.ops.reference import conv3x3_gn_silu as reference
+from mrsi_fast.ops.reference.layout import memory_format_of
+
+
+def conv3x3_gn_silu(
+    x: Tensor,  # [B, C, H, W]
+    norm_weight: Tensor,  # [C]
+    norm_bias: Tensor,  # [C]
+    num_groups: int,
+    weight: Tensor,  # [K, C, 3, 3]
+    bias: Tensor | None = None,  # [K]
+    scale: Tensor | None = None,  # [B, C]
+    shift: Tensor | None = None,  # [B, C]
+    residual: Tensor | None = None,  # [B, K, H, W]
+    eps: float = 1e-5,
+) -> Tensor:
+    """``conv3x3(silu(group_norm(x) * (1 + scale) + shift)) + bias + residual`` with zero padding.
+
+    On the CPU by Winograd F(4x4,3x3) or F(2x2,3x3) (Lavin & Gray, CVPR 2016), whose error is a few times that of the
+    direct method (docs/numerics.md).
+
+    Args:
+        x: [B, C, H, W], floating point. The kernel takes float32 that is channels-last.
+        norm_weight: [C] gain of the normalisation.
+        norm_bias: [C] offset of the normalisation.
+        num_groups: Number of channel groups; divides C.
+        weight: [K, C, 3, 3].
+        bias: [K] or None.
+        scale: [B, C] modulation of the normalised value, or None.
+        shift: [B, C] offset after the modulation, or None.
+        residual: [B, K, H, W] added to the result, or None.
+        eps: Added to the variance of a group.
+
+    Returns:
+        [B, K, H, W] of the dtype of x, channels-last where x is, contiguous otherwise.
+
+    Raises:
+        ValueError: A shape or the number of groups does not fit x.
+
+    Differentiable once, in all tensors.
+    """
+    check_group_norm(x, norm_weight, norm_bias, num_groups, scale, shift)
+    _check(x, weight, bias, residual)
+    return torch.ops.mrsi_fast.conv3x3_gn_silu.default(
+        x, norm_weight, norm_bias, num_groups, weight, bias, scale, shift, residual, eps
+    )
+
+
+def _check(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> None:
+    if x.dim() != 4:
+        raise ValueError(f"x must have shape [B, C, H, W], got {list(x.shape)}.")
+    if weight.dim() != 4 or weight.shape[1:] != (x.shape[1], 3, 3):
+        raise ValueError(f"weight must have shape [K, C, 3, 3] with C = {x.shape[1]}, got {list(weight.shape)}.")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias must have shape [K] = [{weight.shape[0]}], got {list(bias.shape)}.")
+    wanted = (x.shape[0], weight.shape[0], *x.shape[2:])
+    if residual is not None and residual.shape != wanted:
+        raise ValueError(f"residual must have shape [B, K, H, W] = {list(wanted)}, got {list(residual.shape)}.")
+
+
+def _allocate(
+    x: Tensor, norm_weight: Tensor, norm_bias: Tensor, num_groups: int, weight: Tensor, *others: Any, device: Any = None
+) -> Tensor:
+    shape = (x.shape[0], weight.shape[0], *x.shape[2:])
+    return torch.empty(shape, dtype=x.dtype, device=device or x.device, memory_format=memory_format_of(x))
+
+
+# ---- C++ on the CPU ----------------------------------------------------------------------------------------------------
+
+
+def winograd_tile(height: int, width: int) -> int:
+    """Output tile of the Winograd algorithm with the fewest multiplications, 0 for the direct method.
+
+    On a tie the one with fewer weights. It depends on the grid of one image alone, so that results never depend on the
+    batch.
+    """
+    cost = {0: 9 * height * width}
+    for tile in (2, 4):
+        cost[tile] = -(-height // tile) * -(-width // tile) * (tile + 2) ** 2
+    return min(cost, key=lambda tile: cost[tile])
+
+
+def _refuse(x: Tensor, *others: Any) -> str | None:
+    tensors = [one for one in (x, *others) if isinstance(one, Tensor)]
+    if any(one.dtype != torch.float32 for one in tensors):
+        return f"the CPU kernel takes float32, got {', '.join(sorted({str(one.dtype) for one in tensors}))}"
+    if not x.is_contiguous(memory_format=torch.channels_last):
+        return f"x is not channels-last (shape {tuple(x.shape)}, strides {x.stride()})"
+    return None
+
+
+_packed: weakref.WeakKeyDictionary[Any, tuple[tuple[int, int, str, int], Tensor]] = weakref.WeakKeyDictionary()
+
+
+def _pack(weight: Tensor, tile: int) -> Tensor:
+    """Weights as the kernel reads them, ``weight`` being [K, C, 3, 3] and contiguous."""
+    native: Any = _native.module()
+    outputs, inputs = weight.shape[:2]
+    packed = torch.empty(native.conv3x3_packed_floats(tile, inputs, outputs))
+    native.conv3x3_pack(weight.data_ptr(), tile, inputs, outputs, packed.data_ptr())
+    return packed
+
+
+def _convolve(x: Tensor, weight: Tensor, out: Tensor, **optional: Any) -> None:
+    """``out = conv3x3(prologue(x)) + ...``; without ``norm`` there is no prologue."""
+    native: Any = _native.module()
+    batch, channels, height, width = x.shape
+    norm_weight, norm_bias, groups, scale, shift, eps = optional.get("norm", (None, None, 0, None, None, 0.0))
+    tile = winograd_tile(height, width)
+    packed = _pack(weight.contiguous(), tile)
+    tensors = [norm_weight, norm_bias, scale, shift, packed, optional.get("bias")]
+    tensors = [None if one is None else one.contiguous() for one in tensors]
+    residual = optional.get("residual")
+    if residual is not None:
+        residual = residual.contiguous(memory_format=torch.channels_last)
+    pointers = [0 if one is None else one.data_ptr() for one in (x, *tensors, residual, out)]
+    shape = (batch, height, width, channels, weight.shape[0], groups, tile)
+    native.conv3x3_gn_silu(shape, eps, *pointers, torch.get_num_threads())
+
+
+def _native_out(*arguments: Any) -> None:
+    x, norm_weight, norm_bias, groups, weight, bias, scale, shift, residual, eps, out = arguments
+    if out.numel() == 0:
+        return
+    if weight.shape[1] == 0:
+        out.copy_(reference.conv3x3_gn_silu(*arguments[:-1]))
+        return
+    norm = (norm_weight, norm_bias, groups, scale, shift, eps)
+    _convolve(x, weight, out, norm=norm, bias=bias, residual=residual)
+
+
+def _native_backward(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    """The input's gradient is a convolution with the flipped filters; the filters' gradient is PyTorch's."""
+    x, norm_weight, norm_bias, groups, weight, bias, scale, shift, residual, eps = inputs
+    if x.numel() == 0 or grad.numel() == 0:
+        return reference.conv3x3_gn_silu_backward(grad, *inputs)
+    norm = (norm_weight, norm_bias, groups, scale, shift, eps)
+    grad = grad.contiguous(memory_format=torch.channels_last)
+    activated = torch.ops.mrsi_fast.group_norm_silu(x, *norm)
+    grad_activated = torch.empty_like(x, memory_format=torch.channels_last)
+    _convolve(grad, weight.flip(2, 3).transpose(0, 1), grad_activated)
+    _, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
+        grad, activated, weight, [weight.shape[0]], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [False, True, bias is not None]
+    )
+    through = torch.ops.mrsi_fast.group_norm_silu_backward(grad_activated, x, *norm)
+    absent = x.new_empty(0)
+    return (
+        *through[:3],
+        grad_weight.contiguous(),
+        absent if bias is None else grad_bias,
+        *through[3:],
+        absent if residual is None else grad.clone(memory_format=torch.preserve_format),
+    )
+
+
+register(
+    Operation(
+        name="conv3x3_gn_silu",
+        reference=reference.conv3x3_gn_silu,
+        reference_backward=reference.conv3x3_gn_silu_backward,
+        allocate=_allocate,
+        differentiable=(0, 1, 2, 4, 5, 6, 7, 8),
+        implementations=(
+            Implementation(
+                backend="native",
+                lacks=lambda: _native.lacks("conv3x3_gn_silu"),
+                refuse=_refuse,
+                out=_native_out,
+                backward=_native_backward,
+            ),
+        ),
+    )
+)
