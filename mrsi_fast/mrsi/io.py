@@ -50,14 +50,13 @@ def read_maps(
             alone act on). Stacks are [X, Y, Z, M] in NIfTI, [M, X, Y, Z] as arrays.
         metabolites: Maps to take, in any spelling, as a list or ``"tNAA,tCr"``; ``"all"`` for every map. Default: those
             with a channel of their own in the network, or all if there is none.
-        names: Names of the maps of a stack, as a list or ``"tNAA,tCr"``, or of a single map whose file name does not
-            tell.
+        names: Names of a stack's maps, as a list or ``"tNAA,tCr"``, or of a map whose file name does not tell.
         crlb: %SD in place of what a folder holds: a stack with one volume per map, or a mapping by name (or one volume
             for a single map). Arrays without an affine are on the maps' grid; so for all that follow.
         snr: Signal-to-noise ratio: one source for all maps, a stack or a mapping.
-        fwhm: Linewidth: one source for all maps, a stack or a mapping.
+        fwhm: Linewidth, likewise.
         mask: Region where maps are valid; non-zero means yes.
-        lipid: Voxels flagged as lipid-contaminated; non-zero means yes.
+        lipid: Voxels flagged as lipid-contaminated, likewise.
         fwhm_unit: Unit of ``fwhm``; default as the layout says (Hz for fsl_mrsi), else ppm.
         units: Units of the maps, for labels.
         scaling: fsl_mrsi scaling to take (molarity, molality, raw, internal).
