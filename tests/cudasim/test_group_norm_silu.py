@@ -14,7 +14,7 @@ ROUNDOFF = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.
 FLOAT32_NOISE = 2.0**-20
 DTYPES = [torch.float16, torch.bfloat16, torch.float32]
 
-MODEL_SHAPES = [(96, 6, 32 * 32), (160, 10, 16 * 16), (256, 16, 8 * 8), (512, 32, 8 * 8), (416, 26, 16 * 16)]
+MODEL_SHAPES = [(96, 6, 32 * 32), (160, 10, 16 * 16), (256, 16, 8 * 8), (256, 16, 32 * 32), (416, 26, 16 * 16)]
 ODD_SHAPES = [(48, 3, 35), (16, 1, 1), (6, 3, 33), (20, 5, 7), (9, 9, 64), (320, 4, 23), (24, 3, 1001)]
 SCHEDULES = range(8)
 

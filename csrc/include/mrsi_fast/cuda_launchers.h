@@ -21,9 +21,9 @@ int64_t mrsi_fast_cuda_launch_count(void);
 int64_t mrsi_fast_cuda_group_norm_silu_workspace(int dtype, int64_t samples, int64_t channels, int64_t pixels,
                                                  int64_t groups);
 
-/* y = silu(group_norm(x + conv_bias + embedding) (1 + scale) + shift), x and y [samples, pixels, channels] of `dtype`
- * and 16-byte aligned, y apart from x; weight, bias, conv_bias [channels]; scale, shift, embedding [samples, channels];
- * all of `dtype`. scale, shift, conv_bias and embedding may be null. */
+/* y = silu(group_norm(x + conv_bias + embedding) (1 + scale) + shift), x and y [samples, pixels, channels], y apart
+ * from x; weight, bias, conv_bias [channels]; scale, shift, embedding [samples, channels]; all of `dtype` and 16-byte
+ * aligned. scale, shift, conv_bias and embedding may be null. */
 int mrsi_fast_cuda_group_norm_silu(int dtype, const void* x, const void* weight, const void* bias, const void* scale,
                                    const void* shift, const void* conv_bias, const void* embedding, void* y,
                                    void* workspace, int64_t samples, int64_t channels, int64_t pixels, int64_t groups,

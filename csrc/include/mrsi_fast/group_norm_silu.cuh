@@ -28,6 +28,16 @@ struct GroupNormSiLUArguments {
   float eps;
 };
 
+// Adds the packet of a vector at `channel` to v; a null vector adds nothing.
+template <class T, int kPack>
+__device__ __forceinline__ void add_vector(const T* vector, size_t channel, float (&v)[kPack]) {
+  if (vector == nullptr) return;
+  float values[kPack];
+  Packet<T, kPack>::load(vector + channel).unpack(values);
+#pragma unroll
+  for (int i = 0; i < kPack; ++i) v[i] += values[i];
+}
+
 // The kPack neighbouring channels of one group that a thread works on, at every pixel it visits.
 template <int kPack>
 struct Column {
@@ -37,16 +47,14 @@ struct Column {
   template <class T>
   __device__ __forceinline__ void load(const GroupNormSiLUArguments<T>& a, int sample, int channel) {
     const int first = channel - channel % (a.channels / a.groups);
-    pivot = to_float(a.x[size_t(sample) * a.pixels * a.channels + first]) + addend_of(a, sample, first);
+    const size_t row = size_t(sample) * a.channels;
+    pivot = to_float(a.x[row * a.pixels + first]);
+    if (a.conv_bias) pivot += to_float(a.conv_bias[first]);
+    if (a.embedding) pivot += to_float(a.embedding[row + first]);
 #pragma unroll
-    for (int i = 0; i < kPack; ++i) addend[i] = addend_of(a, sample, channel + i);
-  }
-
-  template <class T>
-  __device__ __forceinline__ static float addend_of(const GroupNormSiLUArguments<T>& a, int sample, int channel) {
-    float sum = a.conv_bias ? to_float(a.conv_bias[channel]) : 0.f;
-    if (a.embedding) sum += to_float(a.embedding[size_t(sample) * a.channels + channel]);
-    return sum;
+    for (int i = 0; i < kPack; ++i) addend[i] = 0.f;
+    add_vector(a.conv_bias, channel, addend);
+    add_vector(a.embedding, row + channel, addend);
   }
 
   // Values of one packet, relative to the pivot.
@@ -67,12 +75,17 @@ struct Affine {
   __device__ __forceinline__ void load(const GroupNormSiLUArguments<T>& a, int sample, int channel, float mean,
                                        float inverse_sd) {
     const size_t row = size_t(sample) * a.channels + channel;
+    float film[kPack], weight[kPack] = {}, bias[kPack] = {}, shift[kPack] = {};
+#pragma unroll
+    for (int i = 0; i < kPack; ++i) film[i] = 1.f;
+    add_vector(a.scale, row, film);
+    add_vector(a.shift, row, shift);
+    add_vector(a.weight, channel, weight);
+    add_vector(a.bias, channel, bias);
 #pragma unroll
     for (int i = 0; i < kPack; ++i) {
-      const float film = a.scale ? 1.f + to_float(a.scale[row + i]) : 1.f;
-      const float shift = a.shift ? to_float(a.shift[row + i]) : 0.f;
-      gain[i] = inverse_sd * (to_float(a.weight[channel + i]) * film);
-      offset[i] = fmaf(-mean, gain[i], fmaf(to_float(a.bias[channel + i]), film, shift));
+      gain[i] = inverse_sd * (weight[i] * film[i]);
+      offset[i] = fmaf(-mean, gain[i], fmaf(bias[i], film[i], shift[i]));
     }
   }
 
@@ -84,6 +97,21 @@ struct Affine {
     }
   }
 };
+
+// use(p, packet at p) for p = first, first + step, ... below end. `from` is the address of pixel 0, `stride` the distance
+// of two pixels. kBatch loads are under way before the first is used: the compiler does not do that across its own exits.
+template <int kBatch, class T, int kPack, class Use>
+__device__ __forceinline__ void for_packets(const T* from, int stride, int first, int end, int step, Use use) {
+  int p = first;
+  for (; p + (kBatch - 1) * step < end; p += kBatch * step) {
+    Packet<T, kPack> packets[kBatch];
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) packets[j] = Packet<T, kPack>::load(from + size_t(p + j * step) * stride);
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) use(p + j * step, packets[j]);
+  }
+  for (; p < end; p += step) use(p, Packet<T, kPack>::load(from + size_t(p) * stride));
+}
 
 __device__ __forceinline__ float inverse_sd(float m2, float count, float eps) { return 1.f / sqrtf(m2 / count + eps); }
 
@@ -108,7 +136,7 @@ __global__ void __launch_bounds__(kFusedMaxThreads, 2)
   const int column = threadIdx.x % columns;
   const int first_pixel = int(threadIdx.x) / columns < rows ? int(threadIdx.x) / columns : a.pixels;
   const int group = blockIdx.x, sample = blockIdx.y, channel = group * width + column * kPack;
-  T* tile = reinterpret_cast<T*>(shared);
+  T* tile = reinterpret_cast<T*>(shared) + column * kPack;
   float* scratch = reinterpret_cast<float*>(shared + ((size_t(a.pixels) * width * sizeof(T) + 15) & ~size_t(15)));
   const size_t origin = size_t(sample) * a.pixels * a.channels + channel;
   const T* __restrict__ x = a.x + origin;
@@ -117,34 +145,30 @@ __global__ void __launch_bounds__(kFusedMaxThreads, 2)
   Column<kPack> values;
   values.load(a, sample, channel);
   float d[kPack], sum = 0.f;
-#pragma unroll 4
-  for (int p = first_pixel; p < a.pixels; p += rows) {
-    const auto packet = Packet<T, kPack>::load(x + size_t(p) * a.channels);
-    packet.store(tile + (p * columns + column) * kPack);
+  for_packets<4, T, kPack>(x, a.channels, first_pixel, a.pixels, rows, [&](int p, const Packet<T, kPack>& packet) {
+    packet.store(tile + p * width);
     values.shifted(packet, d);
 #pragma unroll
     for (int i = 0; i < kPack; ++i) sum += d[i];
-  }
+  });
   const float mean = block_sum(sum, scratch) / count;
 
   float m2 = 0.f;
-#pragma unroll 4
-  for (int p = first_pixel; p < a.pixels; p += rows) {
-    values.shifted(Packet<T, kPack>::load(tile + (p * columns + column) * kPack), d);
+  for_packets<2, T, kPack>(tile, width, first_pixel, a.pixels, rows, [&](int, const Packet<T, kPack>& packet) {
+    values.shifted(packet, d);
 #pragma unroll
     for (int i = 0; i < kPack; ++i) m2 = fmaf(d[i] - mean, d[i] - mean, m2);
-  }
+  });
   m2 = block_sum(m2, scratch + kFusedMaxThreads / 32);
 
   Affine<kPack> affine;
   affine.load(a, sample, channel, mean, inverse_sd(m2, count, a.eps));
   T* __restrict__ y = a.y + origin;
-#pragma unroll 2
-  for (int p = first_pixel; p < a.pixels; p += rows) {
-    values.shifted(Packet<T, kPack>::load(tile + (p * columns + column) * kPack), d);
+  for_packets<2, T, kPack>(tile, width, first_pixel, a.pixels, rows, [&](int p, const Packet<T, kPack>& packet) {
+    values.shifted(packet, d);
     affine.apply(d);
     Packet<T, kPack>::pack(d).store(y + size_t(p) * a.channels);
-  }
+  });
 }
 
 // Count, mean and sum of squared deviations of a set of values.
@@ -194,20 +218,18 @@ __global__ void __launch_bounds__(kChunkThreads, 4)
     Column<kPack> values;
     values.load(a, sample, column * kPack);
     float d[kPack], sum = 0.f, m2 = 0.f;
-#pragma unroll 4
-    for (int p = row; p < pixels; p += rows) {
-      values.shifted(Packet<T, kPack>::load(x + size_t(p) * a.channels), d);
+    for_packets<4, T, kPack>(x, a.channels, row, pixels, rows, [&](int, const Packet<T, kPack>& packet) {
+      values.shifted(packet, d);
 #pragma unroll
       for (int i = 0; i < kPack; ++i) sum += d[i];
-    }
+    });
     const int visited = row < pixels ? (pixels - row + rows - 1) / rows : 0;
     const float mean = visited ? sum / float(visited * kPack) : 0.f;
-#pragma unroll 4
-    for (int p = row; p < pixels; p += rows) {
-      values.shifted(Packet<T, kPack>::load(x + size_t(p) * a.channels), d);
+    for_packets<4, T, kPack>(x, a.channels, row, pixels, rows, [&](int, const Packet<T, kPack>& packet) {
+      values.shifted(packet, d);
 #pragma unroll
       for (int i = 0; i < kPack; ++i) m2 = fmaf(d[i] - mean, d[i] - mean, m2);
-    }
+    });
     shared[row * columns + column] = make_float2(mean, m2);
   }
   __syncthreads();
@@ -258,12 +280,11 @@ __global__ void __launch_bounds__(kChunkThreads, 4)
   T* __restrict__ y = a.y + origin;
   const int pixels = pixels_of_chunk(chunk, pixels_per_chunk, a.pixels);
   float d[kPack];
-#pragma unroll 2
-  for (int p = row; p < pixels; p += rows) {
-    values.shifted(Packet<T, kPack>::load(x + size_t(p) * a.channels), d);
+  for_packets<2, T, kPack>(x, a.channels, row, pixels, rows, [&](int p, const Packet<T, kPack>& packet) {
+    values.shifted(packet, d);
     affine.apply(d);
     Packet<T, kPack>::pack(d).store(y + size_t(p) * a.channels);
-  }
+  });
 }
 
 }  // namespace mrsi_fast
