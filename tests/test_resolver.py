@@ -254,3 +254,18 @@ def test_a_device_that_is_not_there_is_refused(resolver: SuperResolver, device: 
 def test_explain_names_model_device_and_engine(resolver: SuperResolver) -> None:
     text = resolver.explain()
     assert "model: random" in text and "device: cpu" in text and "engine: eager" in text
+
+
+def test_anatomy_reaches_the_network_in_standard_units(resolver: SuperResolver) -> None:
+    maps = make_maps()
+    rng = np.random.default_rng(1)
+    image = (500 + 100 * rng.random((90, 80, 24))).astype(np.float32)
+    affine = AFFINE.copy()
+    affine[:3, :3] = AFFINE[:3, :3] @ np.diag([0.1, 0.1, 1 / 12])
+    affine[:3, 3] = AFFINE[:3, 3] - AFFINE[:3, :3] @ np.array([0.45, 0.45, 11 / 24])
+    without = resolver(maps, samples=0)
+    guided = resolver(maps, samples=0, anatomy=(image, affine))
+    brighter = resolver(maps, samples=0, anatomy=(image * 40, affine))
+    assert guided.provenance["anatomy_used"] and not without.provenance["anatomy_used"]
+    assert np.abs(guided.mean - without.mean).max() > 1e-3
+    np.testing.assert_allclose(brighter.mean, guided.mean, rtol=1e-4, atol=1e-4)
