@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mrsi_fast.config import Settings
 from mrsi_fast.mrsi.anatomy import resample_anatomy
-from mrsi_fast.mrsi.conditioning import estimate
+from mrsi_fast.mrsi.conditioning import estimate, standardise_anatomy
 from mrsi_fast.mrsi.consistency import DataConsistency, Mode
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.mrsi.geometry import hr_affine, parse_factors, voxel_sizes_mm
@@ -152,7 +152,7 @@ def prepare(
     if anatomy is not None:
         region = upsample_nearest(trust.support, factors)
         resampled = resample_anatomy(anatomy, affine, z.shape[1:], region)
-        image = resampled.image
+        image = np.stack([standardise_anatomy(one) for one in np.moveaxis(resampled.image, -1, 0)], axis=-1)
         warnings += resampled.warnings
     warnings += _noise_warnings(maps, content, source, data_consistency)
     measured = (trust.trusted & trust.support).any(axis=(0, 1, 2))

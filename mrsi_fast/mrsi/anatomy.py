@@ -30,7 +30,7 @@ class Anatomy:
     """An anatomical image on the maps' grid.
 
     Attributes:
-        image: [X, Y, Z] float32, zero mean and unit standard deviation over its non-zero voxels, 0 elsewhere.
+        image: [X, Y, Z] float32 in the image's own units, 0 where it covers nothing.
         overlap: Share of the region of interest (or of the grid) that the image covers with non-zero values, 0 to 1.
         warnings: Sentences about the image.
     """
@@ -43,7 +43,7 @@ class Anatomy:
 def resample_anatomy(
     source: Any, affine: ArrayLike, shape: Sequence[int], region: NDArray[np.bool_] | None = None
 ) -> Anatomy:
-    """Bring an anatomical image to a grid by the affines, average it over each voxel, and standardise it.
+    """Bring an anatomical image to a grid by the affines and average it over each voxel.
 
     Args:
         source: A path, a NIfTI image or ``(array, affine)``, [X, Y, Z], coregistered with the maps.
@@ -69,14 +69,12 @@ def resample_anatomy(
     if overlap == 0.0:
         raise MapInputError(f"{where}: does not overlap the maps. Check that it is of the same person and session, and "
                             "coregistered with the maps.")
-    spread = float(on_grid[inside].std())
-    if not spread > 1e-6 * abs(float(on_grid[inside].mean())):
+    if not float(on_grid[inside].std()) > 1e-6 * abs(float(on_grid[inside].mean())):
         raise MapInputError(f"{where}: is the same value everywhere, so it shows no anatomy. Give another image.")
     remarks = [f"{where}: {text}." for text in volume.remarks]
     if overlap < MINIMUM_OVERLAP:
         remarks.append(f"{where}: covers {100 * overlap:.0f} % of the maps' region; check that it is coregistered.")
-    image = np.where(inside, (on_grid - on_grid[inside].mean()) / spread, 0.0).astype(np.float32)
-    return Anatomy(image, overlap, tuple(remarks))
+    return Anatomy(on_grid.astype(np.float32), overlap, tuple(remarks))
 
 
 def _load(source: Any) -> tuple[Volume, str]:

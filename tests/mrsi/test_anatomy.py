@@ -1,4 +1,4 @@
-"""Anatomy on the maps' grid: in its right place at any angle, averaged and not aliased, standardised."""
+"""Anatomy on the maps' grid: in its right place at any angle, averaged and not aliased."""
 
 from __future__ import annotations
 
@@ -27,10 +27,6 @@ def ramp(affine, shape, direction=(1.0, -0.5, 2.0)):
     return (500 + positions @ direction).astype(np.float32)
 
 
-def standardised(image):
-    return (image - image.mean()) / image.std()
-
-
 @pytest.mark.parametrize("angles", [(0, 0, 0), (0.3, -0.2, 0.5), (np.pi, 0, 0.1)])
 @pytest.mark.parametrize("voxel_mm", [0.9, 1.0, 2.3, 7.0])
 def test_a_linear_image_keeps_its_place_at_any_angle_and_size(angles, voxel_mm):
@@ -38,7 +34,7 @@ def test_a_linear_image_keeps_its_place_at_any_angle_and_size(angles, voxel_mm):
     affine = rotated(angles, voxel_mm, np.array([0.0, 0, 0]), shape)
     result = resample_anatomy((ramp(affine, shape), affine), GRID, SHAPE)
     assert result.overlap == 1.0 and result.warnings == ()
-    np.testing.assert_allclose(result.image, standardised(ramp(GRID, SHAPE).astype(float)), atol=2e-4)
+    np.testing.assert_allclose(result.image, ramp(GRID, SHAPE), atol=5e-3)
 
 
 def test_aligned_voxels_are_box_means():
@@ -47,7 +43,7 @@ def test_aligned_voxels_are_box_means():
     affine = np.diag([1.0, 1.0, 1.0, 1.0])
     affine[:3, 3] = GRID[:3, 3] - (2, 2, 4.5)
     blocks = fine.reshape(12, 5, 10, 5, 2, 10).astype(float).mean(axis=(1, 3, 5))
-    np.testing.assert_allclose(resample_anatomy((fine, affine), GRID, SHAPE).image, standardised(blocks), atol=1e-3)
+    np.testing.assert_allclose(resample_anatomy((fine, affine), GRID, SHAPE).image, blocks, atol=1e-5)
 
 
 def test_a_pattern_finer_than_the_grid_averages_out():
@@ -74,7 +70,7 @@ def test_coverage_is_reported_and_warned_about():
     assert resample_anatomy((half, affine), GRID, SHAPE, region).overlap == 1.0
 
 
-def test_statistics_are_those_of_the_non_zero_voxels():
+def test_nothing_is_made_up_outside_the_image():
     data = np.zeros((60, 50, 20), np.float32)
     data[20:40, 15:35] = np.random.default_rng(0).uniform(100, 200, (20, 20, 20))
     data[0, 0, 0] = np.nan
@@ -83,14 +79,14 @@ def test_statistics_are_those_of_the_non_zero_voxels():
     image = resample_anatomy(nib.Nifti1Image(data, affine), GRID, SHAPE).image
     inside = image != 0
     assert image.dtype == np.float32 and np.isfinite(image).all() and 0 < inside.mean() < 0.5
-    assert abs(image[inside].mean()) < 1e-5 and image[inside].std() == pytest.approx(1, abs=1e-5)
+    assert 0 < image[inside].min() and image.max() < 200
 
 
-def test_scaling_the_image_changes_nothing():
+def test_scaling_the_image_scales_it():
     affine = rotated((0.1, 0, 0.2), 2.0, np.zeros(3), (60, 60, 30))
     data = np.random.default_rng(0).uniform(1, 2, (60, 60, 30)).astype(np.float32)
     one = resample_anatomy((data, affine), GRID, SHAPE).image
-    np.testing.assert_allclose(resample_anatomy((data * 1000, affine), GRID, SHAPE).image, one, atol=1e-4)
+    np.testing.assert_allclose(resample_anatomy((data * 1000, affine), GRID, SHAPE).image, one * 1000, rtol=1e-5)
 
 
 def test_files_are_read_and_remarks_passed_on(tmp_path):
