@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ SHIFT_PPM: dict[str, float] = {"tNAA": 2.01, "tCr": 3.03, "tCho": 3.21, "Ins": 3
                                "Gln": 2.44, "Glu": 2.34, "GSH": 2.95, "Gly": 3.55, "Lac": 1.31}
 """Chemical shift of each metabolite's main resonance, ppm (Govindaraju et al. 2000, NMR Biomed 13:129)."""
 
+REFERENCE_PPM = 2.35  # the sequence is centred on this frequency (assumed)
+
 LIPID_LEAK: dict[str, float] = {"Lac": 1.0, "tNAA": 0.25, "Glx": 0.15, "2HG": 0.15, "GSH": 0.1, "Gln": 0.1, "Glu": 0.1}
 """Share of a lipid signal that a fit takes for each metabolite, relative to Lac (assumed); 0.05 for the others."""
 
@@ -35,7 +37,8 @@ SUSCEPTIBILITY: tuple[tuple[tuple[float, float, float], float], ...] = (
 
 BEST_FWHM_PPM = (0.04, 0.005)  # mean and SD of the linewidth where B0 is good
 
-BRAIN_SHARE = 0.4  # an LR voxel belongs to the brain mask of the maps from this share of brain on
+MASK_SHARE = 0.4  # an LR voxel belongs to a brain mask from this share of brain on
+SIGNAL_SHARE = 0.2  # and to the region that holds signal, as ``mrsi.quality.estimate_support`` finds it, from this one
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class PressBox:
     """An excited box with soft edges, displaced per metabolite by its chemical shift.
 
     Attributes:
-        centre: mm in the plane, for a resonance at 2.35 ppm.
+        centre: mm in the plane, for a resonance at :data:`REFERENCE_PPM`.
         size: Full width at half maximum per axis, mm.
         edge: Width of the logistic edge, mm.
         shift: Displacement per ppm and axis, mm.
@@ -58,7 +61,8 @@ class PressBox:
         """Excitation of a resonance [X, Y], 0 to 1."""
         along = []
         for axis, points in enumerate((x, y)):
-            offset = np.abs(points - (self.centre[axis] + self.shift[axis] * (ppm - 2.35))) - self.size[axis] / 2
+            centre = self.centre[axis] + self.shift[axis] * (ppm - REFERENCE_PPM)
+            offset = np.abs(points - centre) - self.size[axis] / 2
             along.append(1 / (1 + np.exp(np.clip(offset / self.edge, -30, 30))))
         return along[0][:, None] * along[1][None, :]
 
@@ -100,7 +104,7 @@ class Measurement:
         lipid: [nx, ny] bool, voxels flagged for lipid.
         fwhm_ppm: [nx, ny] linewidth.
         clean: [M, nx, ny] mM, the same maps without noise, lipid and failures.
-        support: [nx, ny] where the user would say there is tissue; everywhere without a mask.
+        support: [nx, ny] where there is tissue: the user's brain mask, else what the maps themselves show.
     """
 
     maps: Array
@@ -122,8 +126,9 @@ class Measurement:
 @lru_cache(maxsize=128)
 def _modes(acquisition: Acquisition, dtype: str) -> Modes[NDArray]:
     """Copies of an operator's matrices in one precision; bounded, unlike the operator's own cache of torch tensors."""
-    exact = acquisition.modes_float64()
-    return Modes(**{n: None if a is None else np.ascontiguousarray(a, dtype) for n, a in vars(exact).items()})
+    exact = vars(acquisition.modes_float64()).items()
+    copies: dict[str, Any] = {n: None if a is None else np.ascontiguousarray(a, dtype) for n, a in exact}
+    return Modes(**copies)
 
 
 def sample(acquisition: Acquisition, image: Array) -> Array:
@@ -143,7 +148,7 @@ def excite(slab: Slab, names: tuple[str, ...], press: PressBox | None) -> Slab:
         return slab
     maps = slab.maps.copy()
     for image, name in zip(maps, names, strict=True):
-        image *= press.profile(slab.x.points, slab.y.points, SHIFT_PPM.get(name, 2.35))
+        image *= press.profile(slab.x.points, slab.y.points, SHIFT_PPM.get(name, REFERENCE_PPM))
     return replace(slab, maps=maps)
 
 
@@ -182,10 +187,10 @@ def measure(slab: Slab, truth: Array, names: tuple[str, ...], table_noise: Array
     clean = sample(operator, truth) if protocol.source == "truth" else sample(whole, slab.maps)
     clean = np.abs(clean) if protocol.magnitude else clean
     x, y = slab.x.merged(whole.factors[0]), slab.y.merged(whole.factors[1])
-    everywhere, nowhere = np.ones(clean.shape[1:], bool), np.zeros(clean.shape, bool)
-    brain = _share(slab.fractions[BRAIN_CLASSES].sum(0), whole.factors) > BRAIN_SHARE
-    support = brain if protocol.masked else everywhere
-    trusted = np.broadcast_to(support, clean.shape).copy()
+    share = _brain_share(slab, whole.factors, protocol.press)
+    support = share > (MASK_SHARE if protocol.masked else SIGNAL_SHARE)
+    trusted = np.broadcast_to(support | (not protocol.masked), clean.shape).copy()
+    nowhere = np.zeros(clean.shape, bool)
     if protocol.noise == 0:  # noise-free data are free of every other imperfection too
         fwhm = np.full(support.shape, BEST_FWHM_PPM[0])
         return Measurement(clean, np.zeros_like(clean), trusted, nowhere, nowhere[0], fwhm, clean, support)
@@ -204,12 +209,15 @@ def measure(slab: Slab, truth: Array, names: tuple[str, ...], table_noise: Array
         maps += np.array([LIPID_LEAK.get(name, 0.05) for name in names], maps.dtype)[:, None, None] * ring
     fwhm = BEST_FWHM_PPM[0] + BEST_FWHM_PPM[1] * rng.standard_normal(bad.shape) + settings.poor_b0_ppm * bad
     trusted &= (fwhm <= 0.1) & ~lipid
-    failed = _fail(maps, trusted, brain, (x, y), slab.planes, protocol, settings, slice_key)
+    failed = _fail(maps, trusted, support, (x, y), slab.planes, protocol, settings, slice_key)
     return Measurement(maps, sd * noise_gain(kernel), trusted, failed, lipid, fwhm, clean, support)
 
 
-def _share(image: Array, factors: tuple[int, int]) -> Array:
-    """Box mean of [X, Y] over LR voxels."""
+def _brain_share(slab: Slab, factors: tuple[int, int], press: PressBox | None) -> Array:
+    """Share of each LR voxel that is excited brain [nx, ny]."""
+    image = slab.fractions[BRAIN_CLASSES].sum(0)
+    if press is not None:
+        image = image * press.profile(slab.x.points, slab.y.points, REFERENCE_PPM)
     fx, fy = factors
     return image.reshape(image.shape[0] // fx, fx, image.shape[1] // fy, fy).mean(axis=(1, 3))
 
@@ -224,8 +232,8 @@ def _fitted(clean: Array, names: tuple[str, ...], settings: SignalConfig, key: K
     return maps
 
 
-def _fail(maps: Array, trusted: NDArray[np.bool_], brain: NDArray[np.bool_], axes: tuple[Axis, Axis], planes: Array,
-          protocol: Protocol, settings: SignalConfig, key: Key) -> NDArray[np.bool_]:
+def _fail(maps: Array, trusted: NDArray[np.bool_], support: NDArray[np.bool_], axes: tuple[Axis, Axis],
+          planes: Array, protocol: Protocol, settings: SignalConfig, key: Key) -> NDArray[np.bool_]:
     """Plants spikes (single maps) and missing voxels (all maps, in clusters), in place; returns where."""
     rng = key.stream("failures")
     failed = np.zeros(maps.shape, bool)
@@ -236,10 +244,10 @@ def _fail(maps: Array, trusted: NDArray[np.bool_], brain: NDArray[np.bool_], axe
         maps[:] = np.where(hit, np.where(zero, 0, size * typical), maps)
         trusted &= ~(hit & seen)
         failed |= hit
-    if protocol.missing > 0 and brain.any():
+    if protocol.missing > 0 and support.any():
         width = 1.2 * max(axes[0].step, 8.0)
         level = SmoothField(key, "missing", 1, width, axes[0].dtype).slab(*axes, planes)[0]
-        gone = level > np.quantile(level[brain], 1 - protocol.missing)
+        gone = level > np.quantile(level[support], 1 - protocol.missing)
         maps[:, gone], trusted[:, gone], failed[:, gone] = np.nan, False, True
     return failed
 

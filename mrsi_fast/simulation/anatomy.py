@@ -99,7 +99,7 @@ def head_from_labels(labels: NDArray[np.integer], name: str, margin_mm: int = 8)
     offset = _centroid(ventricles) - centre if ventricles.any() else np.zeros(3)
     volume = np.pad(classes[:, :, low:high], 1).transpose(2, 0, 1)
     x, y, z = (float(v) for v in centre + np.array([1, 1, 1 - low]))
-    return Head(name, np.ascontiguousarray(volume), (x, y, z), tuple(float(v) for v in offset))
+    return Head(name, np.ascontiguousarray(volume), (x, y, z), (float(offset[0]), float(offset[1]), float(offset[2])))
 
 
 def _centroid(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -114,13 +114,23 @@ def load_head(path: str) -> Head:
     Raises:
         ConfigError: The file is not a 3D label map of about 1 mm.
     """
-    image = nib.as_closest_canonical(nib.load(path))
-    size = np.sqrt((image.affine[:3, :3] ** 2).sum(0))
-    if len(image.shape) != 3 or np.abs(size - 1).max() > 0.1:
-        raise ConfigError(f"{path}: expected a 3D label map of 1 mm voxels, found shape {image.shape} and voxels of "
-                          f"{size.round(2).tolist()} mm. Resample it with nearest-neighbour interpolation.")
-    labels = np.asanyarray(image.dataobj)
-    return head_from_labels(labels.astype(np.int32), Path(path).name.split("_")[0].removesuffix(".nii.gz"))
+    labels, size = read_labels(path)
+    if np.abs(size - 1).max() > 0.1:
+        raise ConfigError(f"{path}: expected voxels of 1 mm, found {size.round(2).tolist()} mm. Resample the label map "
+                          "with nearest-neighbour interpolation.")
+    return head_from_labels(labels, Path(path).name.split("_")[0].removesuffix(".nii.gz"))
+
+
+def read_labels(path: str) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Reads a 3D label map turned to RAS+: labels [X, Y, Z] and voxel size, mm.
+
+    Raises:
+        ConfigError: The file is not a 3D image.
+    """
+    image = nib.as_closest_canonical(nib.Nifti1Image.from_filename(path))
+    if len(image.shape) != 3:
+        raise ConfigError(f"{path}: expected one 3D label map, found an image of shape {image.shape}.")
+    return np.asanyarray(image.dataobj).astype(np.int32), np.sqrt((image.affine[:3, :3] ** 2).sum(0))
 
 
 def resolve_folder(folder: str) -> Path:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mrsi_fast.mrsi.conditioning import estimate, standardise_anatomy
 from mrsi_fast.mrsi.forward import Acquisition
+from mrsi_fast.mrsi.kspace import Support, Window
 from mrsi_fast.mrsi.names import NAMED_CHANNELS
 from mrsi_fast.mrsi.quality import fill_untrusted, upsample_nearest
 from mrsi_fast.mrsi.scaling import map_scale
@@ -30,6 +31,8 @@ OTHERS: tuple[str, ...] = ("Gln", "Glu", "GSH", "Gly", "Lac")
 SMALLEST_SCALE = 1e-3
 """A map whose scale is below this many mM is empty: rounding, or the far tail of a lesion in another slice."""
 
+WINDOWS: tuple[Window, ...] = ("hamming", "none", "hann")
+WINDOW_SHARES = (0.6, 0.33, 0.07)
 FACTOR_SHARES = {2: 0.4, 4: 0.4, 8: 0.2}
 
 HEAD_FOV_MM = 170.0  # a smaller field of view holds no head, so that the sequence must excite a box
@@ -108,8 +111,8 @@ class Simulator:
         press = draw_press(rng, geometry.fov_mm, signal) if boxed else None
         if rng.random() < settings.paper_like:
             return Protocol(Acquisition(lr_shape, factors), press=press)
-        support = "ellipse" if rng.random() < 0.55 else "square"
-        window = ("hamming", "none", "hann")[int(rng.choice(3, p=[0.6, 0.33, 0.07]))]
+        support: Support = "ellipse" if rng.random() < 0.55 else "square"
+        window = WINDOWS[int(rng.choice(len(WINDOWS), p=WINDOW_SHARES))]
         operator = Acquisition(lr_shape, factors, support, window)
         if rng.random() < settings.noise_free:
             return Protocol(operator, "object", press=press)
@@ -131,7 +134,8 @@ class Simulator:
         operator = protocol.operator if declared else replace(protocol.operator, support="square", window="none")
         with_t1 = rng.random() < self.config.batch.anatomy
         anatomy = self._anatomy(rng, part, key) if with_t1 else np.zeros(matrix)
-        return conditioning(measured, operator) | {
+        told = np.exp(self.config.batch.noise_told_sd * rng.standard_normal(len(subject.names)))
+        return conditioning(measured, operator, told) | {
             "hr": part.truth, "factors": np.array(factors), "voxel_mm": np.array(geometry.voxel),
             "anatomy": anatomy[None], "anatomy_present": np.array(with_t1),
             "brain": part.fractions[BRAIN_CLASSES].sum(0) > 0.5,
@@ -145,20 +149,21 @@ class Simulator:
         return np.where(anatomy != 0, anatomy * rng.uniform(0.85, 1.2) + rng.normal(0, 0.15), 0)
 
 
-def conditioning(measured: Measurement, operator: Acquisition) -> dict[str, NDArray]:
+def conditioning(measured: Measurement, operator: Acquisition, told: NDArray[np.floating]) -> dict[str, NDArray]:
     """What the network is told about the measurement: estimate, mask, scale and noise of every map.
 
     Args:
         measured: LR maps with trust and noise.
         operator: The operator that the estimate assumes.
+        told: Factor [K] by which the noise level that the user states differs from the true one.
 
     Returns:
         ``z`` and ``mask`` [K,X,Y], ``presence``, ``scale``, ``noise`` [K].
     """
     trusted = measured.trusted
     filled = fill_untrusted(measured.maps, trusted, measured.support)
-    noise = measured.noise
-    scale = map_scale(filled, trusted, noise)
+    noise = measured.noise * told
+    scale = map_scale(filled, trusted & measured.support, noise)
     present = scale > SMALLEST_SCALE
     mask = upsample_nearest((trusted & present[:, None, None])[..., None], (*operator.factors, 1))[..., 0]
     return {"z": estimate(operator, filled, bool(noise.any())), "mask": mask, "presence": present,

@@ -145,6 +145,7 @@ class BatchConfig(Settings):
         paper_like: Share of items with y = A x_HR, square support, no window, no noise, all voxels trusted.
         noise_free: Share of the remaining items without noise.
         declared: Share of items whose estimate knows support and window; the others take all lines and no window.
+        noise_told_sd: SD (of the logarithm) of the noise level that the network is told about the true one.
         anatomy: Share of items that come with a T1 image.
     """
 
@@ -160,7 +161,38 @@ class BatchConfig(Settings):
     paper_like: float = pydantic.Field(0.5, ge=0, le=1)
     noise_free: float = pydantic.Field(0.1, ge=0, le=1)
     declared: float = pydantic.Field(0.6, ge=0, le=1)
+    noise_told_sd: float = pydantic.Field(0.25, ge=0)
     anatomy: float = pydantic.Field(0.7, ge=0, le=1)
+
+
+class VolumeConfig(Settings):
+    """What a simulated volume is: its grid and how it is acquired.
+
+    Attributes:
+        metabolites: Maps, canonical names of the concentration table.
+        matrix: HR matrix; a multiple of every factor that is asked for.
+        fov_mm: Field of view per axis.
+        slices: Number of slices.
+        thickness_mm: Slice thickness.
+        step_mm: Distance of slice centres.
+        first_mm: Height of the first slice above the centre of the cerebrum.
+        source: ``truth``: y = A x_HR, an inverse crime; ``object``: y from the fine object.
+        support: k-space support.
+        window: k-space window.
+        magnitude: Whether the LR maps are magnitudes.
+    """
+
+    metabolites: tuple[str, ...] = ("tNAA", "tCr", "tCho", "Ins", "Glx", "2HG")
+    matrix: tuple[int, int] = (64, 64)
+    fov_mm: Range = (220.0, 220.0)
+    slices: int = pydantic.Field(12, ge=1)
+    thickness_mm: float = pydantic.Field(3.4375, gt=0)
+    step_mm: float = pydantic.Field(5.0, gt=0)
+    first_mm: float = -18.0
+    source: Literal["truth", "object"] = "truth"
+    support: Literal["square", "ellipse"] = "square"
+    window: Literal["none", "hamming", "hann"] = "none"
+    magnitude: bool = False
 
 
 class SimulationConfig(Settings):
@@ -175,6 +207,7 @@ class SimulationConfig(Settings):
         tumour: Lesions.
         signal: Scanner and measurement.
         batch: Training batches.
+        volume: Volumes with all quality maps, for evaluation.
         object_voxel_mm: Largest in-plane voxel of the object that HR truth and measurement are made from.
         object_plane_mm: Largest distance of the planes that a slice is averaged over.
     """
@@ -186,6 +219,7 @@ class SimulationConfig(Settings):
     tumour: TumourConfig = TumourConfig()
     signal: SignalConfig = SignalConfig()
     batch: BatchConfig = BatchConfig()
+    volume: VolumeConfig = VolumeConfig()
     object_voxel_mm: float = pydantic.Field(1.0, gt=0)
     object_plane_mm: float = pydantic.Field(1.0, gt=0)
 

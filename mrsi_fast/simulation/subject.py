@@ -148,7 +148,8 @@ def draw_subject(config: SimulationConfig, key: Key, names: Sequence[str], head:
     texture_sd = float(rng.uniform(*variation.texture_sd))
     texture_mm = float(rng.uniform(*variation.texture_scale_mm))
     shared = float(rng.uniform(0, variation.texture_shared))
-    lesion, on_t1 = draw_lesions(config, key, names)
+    anatomy = draw_head(config.anatomy, key, head, precision)
+    lesion, on_t1 = draw_lesions(config, key, names, anatomy)
     rng = key.stream("bias")
     polynomial = rng.uniform(-1, 1, 9)
     polynomial *= 2 * np.log1p(config.signal.bias) * rng.uniform(0.3, 1.0) / np.abs(polynomial).sum()
@@ -156,7 +157,7 @@ def draw_subject(config: SimulationConfig, key: Key, names: Sequence[str], head:
     return Subject(
         key=key,
         names=tuple(names),
-        anatomy=draw_head(config.anatomy, key, head, precision),
+        anatomy=anatomy,
         concentrations=draw_concentrations(variation, key, names),
         gradient=slope,
         region=SmoothField(key, "region", len(names), variation.region_scale_mm, precision),

@@ -9,18 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from mrsi_fast.simulation.anatomy import BRAIN_CLASSES, CLASSES, TUMOUR_SPLITS, resolve_folder
+from mrsi_fast.simulation.anatomy import BRAIN_CLASSES, CLASSES, TUMOUR_SPLITS, read_labels, resolve_folder
 from mrsi_fast.simulation.concentrations import metabolite
 from mrsi_fast.simulation.config import SimulationConfig, TumourConfig
-from mrsi_fast.simulation.fields import Array, Axis, SmoothField, correlate
+from mrsi_fast.simulation.fields import Array, Axis, SmoothField, correlate, upsample
 from mrsi_fast.simulation.keys import Key, log_uniform
+from mrsi_fast.simulation.warp import WarpedHead
 
 TRUE_VOXEL_MM = (0.9, 0.9, 6.5)  # of Brain-Tumor-Progression; the headers say 1 mm
 MASK_GRID_MM = 2.0
@@ -180,7 +179,8 @@ class Lesion:
         window = self.window(x, y, planes)
         if window is not None:
             part = (slice(None), *window)
-            out[window] = self.memberships(fractions[part], x.points[window[0]], y.points[window[1]], planes)[0]
+            gx, gy = x.points[window[0]], y.points[window[1]]
+            out[window] = self.memberships(fractions[part], gx, gy, planes)[0]
 
     def apply(self, maps: Array, lesion: Array, core: Array, fractions: Array, x: Axis, y: Axis, planes: Array,
               b1: Callable[[Axis, Axis, float], Array]) -> None:
@@ -193,10 +193,11 @@ class Lesion:
             return
         part = (slice(None), *window)
         axes = x.part(window[0].start, window[0].stop), y.part(window[1].start, window[1].stop)
-        lesion[window], core[window], dead = self.memberships(fractions[part], *(a.points for a in axes), planes)
+        gx, gy = axes[0].points, axes[1].points
+        lesion[window], core[window], dead = self.memberships(fractions[part], gx, gy, planes)
         pattern = np.tensordot(self.mixing, self.texture.lattice(planes), axes=(1, 0))
-        pattern = axes[0].weights(self.texture.spacing) @ pattern @ axes[1].weights(self.texture.spacing).T
-        inside = np.exp(self.texture_sd * pattern) * self.values.astype(x.dtype)[:, None, None]
+        texture = upsample(pattern, *axes, self.texture.spacing)
+        inside = np.exp(self.texture_sd * texture) * self.values.astype(x.dtype)[:, None, None]
         inside += dead * (self.necrotic.astype(x.dtype)[:, None, None] - inside)
         inside *= b1(*axes, float(np.mean(planes)))
         for index in np.flatnonzero(self.changed):
@@ -208,8 +209,10 @@ def _logistic(value: Array) -> Array:
     return 1 / (1 + np.exp(-np.clip(value, -30, 30)))
 
 
-def draw_lesions(config: SimulationConfig, key: Key, names: Sequence[str]) -> tuple[Lesion | None, Lesion | None]:
-    """Draws the subject's lesion and, independently, a lesion that only its T1 image shows.
+def draw_lesions(
+    config: SimulationConfig, key: Key, names: Sequence[str], anatomy: WarpedHead
+) -> tuple[Lesion | None, Lesion | None]:
+    """Draws the subject's lesion and, independently, a lesion that only its T1 image shows, both inside the brain.
 
     Returns:
         The lesion or None, and the T1-only lesion or None.
@@ -217,15 +220,17 @@ def draw_lesions(config: SimulationConfig, key: Key, names: Sequence[str]) -> tu
     rng = key.stream("lesion")
     lesion = None
     if rng.random() < config.tumour.probability:
-        lesion = _make_lesion(config, key, rng, names)
+        lesion = _make_lesion(config, key, rng, names, anatomy)
     rng = key.stream("lesion on T1 only")
     only = None
     if rng.random() < config.tumour.t1_only:
-        only = _make_lesion(config, key, rng, names)
+        only = _make_lesion(config, key, rng, names, anatomy)
     return lesion, only
 
 
-def _make_lesion(config: SimulationConfig, key: Key, rng: np.random.Generator, names: Sequence[str]) -> Lesion:
+def _make_lesion(
+    config: SimulationConfig, key: Key, rng: np.random.Generator, names: Sequence[str], anatomy: WarpedHead
+) -> Lesion:
     settings = config.tumour
     kind = "IDHmut" if rng.random() < settings.idh_mutant else "IDHwt"
     radius = log_uniform(rng, *settings.radius_mm)
@@ -235,8 +240,7 @@ def _make_lesion(config: SimulationConfig, key: Key, rng: np.random.Generator, n
         changed = np.arange(len(names)) == only
         if values[only] < 0.05:  # 2HG of a wild type: the lesion must show in its only map
             values[only] = metabolite(names[only]).cells["IDHmut"].draw(rng)
-    side = -1.0 if rng.random() < 0.5 else 1.0
-    centre = (side * float(rng.uniform(8, 48)), float(rng.uniform(-55, 48)), float(rng.uniform(-10, 45)))
+    centre = _place(rng, anatomy)
     shapes = [_main_shape(config, rng, centre, radius)]
     if rng.random() < settings.satellites:
         for _ in range(int(rng.integers(1, 4))):
@@ -250,6 +254,17 @@ def _make_lesion(config: SimulationConfig, key: Key, rng: np.random.Generator, n
                   float(rng.uniform(*settings.infiltration_mm)), float(necrosis), values, necrotic, changed,
                   SmoothField(key, "lesion texture", len(names), 6.0, config.precision), settings.texture_sd,
                   correlate(names, "tNAA", "tCho", -0.5, config.precision))
+
+
+def _place(rng: np.random.Generator, anatomy: WarpedHead) -> tuple[float, float, float]:
+    """A point in white or grey matter of the cerebrum; the last of several tries where none is."""
+    for _ in range(6):
+        side = -1.0 if rng.random() < 0.5 else 1.0
+        x, y, z = side * float(rng.uniform(8, 50)), float(rng.uniform(-60, 52)), float(rng.uniform(-12, 42))
+        shares = anatomy.fractions(Axis(x, 1.0, 1), Axis(y, 1.0, 1), np.array([z]))
+        if shares[CLASSES.index("WM")] + shares[CLASSES.index("GM")] > 0:
+            break
+    return x, y, z
 
 
 def _draw_values(kind: str, rng: np.random.Generator, names: Sequence[str]) -> tuple[Array, Array, NDArray[np.bool_]]:
@@ -292,7 +307,7 @@ def mask_distance(path: str) -> tuple[Array, float, float]:
     Rims are filled slice by slice, the largest body is kept, and the anisotropic voxels of the source are brought to
     ``MASK_GRID_MM`` by interpolating the distance itself, which rounds the 6.5 mm steps off.
     """
-    mask = np.asanyarray(nib.load(Path(path)).dataobj) > 0
+    mask = read_labels(path)[0] > 0
     closed = ndimage.binary_closing(mask, np.ones((5, 5, 1)))
     filled = np.stack([ndimage.binary_fill_holes(closed[:, :, k]) for k in range(mask.shape[2])], axis=2)
     bodies, count = ndimage.label(filled, np.ones((3, 3, 3)))

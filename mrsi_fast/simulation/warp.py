@@ -51,10 +51,10 @@ class WarpedHead:
         """Class of each point of one plane: the nearest voxel of the warped head."""
         head, matrix = self.head, self.matrix.tolist()
         gx, gy = x.points, y.points
-        near = zip((gx, gy, z), head.ventricles, strict=True)
-        swell = [np.exp(-(((points - centre) / VENTRICLE_REACH_MM) ** 2)) for points, centre in near]
-        pull = (float(-self.ventricle_scale * swell[2]) * swell[0])[:, None] * swell[1][None, :]
         offset = (gx - head.ventricles[0], gy - head.ventricles[1], z - head.ventricles[2])
+        bell_x, bell_y = (np.exp(-((o / VENTRICLE_REACH_MM) ** 2)) for o in offset[:2])
+        depth_pull = -self.ventricle_scale * float(np.exp(-((offset[2] / VENTRICLE_REACH_MM) ** 2)))
+        pull = (depth_pull * bell_x)[:, None] * bell_y[None, :]
         shift = self._elastic_shift(x, y, z)
         depth, width, height = head.classes.shape
         index = []
