@@ -12,7 +12,7 @@ from typing import Literal
 
 import typer
 
-from mrsi_fast.cli.exits import ExitCode, Terminated, sentence
+from mrsi_fast.cli.exits import CommandError, ExitCode, Terminated, sentence
 from mrsi_fast.cli.inputs import InputSet
 from mrsi_fast.cli.terminal import Terminal
 
@@ -42,7 +42,10 @@ class Skipped(Exception):
 
 
 def run_batch(
-    sets: Sequence[InputSet], work: Callable[[InputSet, Path], None], folders: Sequence[Path], terminal: Terminal,
+    sets: Sequence[InputSet],
+    work: Callable[[InputSet, Path], None],
+    folders: Sequence[Path],
+    terminal: Terminal,
     debug: bool = False,
 ) -> list[Outcome]:
     """Works on each input; an interruption ends the batch after noting it.
@@ -74,7 +77,7 @@ def run_batch(
         except (KeyboardInterrupt, Terminated) as error:
             status, detail = "interrupted", "SIGTERM" if isinstance(error, Terminated) else "Ctrl-C"
         except Exception as error:
-            known = isinstance(error, (OSError, ValueError, MemoryError))
+            known = isinstance(error, (CommandError, OSError, ValueError, MemoryError))
             status, detail = "failed", sentence(error) if known else f"unexpected {type(error).__name__}: {error}"
             terminal.error(f"{entry.label}: {detail}")
             if debug:

@@ -18,8 +18,18 @@ from mrsi_fast.cli.cpus import usable_cpus
 Status = Literal["ok", "absent", "failed"]
 
 REQUIRED = (
-    "torch", "numpy", "nibabel", "safetensors", "scipy", "scikit-image", "matplotlib", "jinja2", "typer", "rich",
-    "pydantic", "tomli_w",
+    "torch",
+    "numpy",
+    "nibabel",
+    "safetensors",
+    "scipy",
+    "scikit-image",
+    "matplotlib",
+    "jinja2",
+    "typer",
+    "rich",
+    "pydantic",
+    "tomli_w",
 )
 OPTIONAL = {"triton": "Triton kernels on NVIDIA GPUs", "lpips": "the LPIPS metric of the evaluation"}
 
@@ -160,8 +170,10 @@ def _weights(found: Diagnosis, model: Path | None) -> None:
         return
     millions = sum(parameter.numel() for parameter in pretrained.network.parameters()) / 1e6
     low, high = pretrained.config.trained_voxel_mm
-    detail = (f"{pretrained.config.name}, {millions:.2f} M parameters, sha256 {pretrained.sha256[:12]}..., "
-              f"trained on LR voxels of {low:g} to {high:g} mm")
+    detail = (
+        f"{pretrained.config.name}, {millions:.2f} M parameters, sha256 {pretrained.sha256[:12]}..., "
+        f"trained on LR voxels of {low:g} to {high:g} mm"
+    )
     found.checks.append(Check("weights", "ok", detail))
 
 

@@ -128,4 +128,3 @@ def _sets_of(path: Path) -> list[InputSet]:
 def _safe(label: str) -> str:
     """A label that is one plain component of a path."""
     return re.sub(r"[/\\\0]", "_", label).lstrip(".")
-

@@ -89,8 +89,12 @@ def _bar(label: str) -> Iterator[Progress]:
     from rich import progress
     from rich.console import Console
 
-    columns = (progress.TextColumn("{task.description}", markup=False), progress.BarColumn(),
-               progress.MofNCompleteColumn(), progress.TimeRemainingColumn())
+    columns = (
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeRemainingColumn(),
+    )
     with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=None)
 

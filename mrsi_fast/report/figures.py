@@ -6,6 +6,7 @@ Drawn on matplotlib's Agg canvas directly (no pyplot, no display, no global stat
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ MISSING = "0.62"
 
 _PANEL_INCHES = 2.35
 _LEFT_INCHES, _BAR_INCHES, _BAR_SPACE_INCHES, _GAP_INCHES = 0.55, 0.09, 0.72, 0.07
+_CHARACTERS_PER_INCH = 17
 _TITLE_INCHES, _HEAD_INCHES, _LINE_INCHES = 0.36, 0.24, 0.155
 
 
@@ -94,16 +96,17 @@ def map_figure(
     if not rows:
         raise ValueError("A figure needs at least one row: give a map and a slice index.")
     with_std = any(panels.std is not None for panels, _ in rows)
-    layout = _Layout.of(rows, with_std, len(notes))
+    layout = _Layout.of(rows, with_std, notes)
     figure = Figure(figsize=(layout.width, layout.height), facecolor="white")
     FigureCanvasAgg(figure)
-    figure.text(_LEFT_INCHES / layout.width, 1 - 0.2 / layout.height, _plain(title), fontsize=10.5, weight="bold",
-                va="center")
+    figure.text(
+        _LEFT_INCHES / layout.width, 1 - 0.2 / layout.height, _plain(title), fontsize=10.5, weight="bold", va="center"
+    )
     for number, row in enumerate(rows):
         _draw_row(figure, layout, number, row, with_std, with_name)
-    for number, note in enumerate(reversed(notes)):
+    for number, line in enumerate(reversed(layout.lines)):
         y = (0.14 + number * _LINE_INCHES) / layout.height
-        figure.text(_LEFT_INCHES / layout.width, y, _plain(note), fontsize=7, color="0.25", va="center")
+        figure.text(_LEFT_INCHES / layout.width, y, _plain(line), fontsize=7, color="0.25", va="center")
     return figure
 
 
@@ -116,27 +119,34 @@ def save_png(figure: Figure, path: Path, dpi: int = 110) -> Path:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Sizes in inches: every row is as high as the tallest slice needs."""
+    """Sizes in inches: every row is as high as the tallest slice needs; ``lines`` are the notes, wrapped."""
 
     width: float
     height: float
     panel_width: float
     panel_height: float
+    lines: tuple[str, ...]
 
     @classmethod
-    def of(cls, rows: Sequence[tuple[MapPanels, int]], with_std: bool, lines: int) -> _Layout:
+    def of(cls, rows: Sequence[tuple[MapPanels, int]], with_std: bool, notes: Sequence[str]) -> _Layout:
         aspect = max(_aspect(panels) for panels, _ in rows)
         panel_height = _PANEL_INCHES * min(max(aspect, 0.4), 1.6)
         panels = 4 if with_std else 3
         bars = (2 if with_std else 1) * (_BAR_INCHES + _BAR_SPACE_INCHES)
         width = _LEFT_INCHES + panels * (_PANEL_INCHES + _GAP_INCHES) + bars + 0.1
-        height = _TITLE_INCHES + _HEAD_INCHES + len(rows) * (panel_height + _GAP_INCHES) + 0.12 + lines * _LINE_INCHES
-        return cls(width, height, _PANEL_INCHES, panel_height)
+        lines = tuple(line for note in notes for line in textwrap.wrap(note, int(width * _CHARACTERS_PER_INCH)))
+        below = 0.12 + len(lines) * _LINE_INCHES
+        height = _TITLE_INCHES + _HEAD_INCHES + len(rows) * (panel_height + _GAP_INCHES) + below
+        return cls(width, height, _PANEL_INCHES, panel_height, lines)
 
     def axes(self, figure: Figure, left: float, row: int, width: float) -> Axes:
         top = self.height - _TITLE_INCHES - _HEAD_INCHES - row * (self.panel_height + _GAP_INCHES)
-        box = (left / self.width, (top - self.panel_height) / self.height, width / self.width,
-               self.panel_height / self.height)
+        box = (
+            left / self.width,
+            (top - self.panel_height) / self.height,
+            width / self.width,
+            self.panel_height / self.height,
+        )
         return figure.add_axes(box)
 
 
@@ -146,8 +156,11 @@ def _draw_row(
     panels, z = row
     valid = panels.zero_fill[np.isfinite(panels.mean)]  # what is not trusted must not set the window
     values = _colours("viridis"), Normalize(*display_window(panels.mean, valid))
-    stages = [("input (LR)", panels.lr, panels.lr_affine), ("zero-fill", panels.zero_fill, panels.affine),
-              ("super-resolved mean", panels.mean, panels.affine)]
+    stages = [
+        ("input (LR)", panels.lr, panels.lr_affine),
+        ("zero-fill", panels.zero_fill, panels.affine),
+        ("super-resolved mean", panels.mean, panels.affine),
+    ]
     left = _LEFT_INCHES
     for column, (heading, volume, affine) in enumerate(stages):
         axes = layout.axes(figure, left, number, layout.panel_width)
@@ -157,9 +170,10 @@ def _draw_row(
             axes.set_title(f"{heading}, {size} mm", fontsize=8, pad=4)
         if column == 0:
             label = f"{panels.name}, " * with_name + f"slice {z + 1} of {panels.mean.shape[2]}"
-            axes.set_ylabel(_plain(label), fontsize=8.5, labelpad=5)
+            axes.text(-0.06, 0.5, _plain(label), transform=axes.transAxes, fontsize=8.5, rotation=90, ha="center",
+                      va="center")  # fmt: skip
         left += layout.panel_width + _GAP_INCHES
-    _draw_bar(layout.axes(figure, left, number, _BAR_INCHES), values, panels.unit)
+    _draw_bar(layout.axes(figure, left, number, _BAR_INCHES), values, panels.unit, "both")
     left += _BAR_INCHES + _BAR_SPACE_INCHES
     if not with_std or panels.std is None:
         return
@@ -168,7 +182,8 @@ def _draw_row(
     _draw_slice(axes, panels.std[:, :, z], panels.affine, spread)
     if number == 0:
         axes.set_title("standard deviation over samples", fontsize=8, pad=4)
-    _draw_bar(layout.axes(figure, left + layout.panel_width + _GAP_INCHES, number, _BAR_INCHES), spread, panels.unit)
+    bar = layout.axes(figure, left + layout.panel_width + _GAP_INCHES, number, _BAR_INCHES)
+    _draw_bar(bar, spread, panels.unit, "max")
 
 
 def _draw_slice(axes: Axes, values: NDArray, affine: NDArray, style: tuple[Colormap, Normalize]) -> None:
@@ -176,13 +191,16 @@ def _draw_slice(axes: Axes, values: NDArray, affine: NDArray, style: tuple[Color
     dx, dy, _ = voxel_sizes_mm(affine)
     width, height = view.size_mm((values.shape[0], values.shape[1]), (dx, dy))
     image = np.ma.masked_invalid(view.turn(values))
-    axes.imshow(image, cmap=style[0], norm=style[1], origin="lower", extent=(0, width, 0, height),
-                interpolation="nearest", aspect="equal")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.set_anchor("C")
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.imshow(
+        image,
+        cmap=style[0],
+        norm=style[1],
+        origin="lower",
+        extent=(0, width, 0, height),
+        interpolation="nearest",
+        aspect="equal",
+    )
+    axes.set_axis_off()
     _mark_edges(axes, view)
 
 
@@ -193,8 +211,8 @@ def _mark_edges(axes: Axes, view: SliceView) -> None:
         mark.set_bbox({"facecolor": "black", "alpha": 0.45, "pad": 1.0, "linewidth": 0})
 
 
-def _draw_bar(axes: Axes, style: tuple[Colormap, Normalize], unit: str) -> None:
-    bar = axes.figure.colorbar(ScalarMappable(norm=style[1], cmap=style[0]), cax=axes, extend="both", extendfrac=0.03)
+def _draw_bar(axes: Axes, style: tuple[Colormap, Normalize], unit: str, extend: str) -> None:
+    bar = axes.figure.colorbar(ScalarMappable(norm=style[1], cmap=style[0]), cax=axes, extend=extend, extendfrac=0.03)
     bar.set_label(_plain(unit), fontsize=7.5, labelpad=3)
     bar.outline.set_visible(False)  # type: ignore[operator]
     axes.tick_params(labelsize=6.5, length=2, pad=1.5)

@@ -37,8 +37,11 @@ def raises(error: BaseException) -> Callable[[], None]:
         (CommandError("weights damaged.", ExitCode.MODEL), ExitCode.MODEL, "weights damaged."),
         (KeyboardInterrupt(), ExitCode.INTERRUPTED, "Interrupted."),
         (Terminated(), ExitCode.TERMINATED, "Ended by SIGTERM."),
-        (OSError(errno.ENOSPC, "No space left on device", "out/a.nii.gz"), ExitCode.UNEXPECTED,
-         "out/a.nii.gz: No space left on device."),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "out/a.nii.gz"),
+            ExitCode.UNEXPECTED,
+            "out/a.nii.gz: No space left on device.",
+        ),
         (MemoryError(), ExitCode.UNEXPECTED, "Not enough memory."),
         (ZeroDivisionError("division by zero"), ExitCode.UNEXPECTED, "defect of mrsi-fast"),
     ],

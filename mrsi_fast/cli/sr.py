@@ -1,0 +1,123 @@
+"""``mrsi-fast sr``: super-resolves sets of metabolite maps and writes NIfTI, JSON and PNG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from mrsi_fast.cli.batch import conclude, run_batch
+from mrsi_fast.cli.cpus import usable_cpus
+from mrsi_fast.cli.exits import CommandError, ExitCode, guarded
+from mrsi_fast.cli.inputs import InputSet, check_output, collect, output_folders
+from mrsi_fast.cli.options import Debug, Inputs, Metabolites, Names, Quiet, Verbose, names_of
+from mrsi_fast.cli.terminal import Terminal
+from mrsi_fast.cli.work import Request, Worker
+
+if TYPE_CHECKING:
+    from mrsi_fast.resolver import SuperResolver
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results; one folder an input if several.")]
+Scale = Annotated[str, typer.Option(help="2, 4 or 8 in plane, or a factor for each axis, e.g. 4,2,1.")]
+Samples = Annotated[int, typer.Option(min=0, max=1024, help="Posterior samples; 0 gives the one-step mean (fastest).")]
+Steps = Annotated[int, typer.Option(min=1, max=1000, help="Solver steps of a sample.")]
+SolverName = Annotated[Literal["dpmpp_2m", "ddim", "heun", "ddpm"], typer.Option(help="Solver.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed; the same seed gives the same maps.")]
+Consistency = Annotated[
+    Literal["auto", "soft", "hard", "off"],
+    typer.Option(help="How the result is held to the data; hard is for noise-free data only."),
+]
+WindowName = Annotated[
+    Literal["none", "hamming", "hann"] | None, typer.Option(help="k-space window that was applied. Assumed none.")
+]
+SupportName = Annotated[Literal["square", "ellipse"] | None, typer.Option(help="k-space support. Assumed square.")]
+Anatomy = Annotated[Path | None, typer.Option(help="Coregistered T1 image to guide the result.")]
+Mask = Annotated[Path | None, typer.Option(help="Region where the maps are valid, on their grid.")]
+Model = Annotated[Path | None, typer.Option(help="Model folder. Default: the weights shipped with mrsi-fast.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+EngineName = Annotated[
+    Literal["auto", "eager", "compile", "native", "cuda-graph"], typer.Option(help="What runs the loop.")
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads. Default: what affinity, SLURM and the container allow.")
+]
+KeepFilled = Annotated[bool, typer.Option("--keep-filled", help="Keep estimates in untrusted voxels instead of NaN.")]
+SaveSamples = Annotated[
+    bool, typer.Option("--save-samples", help="Write every sample too; `mrsi-fast ratio` uses them.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Redo inputs whose results are finished.")]
+
+
+@guarded
+def sr(
+    output: Output,
+    inputs: Inputs = None,
+    scale: Scale = "2",
+    metabolites: Metabolites = None,
+    names: Names = None,
+    samples: Samples = 8,
+    steps: Steps = 8,
+    solver: SolverName = "dpmpp_2m",
+    seed: Seed = 0,
+    data_consistency: Consistency = "auto",
+    window: WindowName = None,
+    support: SupportName = None,
+    anatomy: Anatomy = None,
+    mask: Mask = None,
+    keep_filled: KeepFilled = False,
+    save_samples: SaveSamples = False,
+    model: Model = None,
+    device: Device = "auto",
+    engine: EngineName = "auto",
+    threads: Threads = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Super-resolve metabolite maps: finer maps on the same field of view, with their uncertainty.
+
+    Each input gives NIfTI files (mean and, from 8 samples on, standard deviation), a JSON file that says how they
+    came about, and PNG pictures. Detail beyond the measured k-space is inferred, not measured. Research use only.
+    """
+    terminal, sets = Terminal(quiet, verbose), collect(inputs)
+    request = Request(
+        scale, samples, steps, seed, data_consistency, window, support, keep_filled, save_samples,
+        names_of(metabolites), names_of(names), anatomy, mask,
+    )  # fmt: skip
+    _check(sets, request)
+    check_output(output, sets)
+    resolver = _load(model, device=device, engine=engine, solver=solver, threads=threads or usable_cpus()[0])
+    if verbose:
+        terminal.say(resolver.explain())
+    worker = Worker(resolver, request, overwrite, terminal)
+    outcomes = run_batch(sets, worker, output_folders(sets, output), terminal, debug)
+    conclude(sets, outcomes, output, terminal)
+
+
+def _check(sets: list[InputSet], request: Request) -> None:
+    from mrsi_fast.mrsi.geometry import parse_factors
+
+    try:
+        parse_factors(request.scale)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    for option, path in (("--anatomy", request.anatomy), ("--mask", request.mask)):
+        if path is not None and len(sets) > 1:
+            raise CommandError(f"{option} belongs to one set of maps, but {len(sets)} were given. Run them one by one.")
+        if path is not None and not path.is_file():
+            raise CommandError(f"{option} {path}: there is no such file.")
+
+
+def _load(model: Path | None, **options: Any) -> SuperResolver:
+    from mrsi_fast.engine.job import EngineError
+    from mrsi_fast.models.pretrained import ModelFolderError
+    from mrsi_fast.resolver import SuperResolver
+
+    try:
+        return SuperResolver.from_pretrained(model, **options)
+    except ModelFolderError as error:
+        raise CommandError(str(error), ExitCode.MODEL) from error
+    except EngineError as error:
+        raise CommandError(str(error)) from error

@@ -1,0 +1,87 @@
+"""A result in a few lines for people: grids, operator, what ran, and how well the maps agree with what was measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+HEADS = ("map", "trusted voxels", "noise", "residual", "noise explains", "relative", "outside the measured band")
+"""Heads of :func:`agreement_rows`."""
+
+
+def _grid(grid: Mapping[str, Any]) -> str:
+    voxel = " x ".join(f"{size:.4g}" for size in grid["voxel_mm"])
+    return f"{'x'.join(str(count) for count in grid['shape'])} voxels of {voxel} mm"
+
+
+def _draw(facts: Mapping[str, Any]) -> str:
+    return f", {facts['steps']} steps of {facts['solver']}, seed {facts['seed']}" if facts["samples"] else ""
+
+
+def summary_lines(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What went in, what came out, and how, as (label, text).
+
+    Args:
+        provenance: ``Result.provenance`` or the JSON file beside a result.
+    """
+    facts, consistency = provenance, provenance["data_consistency"]["description"]
+    return [
+        ("input grid", _grid(facts["input_grid"])),
+        ("output grid", _grid(facts["output_grid"])),
+        ("FOV corners", f"moved {facts['fov_corner_difference_mm']:.3f} mm"),
+        ("device", f"{facts['device']} ({facts['device_reason']}), {facts['threads']} threads"),
+        ("engine", f"{facts['engine']} ({facts['engine_reason']})"),
+        ("operator", facts["operator"]),
+        ("consistency", consistency.removeprefix("Data consistency: ").split(" Operator:")[0]),
+        ("model", f"{facts['model']['name']}, sha256 {facts['model']['sha256'][:12]}"),
+        ("result", f"{facts['operating_point']}{_draw(facts)}, {facts['seconds']:.1f} s"),
+    ]
+
+
+def agreement_rows(provenance: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """One row a map under :data:`HEADS`: the whitened residual stands beside what noise alone explains."""
+    rows: list[tuple[str, ...]] = []
+    for name, facts in provenance["maps"].items():
+        if facts["content"] != "signal":
+            rows.append((name, str(facts["trusted_voxels"]), f"only {facts['content']}", "-", "-", "-", "-"))
+            continue
+        rows.append(
+            (
+                name,
+                str(facts["trusted_voxels"]),
+                f"{facts['noise_sd']:.4g} ({facts['noise_source']})",
+                _number(facts["residual_whitened"], ".2f"),
+                _number(facts["residual_expected"], ".2f"),
+                _number(facts["residual_relative"], ".2%"),
+                _number(facts["energy_outside_band"], ".2%"),
+            )
+        )
+    return rows
+
+
+def figure_notes(provenance: Mapping[str, Any], name: str | None = None) -> list[str]:
+    """Small print of a figure: grids, operating point and, for one map, its agreement with the measurement."""
+    facts = provenance
+    assumed = " (assumed)" if facts["operator_assumed"] else ""
+    notes = [
+        f"{_grid(facts['input_grid'])} to {_grid(facts['output_grid'])}, FOV corners moved "
+        f"{facts['fov_corner_difference_mm']:.3f} mm; {facts['operating_point']}{_draw(facts)}.",
+        f"Model {facts['model']['name']} {facts['model']['sha256'][:8]}; operator{assumed}: "
+        f"{facts['operator'].split(' (assumed')[0].rstrip('.')}.",
+    ]
+    if name is not None and facts["maps"][name]["content"] == "signal":
+        one = facts["maps"][name]
+        notes.append(
+            f"{name}: residual {_number(one['residual_whitened'], '.1f')} where noise explains "
+            f"{_number(one['residual_expected'], '.1f')} "
+            f"({_number(one['residual_relative'], '.1%')} of the measured map); "
+            f"{_number(one['energy_outside_band'], '.1%')} of the energy lies outside the measured band; "
+            f"{one['trusted_voxels']} LR voxels trusted."
+        )
+    return [*notes, f"Grey: no trusted measurement. {facts['note']}"]
+
+
+def _number(value: float | None, form: str) -> str:
+    """A number, or "?" where it is not known (NaN in memory, null in JSON)."""
+    return "?" if value is None or not math.isfinite(value) else format(value, form)

@@ -1,0 +1,98 @@
+"""Ratios on disk: sample by sample where samples were saved, else of the means and without a deviation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from mrsi_fast.cli.app import app
+from mrsi_fast.mrsi.export import write_map
+
+STEM = "sub-01_space-orig_res-x2"
+RATIO = f"{STEM}_met-GPCPChOverNAANAAG_desc-ratio"
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """What ``mrsi-fast sr --save-samples`` leaves: means, eight samples of two maps that vary together, a sidecar."""
+    rng = np.random.default_rng(5)
+    common = rng.uniform(0.8, 1.2, (8, 4, 3, 2))
+    samples = {"NAANAAG": 10.0 * common, "GPCPCh": 2.0 * common * rng.uniform(0.99, 1.01, common.shape)}
+    folder = tmp_path / "results"
+    folder.mkdir()
+    for label, values in samples.items():
+        write_map(folder / f"{STEM}_met-{label}_desc-sr_mrsi.nii.gz", values.mean(0), np.eye(4), kind="mean")
+        for number, sample in enumerate(values):
+            path = folder / f"{STEM}_met-{label}_desc-sample{number:03d}_mrsi.nii.gz"
+            write_map(path, sample, np.eye(4), kind="sample")
+    (folder / f"{STEM}_desc-sr_mrsi.json").write_text(json.dumps({"seed": 3}))
+    np.savez(tmp_path / "samples.npz", **samples)
+    return folder
+
+
+def ratio(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["ratio", *map(str, arguments)])
+
+
+def test_samples_are_divided_before_they_are_summarised(results: Path, tmp_path: Path) -> None:
+    done = ratio("tCho/tNAA", "-i", results, "-o", tmp_path / "out", "--times", "1.0")
+    assert done.exit_code == 0, done.output
+    stored = np.load(tmp_path / "samples.npz")
+    expected = stored["GPCPCh"].astype(np.float32) / stored["NAANAAG"].astype(np.float32)
+    found = {
+        what: nib.load(tmp_path / "out" / f"{RATIO}{what}_mrsi.nii.gz").get_fdata()
+        for what in ("", "std", "probability")
+    }
+    np.testing.assert_allclose(found[""], np.median(expected, axis=0), rtol=1e-6)
+    np.testing.assert_allclose(found["std"], expected.std(axis=0, ddof=1), rtol=1e-4)
+    reference = np.median(np.median(expected, axis=0))
+    np.testing.assert_allclose(found["probability"], (expected > reference).mean(axis=0), atol=0.126)
+    apart = stored["GPCPCh"].std(0, ddof=1) / stored["NAANAAG"].mean(0)
+    assert found["std"].max() < 0.2 * apart.max()  # what the maps have in common cancels
+    record = json.loads((tmp_path / "out" / f"{RATIO}_mrsi.json").read_text())
+    assert record["samples"] == 8 and record["result"] == {"seed": 3}
+
+
+def test_without_samples_the_means_are_divided(results: Path) -> None:
+    for path in results.glob("*desc-sample*"):
+        path.unlink()
+    done = ratio("GPC+PCh / NAA+NAAG", "-i", results)
+    assert done.exit_code == 0 and "no samples were saved" in done.output
+    assert not (results / f"{RATIO}std_mrsi.nii.gz").exists()
+    first, second = (
+        nib.load(results / f"{STEM}_met-{one}_desc-sr_mrsi.nii.gz").get_fdata() for one in ("GPCPCh", "NAANAAG")
+    )
+    np.testing.assert_allclose(nib.load(results / f"{RATIO}_mrsi.nii.gz").get_fdata(), first / second, rtol=1e-6)
+
+
+def test_a_reference_region_sets_the_denominator_floor(results: Path, tmp_path: Path) -> None:
+    region = np.zeros((4, 3, 2), np.float32)
+    region[0, 0, 0] = 1
+    nib.save(nib.Nifti1Image(region, np.eye(4)), tmp_path / "nawm.nii.gz")
+    assert ratio("tCho/tNAA", "-i", results, "--reference", tmp_path / "nawm.nii.gz").exit_code == 0
+    record = json.loads((results / f"{RATIO}_mrsi.json").read_text())
+    expected = 0.3 * np.load(tmp_path / "samples.npz")["NAANAAG"].astype(np.float32).mean(0)[0, 0, 0]
+    assert record["denominator_floor"] == pytest.approx(expected, rel=1e-5)
+    assert record["reference_region"] == "nawm.nii.gz"
+    nib.save(nib.Nifti1Image(region[:2], np.eye(4)), tmp_path / "small.nii.gz")
+    done = ratio("tCho/tNAA", "-i", results, "--reference", tmp_path / "small.nii.gz")
+    assert done.exit_code == 2 and "the reference region has the grid (2, 3, 2)" in done.output
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "text"),
+    [("tCho", 2, "is not a ratio"), ("tCho/", 2, "is not a ratio"), ("tCho/Ins", 3, "no super-resolved map of Ins")],
+)
+def test_what_cannot_be_divided(results: Path, asked: str, code: int, text: str) -> None:
+    done = ratio(asked, "-i", results)
+    assert done.exit_code == code and text in done.output
+
+
+def test_a_folder_without_results(tmp_path: Path) -> None:
+    done = ratio("tCho/tNAA", "-i", tmp_path)
+    assert done.exit_code == 3 and "holds no result" in done.output
