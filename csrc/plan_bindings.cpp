@@ -1,14 +1,14 @@
-// mrsi_fast._C.Plan: the native engine's plan for Python, which fills it from mrsi_fast/engine/plan.py.
+// The native network engine for Python: Plan, which mrsi_fast/engine/native.py fills, and conv3x3_gn_silu by itself.
 #include <pybind11/functional.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <array>
 #include <cstdint>
-#include <string>
 #include <tuple>
 #include <vector>
 
+#include "mrsi_fast/conv3x3_gn_silu.h"
 #include "mrsi_fast/network.h"
 #include "mrsi_fast/plan.h"
 
@@ -21,23 +21,16 @@ using Address = std::uintptr_t;
 
 const float* floats(Address address) { return reinterpret_cast<const float*>(address); }
 
-mrsi_fast::Method method_of(const std::string& name) {
-    if (name == "winograd4") return mrsi_fast::kWinograd4;
-    if (name == "winograd2") return mrsi_fast::kWinograd2;
-    if (name == "direct") return mrsi_fast::kDirect;
-    throw py::value_error("convolution method '" + name + "' is unknown; use winograd4, winograd2 or direct.");
-}
-
 void add_conv(Plan& plan, const std::vector<std::tuple<std::int64_t, std::int64_t, int, bool>>& sources,
               const std::array<int, 3>& grid, int groups, double eps, const std::array<Address, 2>& affine,
-              const std::array<std::int64_t, 2>& film, const std::string& method, const std::array<int, 3>& shape,
+              const std::array<std::int64_t, 2>& film, int tile, const std::array<int, 3>& shape,
               const std::array<Address, 2>& weights, const std::array<std::int64_t, 3>& buffers) {
     mrsi_fast::ConvSpec spec{};
     for (const auto& [data, stats, channels, upsample] : sources) spec.sources.push_back({data, stats, channels, upsample});
     spec.batch = grid[0], spec.height = grid[1], spec.width = grid[2];
     spec.groups = groups, spec.eps = eps, spec.gamma = floats(affine[0]), spec.beta = floats(affine[1]);
     spec.film_scale = film[0], spec.film_shift = film[1];
-    spec.method = method_of(method), spec.kernel = shape[0], spec.stride = shape[1], spec.out_channels = shape[2];
+    spec.method = static_cast<mrsi_fast::Method>(tile), spec.kernel = shape[0], spec.stride = shape[1], spec.out_channels = shape[2];
     spec.weight = floats(weights[0]), spec.bias = floats(weights[1]);
     spec.residual = buffers[0], spec.out = buffers[1], spec.out_stats = buffers[2];
     plan.add_conv(spec);
@@ -67,13 +60,30 @@ void run(Plan& plan, const std::vector<std::array<double, 8>>& steps, Address fi
         });
 }
 
+// shape = (batch, height, width, in_channels, out_channels, groups, tile)
+void conv3x3_gn_silu(const std::array<int, 7>& shape, double eps, Address x, Address gamma, Address beta, Address scale, Address shift,
+                     Address weight, Address bias, Address residual, Address out, int threads) {
+    py::gil_scoped_release unlocked;
+    mrsi_fast::conv3x3_gn_silu({floats(x), shape[0], shape[1], shape[2], shape[3], shape[5], eps, floats(gamma), floats(beta), floats(scale),
+                                floats(shift), shape[6], floats(weight), shape[4], floats(bias), floats(residual),
+                                reinterpret_cast<float*>(out), threads});
+}
+
 }  // namespace
 
 void bind_plan(py::module_& module) {
+    module.def("conv3x3_packed_floats", &mrsi_fast::conv3x3_packed_floats, py::arg("tile"), py::arg("in_channels"), py::arg("out_channels"));
+    module.def(
+        "conv3x3_pack",
+        [](Address weight, int tile, int in_channels, int out_channels, Address packed) {
+            mrsi_fast::conv3x3_pack(floats(weight), tile, in_channels, out_channels, reinterpret_cast<float*>(packed));
+        },
+        py::arg("weight"), py::arg("tile"), py::arg("in_channels"), py::arg("out_channels"), py::arg("packed"));
+    module.def("conv3x3_gn_silu", &conv3x3_gn_silu);
     py::class_<Plan>(module, "Plan", "One network evaluation and solver step of fixed shape; see mrsi_fast/plan.h.")
         .def(py::init<std::size_t, std::size_t, int>(), py::arg("arena_floats"), py::arg("film_width"), py::arg("threads"))
         .def("add_conv", &add_conv, py::kw_only(), py::arg("sources"), py::arg("grid"), py::arg("groups"), py::arg("eps"),
-             py::arg("affine"), py::arg("film"), py::arg("method"), py::arg("shape"), py::arg("weights"), py::arg("buffers"))
+             py::arg("affine"), py::arg("film"), py::arg("tile"), py::arg("shape"), py::arg("weights"), py::arg("buffers"))
         .def("add_attention", &Plan::add_attention, py::arg("qkv"), py::arg("out"), py::arg("batch"), py::arg("tokens"),
              py::arg("heads"), py::arg("head_channels"))
         .def("set_solver", &set_solver, py::kw_only(), py::arg("maps"), py::arg("stem"), py::arg("buffers"))

@@ -17,14 +17,21 @@ const double kTwo[4][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 
 
 int planes_of(Method method, int kernel) { return method == kDirect ? kernel * kernel : (method + 2) * (method + 2); }
 
-// One 3x3 filter into (method + 2)^2 values: G g G'.
-void transform_filter(Method method, const double* g, double* u) {
+constexpr int kMostLanes = 32;
+
+// G g G' of one 3x3 filter per lane: filter [9][lanes] -> transformed [(method + 2)^2][lanes]. Lanes are innermost, so
+// that the compiler makes vectors of them.
+void transform_filters(Method method, const double (*filter)[kMostLanes], double (*transformed)[kMostLanes]) {
     const double(*matrix)[3] = method == kWinograd4 ? kFour : kTwo;
     const int a = method + 2;
     for (int i = 0; i < a; ++i) {
-        double half[3];
-        for (int x = 0; x < 3; ++x) half[x] = matrix[i][0] * g[x] + matrix[i][1] * g[3 + x] + matrix[i][2] * g[6 + x];
-        for (int j = 0; j < a; ++j) u[i * a + j] = half[0] * matrix[j][0] + half[1] * matrix[j][1] + half[2] * matrix[j][2];
+        double half[3][kMostLanes];
+        for (int x = 0; x < 3; ++x)
+            for (int lane = 0; lane < kMostLanes; ++lane)
+                half[x][lane] = matrix[i][0] * filter[x][lane] + matrix[i][1] * filter[3 + x][lane] + matrix[i][2] * filter[6 + x][lane];
+        for (int j = 0; j < a; ++j)
+            for (int lane = 0; lane < kMostLanes; ++lane)
+                transformed[i * a + j][lane] = half[0][lane] * matrix[j][0] + half[1][lane] * matrix[j][1] + half[2][lane] * matrix[j][2];
     }
 }
 
@@ -40,14 +47,16 @@ void pack_weights(const float* weight, Method method, int kernel, int in_channel
     // Winograd multiplies plane by plane; the direct method runs through all taps of a panel.
     const size_t plane_step = (size_t)in_channels * panel * (method == kDirect ? 1 : panels);
     const size_t panel_step = (size_t)in_channels * panel * (method == kDirect ? planes : 1);
-    for (int k = 0; k < panels * panel; ++k)
+    for (int p = 0; p < panels; ++p)
         for (int c = 0; c < in_channels; ++c) {
-            double filter[9] = {}, transformed[36];
-            for (int t = 0; t < taps && k < out_channels; ++t) filter[t] = weight[((size_t)k * in_channels + c) * taps + t];
-            if (method != kDirect) transform_filter(method, filter, transformed);
-            const double* values = method == kDirect ? filter : transformed;
-            float* to = packed + k / panel * panel_step + (size_t)c * panel + k % panel;
-            for (int p = 0; p < planes; ++p) to[p * plane_step] = (float)values[p];
+            double filter[9][kMostLanes] = {}, transformed[36][kMostLanes];
+            for (int lane = 0; lane < panel && p * panel + lane < out_channels; ++lane)
+                for (int t = 0; t < taps; ++t) filter[t][lane] = weight[((size_t)(p * panel + lane) * in_channels + c) * taps + t];
+            if (method != kDirect) transform_filters(method, filter, transformed);
+            const double(*values)[kMostLanes] = method == kDirect ? filter : transformed;
+            float* to = packed + p * panel_step + (size_t)c * panel;
+            for (int plane = 0; plane < planes; ++plane)
+                for (int lane = 0; lane < panel; ++lane) to[plane * plane_step + lane] = (float)values[plane][lane];
         }
 }
 

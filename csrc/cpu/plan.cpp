@@ -35,6 +35,23 @@ Block::Block(std::size_t floats) : memory_(floats + kLine, 0.0f), size_(floats) 
     start_ = memory_.data() + (64 - address % 64) % 64 / sizeof(float);
 }
 
+// Deep layers have few pixels and many weights: there every thread takes all pixels and a share of the channels, so that
+// no weight is read twice. Elsewhere items are runs of strips, as even as possible.
+void cut_work(Conv* conv, int threads, int panel) {
+    const int strips = conv->batch * strips_of(conv->out_height), tiles = strips * ((conv->out_width + 3) / 4);
+    const int panels = (conv->out_channels + panel - 1) / panel;
+    if (tiles <= kTilesPerItem) {
+        const int shares = std::min(threads, panels);
+        conv->strips_per_item = strips;
+        conv->channels_per_item = (panels + shares - 1) / shares * panel;
+        return;
+    }
+    int items = (tiles + kTilesPerItem - 1) / kTilesPerItem;
+    items = std::min(strips, (items + threads - 1) / threads * threads);
+    conv->strips_per_item = (strips + items - 1) / items;
+    conv->channels_per_item = panels * panel;
+}
+
 // Holds the plan for one call: its buffers serve one run at a time.
 class Plan::Caller {
    public:
@@ -67,23 +84,6 @@ void Plan::need_scratch(std::size_t floats) {
         if (scratch.size() < floats) scratch = Block(floats);
 }
 
-// Deep layers have few pixels and many weights: there every thread takes all pixels and a share of the channels, so that
-// no weight is read twice. Elsewhere items are runs of strips, as even as possible.
-void Plan::cut(Conv* conv) const {
-    const int strips = conv->batch * strips_of(conv->out_height), tiles = strips * ((conv->out_width + 3) / 4);
-    const int panels = (conv->out_channels + kernels_->panel - 1) / kernels_->panel;
-    if (tiles <= kTilesPerItem) {
-        const int shares = std::min(threads_, panels);
-        conv->strips_per_item = strips;
-        conv->channels_per_item = (panels + shares - 1) / shares * kernels_->panel;
-        return;
-    }
-    int items = (tiles + kTilesPerItem - 1) / kTilesPerItem;
-    items = std::min(strips, (items + threads_ - 1) / threads_ * threads_);
-    conv->strips_per_item = (strips + items - 1) / items;
-    conv->channels_per_item = panels * kernels_->panel;
-}
-
 void Plan::add_conv(const ConvSpec& spec) {
     Operation op{};
     op.kind = Kind::conv;
@@ -108,7 +108,7 @@ void Plan::add_conv(const ConvSpec& spec) {
     c.bias = keep(spec.bias, c.out_channels);
     c.residual = at(spec.residual), c.out = at(spec.out), c.out_stats = at(spec.out_stats);
     op.film_scale = spec.film_scale, op.film_shift = spec.film_shift;
-    cut(&c);
+    cut_work(&c, threads_, kernels_->panel);
     op.items = conv_items(&c);
     need_scratch(kernels_->conv_scratch(&c));
     operations_.push_back(op);

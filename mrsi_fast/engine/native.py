@@ -16,22 +16,20 @@ from mrsi_fast.engine.job import EngineError, SamplingJob
 from mrsi_fast.engine.plan import AttentionOp, ConvOp, Value, plan_network
 from mrsi_fast.models.unet import SelfAttentionUNet
 from mrsi_fast.ops import _native
+from mrsi_fast.ops.conv3x3_gn_silu import winograd_tile
 
 FILM_STEPS = 64
 """Steps whose FiLM rows are computed at once: a chain of 1000 runs in pieces of this many."""
 
 
-def conv_method(conv: torch.nn.Conv2d, height: int, width: int) -> str:
-    """The algorithm with the fewest multiplications per channel pair; on a tie the one with fewer weights.
+METHODS = {0: "direct", 2: "Winograd F(2x2,3x3)", 4: "Winograd F(4x4,3x3)"}
 
-    It depends on the grid of one slice alone, never on the batch, so that neither do the results.
-    """
+
+def conv_tile(conv: torch.nn.Conv2d, height: int, width: int) -> int:
+    """Winograd output tile for a convolution of an image, 0 for the direct method."""
     if conv.kernel_size != (3, 3) or conv.stride != (1, 1):
-        return "direct"
-    cost = {"direct": 9 * height * width}
-    for tile in (2, 4):
-        cost[f"winograd{tile}"] = -(-height // tile) * -(-width // tile) * (tile + 2) ** 2
-    return min(cost, key=lambda name: cost[name])
+        return 0
+    return winograd_tile(height, width)
 
 
 class NativePlan:
@@ -48,7 +46,7 @@ class NativePlan:
         self.plan, self.film = plan_network(network, batch, grid)
         self.batch, self.grid, self.threads = batch, grid, threads
         self.native = _native.module().Plan(self.plan.arena_floats, self.film.width, threads)  # type: ignore[union-attr]
-        self.methods: dict[str, str] = {}
+        self.tiles: dict[str, int] = {}
         for operation in self.plan.operations:
             self._add(operation)
         plan, state = self.plan, [self.plan.state[name] for name in ("eval", "base", "previous", "noise", "presence")]
@@ -70,7 +68,7 @@ class NativePlan:
         conv, norm = operation.conv, operation.norm
         height, width = operation.grid
         weight, bias = conv.weight.detach().contiguous(), conv.bias
-        self.methods[operation.name] = conv_method(conv, height, width)
+        self.tiles[operation.name] = conv_tile(conv, height, width)
         film = operation.film
         residual = operation.residual
         self.native.add_conv(
@@ -83,7 +81,7 @@ class NativePlan:
             eps=1e-5,
             affine=[norm.weight.data_ptr(), norm.bias.data_ptr()] if norm else [0, 0],
             film=[-1, -1] if film is None else [film, film + conv.in_channels],
-            method=self.methods[operation.name],
+            tile=self.tiles[operation.name],
             shape=[conv.kernel_size[0], conv.stride[0], conv.out_channels],
             weights=[weight.data_ptr(), 0 if bias is None else bias.data_ptr()],
             buffers=[

@@ -1,8 +1,7 @@
-"""``conv3x3_gn_silu``: GroupNorm-SiLU fused in front of a 3x3 convolution, by Winograd on the CPU, forward and backward."""
+"""``conv3x3_gn_silu``: GroupNorm-SiLU in front of a 3x3 convolution, on the CPU by Winograd; forward and backward."""
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from mrsi_fast.ops import _native
 from mrsi_fast.ops._dispatch import Implementation
 from mrsi_fast.ops._register import Operation, register
-from mrsi_fast.ops.group_norm_silu import check_group_norm
+from mrsi_fast.ops.group_norm_silu import check_inputs as check_norm_inputs
 from mrsi_fast.ops.reference import conv3x3_gn_silu as reference
 from mrsi_fast.ops.reference.layout import memory_format_of
 
@@ -53,8 +52,8 @@ def conv3x3_gn_silu(
 
     Differentiable once, in all tensors.
     """
-    check_group_norm(x, norm_weight, norm_bias, num_groups, scale, shift)
     _check(x, weight, bias, residual)
+    check_norm_inputs(x, norm_weight, norm_bias, num_groups, scale, shift)
     return torch.ops.mrsi_fast.conv3x3_gn_silu.default(
         x, norm_weight, norm_bias, num_groups, weight, bias, scale, shift, residual, eps
     )
@@ -79,7 +78,7 @@ def _allocate(
     return torch.empty(shape, dtype=x.dtype, device=device or x.device, memory_format=memory_format_of(x))
 
 
-# ---- C++ on the CPU ----------------------------------------------------------------------------------------------------
+# ---- C++ on the CPU --------------------------------------------------------------------------------------------------
 
 
 def winograd_tile(height: int, width: int) -> int:
@@ -98,12 +97,9 @@ def _refuse(x: Tensor, *others: Any) -> str | None:
     tensors = [one for one in (x, *others) if isinstance(one, Tensor)]
     if any(one.dtype != torch.float32 for one in tensors):
         return f"the CPU kernel takes float32, got {', '.join(sorted({str(one.dtype) for one in tensors}))}"
-    if not x.is_contiguous(memory_format=torch.channels_last):
+    if memory_format_of(x) != torch.channels_last:  # one channel or pixel counts as contiguous, and so does the result
         return f"x is not channels-last (shape {tuple(x.shape)}, strides {x.stride()})"
     return None
-
-
-_packed: weakref.WeakKeyDictionary[Any, tuple[tuple[int, int, str, int], Tensor]] = weakref.WeakKeyDictionary()
 
 
 def _pack(weight: Tensor, tile: int) -> Tensor:
@@ -136,9 +132,6 @@ def _native_out(*arguments: Any) -> None:
     x, norm_weight, norm_bias, groups, weight, bias, scale, shift, residual, eps, out = arguments
     if out.numel() == 0:
         return
-    if weight.shape[1] == 0:
-        out.copy_(reference.conv3x3_gn_silu(*arguments[:-1]))
-        return
     norm = (norm_weight, norm_bias, groups, scale, shift, eps)
     _convolve(x, weight, out, norm=norm, bias=bias, residual=residual)
 
@@ -153,8 +146,9 @@ def _native_backward(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
     activated = torch.ops.mrsi_fast.group_norm_silu(x, *norm)
     grad_activated = torch.empty_like(x, memory_format=torch.channels_last)
     _convolve(grad, weight.flip(2, 3).transpose(0, 1), grad_activated)
+    wanted = [False, True, bias is not None]
     _, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
-        grad, activated, weight, [weight.shape[0]], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [False, True, bias is not None]
+        grad, activated, weight, [len(weight)], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, wanted
     )
     through = torch.ops.mrsi_fast.group_norm_silu_backward(grad_activated, x, *norm)
     absent = x.new_empty(0)
@@ -163,7 +157,7 @@ def _native_backward(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
         grad_weight.contiguous(),
         absent if bias is None else grad_bias,
         *through[3:],
-        absent if residual is None else grad.clone(memory_format=torch.preserve_format),
+        absent if residual is None else grad.clone(memory_format=torch.contiguous_format),
     )
 
 

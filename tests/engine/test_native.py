@@ -13,7 +13,7 @@ from mrsi_fast.diffusion.schedules import karras
 from mrsi_fast.diffusion.solvers import make_steps
 from mrsi_fast.engine.eager import EagerEngine
 from mrsi_fast.engine.job import SamplingJob
-from mrsi_fast.engine.native import NativeEngine, conv_method
+from mrsi_fast.engine.native import NativeEngine
 from mrsi_fast.models.condition import Condition, vector_width
 from mrsi_fast.models.unet import SelfAttentionUNet
 from mrsi_fast.mrsi.forward import Acquisition
@@ -150,11 +150,3 @@ def test_ancestral_sampling_without_noise_says_so(denoiser):
     job = make_job(1, (8, 8), "ddpm")
     with pytest.raises(ValueError, match="step_noise"):
         NativeEngine(denoiser, "test").run(SamplingJob(job.cond, job.initial, job.steps))
-
-
-@pytest.mark.parametrize(
-    ("grid", "method"),
-    [((1, 1), "direct"), ((2, 2), "winograd2"), ((4, 4), "winograd4"), ((6, 6), "winograd2"), ((32, 32), "winograd4")],
-)
-def test_method_has_the_fewest_multiplications(grid, method):
-    assert conv_method(torch.nn.Conv2d(16, 16, 3, padding=1), *grid) == method

@@ -12,7 +12,8 @@ namespace mrsi_fast {
 
 // Statistics are kept per strip of this many image rows, whatever the algorithm and however the work is cut.
 constexpr int kStripRows = 4;
-inline int strips_of(int height) { return (height + kStripRows - 1) / kStripRows; }
+// static: the objects of each instruction set must not share code.
+static inline int strips_of(int height) { return (height + kStripRows - 1) / kStripRows; }
 
 // One of the tensors that a convolution reads as if they were concatenated along channels.
 struct Source {
@@ -49,11 +50,11 @@ struct Conv {
     int strips_per_item, channels_per_item;  // how the work is cut (channels: whole panels)
 };
 
-inline int conv_row_items(const Conv* c) {
+static inline int conv_row_items(const Conv* c) {
     const int strips = c->batch * strips_of(c->out_height);
     return (strips + c->strips_per_item - 1) / c->strips_per_item;
 }
-inline int conv_items(const Conv* c) {
+static inline int conv_items(const Conv* c) {
     return conv_row_items(c) * ((c->out_channels + c->channels_per_item - 1) / c->channels_per_item);
 }
 

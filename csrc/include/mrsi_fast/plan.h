@@ -59,6 +59,9 @@ class Block {
     std::size_t size_;
 };
 
+// Sets how a convolution is cut into work items for so many threads; `panel` is that of the kernels in use.
+void cut_work(Conv* conv, int threads, int panel);
+
 class Plan {
    public:
     Plan(std::size_t arena_floats, std::size_t film_width, int threads);
@@ -96,7 +99,6 @@ class Plan {
 
     float* at(std::int64_t offset) { return offset < 0 ? nullptr : arena_.data() + offset; }
     const float* keep(const float* values, std::size_t count);
-    void cut(Conv* conv) const;
     void need_scratch(std::size_t floats);
     void execute(const float* film, const SolverStep* solver);
 

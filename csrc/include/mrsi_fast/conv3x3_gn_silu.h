@@ -1,0 +1,29 @@
+// conv3x3_gn_silu as a single operation: the native network engine's convolution for PyTorch tensors.
+#pragma once
+
+#include <cstddef>
+
+namespace mrsi_fast {
+
+// Channels-last float32. out = conv3x3(silu(group_norm(x) * (1 + scale) + shift)) + bias + residual; groups 0: conv3x3(x).
+struct Conv3x3GnSilu {
+    const float* x;  // [batch][height][width][in_channels]
+    int batch, height, width, in_channels, groups;
+    double eps;
+    const float *gamma, *beta;   // [in_channels]
+    const float *scale, *shift;  // [batch][in_channels] or null
+    int tile;                    // 4 or 2: Winograd F(tile x tile, 3x3); 0: direct
+    const float* weight;         // packed for `tile`
+    int out_channels;
+    const float *bias, *residual;  // [out_channels]; like out; or null
+    float* out;
+    int threads;
+};
+
+// Floats of the packed weights, for the instruction set in use.
+std::size_t conv3x3_packed_floats(int tile, int in_channels, int out_channels);
+void conv3x3_pack(const float* weight, int tile, int in_channels, int out_channels, float* packed);
+
+void conv3x3_gn_silu(const Conv3x3GnSilu& request);
+
+}  // namespace mrsi_fast
