@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from mrsi_fast.ops._dispatch import explain, override, status
+from mrsi_fast.ops.conv3x3_gn_silu import conv3x3_gn_silu
 from mrsi_fast.ops.group_norm_silu import group_norm_silu
 
-__all__ = ["explain", "group_norm_silu", "override", "status"]
+__all__ = ["conv3x3_gn_silu", "explain", "group_norm_silu", "override", "status"]

@@ -42,11 +42,14 @@ def group_norm_silu(
 
     Differentiable once, in x, weight, bias, scale and shift.
     """
-    _check(x, weight, bias, num_groups, scale, shift)
+    check_inputs(x, weight, bias, num_groups, scale, shift)
     return torch.ops.mrsi_fast.group_norm_silu.default(x, weight, bias, num_groups, scale, shift, eps)
 
 
-def _check(x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, scale: Tensor | None, shift: Tensor | None) -> None:
+def check_inputs(
+    x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, scale: Tensor | None, shift: Tensor | None
+) -> None:
+    """Raises ValueError where a shape or the number of groups does not fit x."""
     if x.dim() < 2 or not x.is_floating_point():
         raise ValueError(f"x must be floating point with shape [B, C, *spatial], got {x.dtype} {tuple(x.shape)}.")
     batch, channels = x.shape[:2]
