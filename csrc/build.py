@@ -1,8 +1,8 @@
-"""Compile csrc/ into the one extension module mrsi_fast._C: by setup.py, or by hand with ``python csrc/build.py --inplace``.
+"""Compile csrc/ into the extension module mrsi_fast._C: by setup.py, or by hand: ``python csrc/build.py --inplace``.
 
-Needs a C++17 compiler, pybind11 and ninja; never torch. Kernel files (``cpu/*.inl``) are compiled once per instruction
-set through the stubs ``cpu/isa_*.cpp``; CUDA sources (``cuda/*.cu``) by nvcc where a toolkit is found. What was left out,
-and why, goes to ``_build_info.json`` beside the module.
+Needs a C++17 compiler, pybind11 and ninja; never torch. Kernel files (``cpu/*.inl``) are compiled once for each
+instruction set through the stubs ``cpu/isa_*.cpp``; CUDA sources (``cuda/*.cu``) by nvcc where a toolkit is found. What
+was left out, and why, goes to ``_build_info.json`` beside the module.
 
 Environment: ``MRSI_FAST_NATIVE`` and ``MRSI_FAST_CUDA`` = ``auto`` (leave out what cannot be built, one line why), ``1``
 (fail instead) or ``0``; ``MRSI_FAST_CUDA_ARCHS`` (default ``80;90;120+PTX``); ``CUDA_HOME``; ``CXX``; ``MAX_JOBS``.
@@ -37,7 +37,13 @@ ISA_FLAGS = {
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mprefer-vector-width=512"]
     + ["-Wno-maybe-uninitialized"],  # gcc 12 warns about its own avx512fintrin.h
 }
-SANITIZE_FLAGS = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
+SANITIZE_FLAGS = [
+    "-g",
+    "-O1",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=undefined",
+    "-fno-omit-frame-pointer",
+]
 
 
 class BuildError(Exception):
@@ -312,7 +318,9 @@ def main() -> int:
     """Build into the checkout, for development; ccache is used where it is installed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inplace", action="store_true", required=True, help="put the module into mrsi_fast/")
-    parser.add_argument("--sanitize", action="store_true", help="AddressSanitizer and UBSan (preload libasan to use it)")
+    parser.add_argument(
+        "--sanitize", action="store_true", help="AddressSanitizer and UBSan (preload libasan to use it)"
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="show command lines")
     options = parser.parse_args()
     target = ROOT / "mrsi_fast" / f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
@@ -320,8 +328,12 @@ def main() -> int:
         native = native_part()
         if not native.built:
             raise BuildError(native.reason)
-        build(target, ROOT / "build" / ("sanitize" if options.sanitize else "inplace"), sanitize=options.sanitize,
-              verbose=options.verbose)
+        build(
+            target,
+            ROOT / "build" / ("sanitize" if options.sanitize else "inplace"),
+            sanitize=options.sanitize,
+            verbose=options.verbose,
+        )
     except BuildError as error:
         print(f"mrsi_fast: {error}", file=sys.stderr)
         return 1

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-# Before _C: the extension's OpenMP symbols are found in the runtime that torch has loaded, so both share one thread pool.
+# Before _C: the extension finds its OpenMP symbols in the runtime that torch has loaded, so both share a thread pool.
 import torch  # noqa: F401
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -56,13 +56,15 @@ def lacks(function: str) -> str | None:
     if hasattr(loaded, function):
         return None
     if function.startswith("cuda_") and not build_info().get("cuda", {}).get("built", False):
-        return f"the extension was built without CUDA: {build_info().get('cuda', {}).get('reason', 'no reason recorded')}"
+        return (
+            f"the extension was built without CUDA: {build_info().get('cuda', {}).get('reason', 'no reason recorded')}"
+        )
     return f"the extension has no {function}: it is older than this code; rebuild it (python csrc/build.py --inplace)"
 
 
 @functools.cache
 def build_info() -> dict[str, Any]:
-    """What the build wrote about itself: compiler, flags, instruction sets, CUDA and the reason; empty where unknown."""
+    """What the build wrote about itself: compiler, flags, instruction sets, CUDA or why not; empty where unknown."""
     try:
         return json.loads((_PACKAGE / "_build_info.json").read_text())
     except (OSError, ValueError):

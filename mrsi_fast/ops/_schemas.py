@@ -10,6 +10,10 @@ _CONV3X3_GN_SILU = (
     "Tensor? shift, Tensor? residual, float eps"
 )
 _EIGHT = ", ".join(["Tensor"] * 8)
+_SOLVER_STEP = (
+    "Tensor base, Tensor now, Tensor? prev, Tensor? noise, Tensor coefficients, Tensor step, Tensor? basis_x, "
+    "Tensor? basis_y, Tensor? kept"
+)
 
 SCHEMAS = {
     "group_norm_silu": f"({_GROUP_NORM_SILU}) -> Tensor",
@@ -18,6 +22,11 @@ SCHEMAS = {
     "conv3x3_gn_silu": f"({_CONV3X3_GN_SILU}) -> Tensor",
     "conv3x3_gn_silu_backward": f"(Tensor grad, {_CONV3X3_GN_SILU}) -> ({_EIGHT})",
     "conv3x3_gn_silu_out": f"({_CONV3X3_GN_SILU}, Tensor(a!) out) -> ()",
+    "self_attention": "(Tensor qkv, float scale) -> Tensor",
+    "self_attention_backward": "(Tensor grad, Tensor qkv, float scale) -> Tensor",
+    "self_attention_out": "(Tensor qkv, float scale, Tensor(a!) out) -> ()",
+    "solver_step": f"({_SOLVER_STEP}) -> Tensor",
+    "solver_step_out": f"({_SOLVER_STEP}, Tensor(a!) out) -> ()",
 }
 
 LIBRARY = Library("mrsi_fast", "DEF")

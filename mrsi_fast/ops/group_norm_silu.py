@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mrsi_fast.ops import _native
+from mrsi_fast.ops import _cuda, _native
 from mrsi_fast.ops._dispatch import Implementation
 from mrsi_fast.ops._register import Operation, register
 from mrsi_fast.ops.reference import group_norm_silu as reference
@@ -67,7 +67,7 @@ def _allocate(x: Tensor, *others: Any, device: str | None = None) -> Tensor:
     return torch.empty_like(x, memory_format=memory_format_of(x), device=device)
 
 
-# ---- C++ on the CPU ----------------------------------------------------------------------------------------------------
+# ---- C++ on the CPU --------------------------------------------------------------------------------------------------
 
 
 def _refuse(
@@ -117,6 +117,96 @@ def _native_backward(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
     return tuple(gradients)
 
 
+# ---- CUDA C++ and Triton ---------------------------------------------------------------------------------------------
+
+
+def _rows(x: Tensor) -> Tensor | None:
+    """The map as [B, positions, C] without a copy, or None where channels are not last in memory."""
+    last = x.movedim(1, -1)
+    return last.reshape(x.shape[0], -1, x.shape[1]) if last.is_contiguous() else None
+
+
+def _refuse_triton(x: Tensor, *others: Any) -> str | None:
+    if x.dtype not in _cuda.DTYPE_CODES:
+        return f"the kernel takes float32, float16 and bfloat16, got {x.dtype}"
+    if _rows(x) is None:
+        return f"x is not channels-last (shape {tuple(x.shape)}, strides {x.stride()})"
+    return None
+
+
+def _refuse_cuda(
+    x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, scale: Tensor | None, shift: Tensor | None, eps: float
+) -> str | None:
+    reason = _refuse_triton(x)
+    if reason:
+        return reason
+    tensors = {"weight": weight, "bias": bias, "scale": scale, "shift": shift}
+    for name, one in tensors.items():
+        if one is not None and one.dtype != x.dtype:
+            return f"{name} is {one.dtype} and x is {x.dtype}; cast the weights once"
+    if _cuda_workspace(x, num_groups) < 0:
+        return f"the kernel does not take {x.shape[1]} channels in {num_groups} groups of this size"
+    return _cuda.misaligned(x=x, **tensors)
+
+
+def _cuda_sizes(x: Tensor, num_groups: int) -> tuple[int, int, int, int]:
+    batch, channels = x.shape[:2]
+    return batch, channels, x[0, 0].numel() if batch else 0, num_groups
+
+
+def _cuda_workspace(x: Tensor, num_groups: int) -> int:
+    sizes = _cuda_sizes(x, num_groups)
+    return _native.module().cuda_group_norm_silu_workspace(_cuda.DTYPE_CODES[x.dtype], *sizes)
+
+
+def _cuda_out(*arguments: Any) -> None:
+    x, weight, bias, num_groups, scale, shift, eps, out = arguments
+    if x.numel() == 0:
+        return
+    vectors = [None if one is None else one.contiguous() for one in (weight, bias, scale, shift)]
+    scratch = _cuda.workspace(_cuda_workspace(x, num_groups), x.device)
+    with _cuda.launching(x.device) as stream:
+        _native.module().cuda_group_norm_silu(
+            _cuda.DTYPE_CODES[x.dtype],
+            x.data_ptr(),
+            tuple(map(_cuda.address, vectors)),
+            out.data_ptr(),
+            scratch.data_ptr(),
+            _cuda_sizes(x, num_groups),
+            eps,
+            stream,
+        )
+
+
+def _triton_out(*arguments: Any) -> None:
+    from mrsi_fast.kernels import group_norm_silu as kernels
+    from mrsi_fast.kernels.configs import configuration
+
+    x, weight, bias, num_groups, scale, shift, eps, out = arguments
+    vectors = [None if one is None else one.contiguous() for one in (weight, bias, scale, shift)]
+    rows = _rows(x)
+    config = configuration("group_norm_silu", _cuda.architecture(x.device), rows.shape[1])
+    with torch.cuda.device(x.device):
+        kernels.forward(rows, *vectors[:2], num_groups, *vectors[2:], eps, _rows(out), config)
+
+
+def _triton_backward(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    from mrsi_fast.kernels import group_norm_silu as kernels
+    from mrsi_fast.kernels.configs import configuration
+
+    x, weight, bias, num_groups, scale, shift, eps = inputs
+    if x.numel() == 0:
+        return reference.group_norm_silu_backward(grad, *inputs)
+    vectors = [None if one is None else one.contiguous() for one in (weight, bias, scale, shift)]
+    rows = _rows(x)
+    grad_rows = grad.movedim(1, -1).contiguous().reshape(rows.shape)
+    config = configuration("group_norm_silu_backward", _cuda.architecture(x.device), rows.shape[1])
+    with torch.cuda.device(x.device):
+        grad_x, *rest = kernels.backward(grad_rows, rows, *vectors[:2], num_groups, *vectors[2:], eps, config)
+    spatial = grad_x.reshape(x.shape[0], *x.shape[2:], x.shape[1])
+    return spatial.movedim(-1, 1).contiguous(memory_format=memory_format_of(x)), *rest
+
+
 register(
     Operation(
         name="group_norm_silu",
@@ -131,6 +221,20 @@ register(
                 refuse=_refuse,
                 out=_native_out,
                 backward=_native_backward,
+            ),
+            Implementation(
+                backend="cuda",
+                lacks=lambda: _native.lacks("cuda_group_norm_silu"),
+                refuse=_refuse_cuda,
+                out=_cuda_out,
+                passed_over=_cuda.passed_over("group_norm_silu", "cuda"),
+            ),
+            Implementation(
+                backend="triton",
+                lacks=_cuda.triton_lacks,
+                refuse=_refuse_triton,
+                out=_triton_out,
+                backward=_triton_backward,
             ),
         ),
     )

@@ -24,7 +24,9 @@ def relative_l2(value: Tensor, truth: Tensor) -> float:
 
 def cosine(value: Tensor, truth: Tensor) -> float:
     """Cosine between two tensors taken as vectors, in float64."""
-    return torch.nn.functional.cosine_similarity(value.double().flatten(), truth.double().flatten(), dim=0, eps=1e-300).item()
+    return torch.nn.functional.cosine_similarity(
+        value.double().flatten(), truth.double().flatten(), dim=0, eps=1e-300
+    ).item()
 
 
 def assert_as_accurate(

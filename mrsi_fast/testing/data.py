@@ -21,7 +21,9 @@ def data_dir() -> Path | None:
     if named:
         folder = Path(named).expanduser()
         if not folder.is_dir():
-            raise FileNotFoundError(f"MRSI_FAST_DATA={named} is not a folder; correct it or unset it to skip these tests.")
+            raise FileNotFoundError(
+                f"MRSI_FAST_DATA={named} is not a folder; correct it or unset it to skip these tests."
+            )
         return folder
     folder = _CHECKOUT.parent / "shared" / "data"
     return folder if folder.is_dir() else None

@@ -36,7 +36,9 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_the_kernel_is_chosen_and_a_refusal_is_explained():
     assert ops.explain("group_norm_silu", *arguments()).backend == "native"
     choice = ops.explain("group_norm_silu", *arguments(torch.float64))
-    assert str(choice) == "group_norm_silu on cpu: reference; not native: the CPU kernel takes float32, got torch.float64"
+    assert (
+        str(choice) == "group_norm_silu on cpu: reference; not native: the CPU kernel takes float32, got torch.float64"
+    )
 
 
 @needs_native

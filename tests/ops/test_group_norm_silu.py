@@ -12,34 +12,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mrsi_fast import ops
-from mrsi_fast.ops import _native, group_norm_silu
+from mrsi_fast.ops import group_norm_silu
 from mrsi_fast.testing.compare import assert_as_accurate
+from mrsi_fast.testing.kernels import mapped, usable_isas, using, with_gradients
 from mrsi_fast.testing.shapes import AWKWARD_MAPS, MapShape, model_maps
 
 OP = torch.ops.mrsi_fast.group_norm_silu.default
 BACKWARD = torch.ops.mrsi_fast.group_norm_silu_backward.default
 OUT = torch.ops.mrsi_fast.group_norm_silu_out.default
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-EXTENSION = _native.module()
-ISAS = EXTENSION.usable_isas() if EXTENSION else []  # an empty list makes pytest skip, and say so
+ISAS = usable_isas()  # an empty list makes pytest skip, and say so
 # The shapes of the network where it matters: for the kernels that run here, the best instruction set last.
 CASES = [(how, shape) for how in ("reference", *ISAS) for shape in AWKWARD_MAPS]
 CASES += [(isa, shape) for isa in ISAS[-1:] for shape in model_maps(batch=1)]
-
-
-@contextlib.contextmanager
-def using(how: str) -> Iterator[None]:
-    """Run a block on 'reference' or on the CPU kernel of one instruction set."""
-    if how == "reference":
-        with ops.override("reference"):
-            yield
-        return
-    before = EXTENSION.use_isa(how)
-    try:
-        with ops.override("native"):
-            yield
-    finally:
-        EXTENSION.use_isa(before)
 
 
 @pytest.fixture(params=["reference", *ISAS])
@@ -60,16 +45,6 @@ def make_inputs(shape: MapShape, layout: str, film: bool = True, mean: float = 0
     x = (mean + sd * torch.randn(shape.size)).contiguous(memory_format=FORMATS[layout])
     films = [0.5 * torch.randn(shape.batch, c) for _ in range(2)] if film else [None, None]
     return [x, 1 + 0.5 * torch.randn(c), torch.randn(c), shape.groups, *films, 1e-5]
-
-
-def mapped(inputs: list, change) -> list:
-    return [change(one) if isinstance(one, Tensor) else one for one in inputs]
-
-
-def with_gradients(function, inputs: list, grad: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    leaves = mapped(inputs, lambda one: one.detach().clone(memory_format=torch.preserve_format).requires_grad_())
-    y = function(*leaves)
-    return y.detach(), torch.autograd.grad(y, [one for one in leaves if isinstance(one, Tensor)], grad)
 
 
 def eager(x, weight, bias, num_groups, scale, shift, eps) -> Tensor:
@@ -224,7 +199,7 @@ def test_odd_layouts_go_to_the_reference(case):
     arguments = (x, torch.rand(x.shape[1]), torch.rand(x.shape[1]), 2, None, None, 1e-5)
     choice = ops.explain("group_norm_silu", *arguments)
     assert choice.backend == "reference"
-    if EXTENSION:
+    if ISAS:
         assert "neither contiguous nor channels-last" in choice.refused["native"]
     y = group_norm_silu(*arguments)
     assert y.is_contiguous()
@@ -239,7 +214,9 @@ def test_other_dtypes_go_to_the_reference_and_are_rounded_once(dtype):
     truth = eager(*mapped(inputs, Tensor.double))
     assert y.dtype == dtype
     spacing = torch.finfo(dtype).eps * truth.abs() + torch.finfo(dtype).tiny
-    assert ((y.double() - truth).abs() <= (0.5001 if dtype != torch.float64 else 64) * spacing + 1e-6 * spacing.max()).all()
+    assert (
+        (y.double() - truth).abs() <= (0.5001 if dtype != torch.float64 else 64) * spacing + 1e-6 * spacing.max()
+    ).all()
 
 
 def test_half_precision_maps_take_float32_parameters():
@@ -274,7 +251,9 @@ def test_unaligned_memory_and_strided_film(isa):
     shape = MapShape("", 2, 24, 7, 5, 3)
     inputs = make_inputs(shape, "contiguous")
     wanted = group_norm_silu(*inputs)
-    shifted = torch.empty(inputs[0].numel() + 1)[1:].view(shape.size).copy_(inputs[0])  # 4 bytes off any vector boundary
+    shifted = (
+        torch.empty(inputs[0].numel() + 1)[1:].view(shape.size).copy_(inputs[0])
+    )  # 4 bytes off any vector boundary
     assert shifted.data_ptr() % 16
     film = torch.cat(inputs[4:6], dim=1)  # as a linear layer gives it
     scale, shift = film.chunk(2, dim=1)
@@ -324,99 +303,3 @@ def test_wrong_arguments_are_named():
     for arguments, message in cases:
         with pytest.raises(ValueError, match=message):
             group_norm_silu(*arguments)
-
-
-# ---- contract with torch -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("layout", FORMATS)
-@pytest.mark.parametrize("film", [True, False], ids=["film", "bare"])
-def test_opcheck(how, layout, film):
-    inputs = make_inputs(MapShape("", 2, 12, 5, 3, 3), layout, film)
-    leaves = mapped(inputs, lambda one: one.clone().requires_grad_())
-    torch.library.opcheck(OP, tuple(leaves))
-    torch.library.opcheck(BACKWARD, (torch.randn_like(inputs[0]), *inputs))
-    torch.library.opcheck(OUT, (*inputs, torch.empty_like(inputs[0])))
-
-
-@pytest.mark.parametrize("layout", FORMATS)
-@pytest.mark.parametrize("film", [True, False], ids=["film", "bare"])
-def test_gradcheck(layout, film):
-    inputs = mapped(make_inputs(MapShape("", 2, 4, 2, 2, 2), layout, film), lambda one: one.double().requires_grad_())
-    assert torch.autograd.gradcheck(group_norm_silu, inputs)
-
-
-@pytest.mark.parametrize("layout", FORMATS)
-def test_full_graph_compile(how, layout):
-    inputs = make_inputs(MapShape("", 2, 12, 5, 3, 3), layout)
-    grad = torch.randn_like(inputs[0])
-
-    def step(*arguments):
-        return group_norm_silu(*arguments) * 2
-
-    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
-    y, gradients = with_gradients(compiled, inputs, grad)
-    wanted, wanted_gradients = with_gradients(step, inputs, grad)
-    assert y.stride() == wanted.stride()
-    for ours, true in zip((y, *gradients), (wanted, *wanted_gradients), strict=True):
-        assert torch.equal(ours, true)
-
-
-@pytest.mark.slow
-def test_full_graph_compile_with_inductor():
-    inputs = make_inputs(MapShape("", 2, 12, 5, 3, 3), "channels_last")
-
-    def step(x, out):
-        OUT(x, *inputs[1:], out)
-        return group_norm_silu(x + 1, *inputs[1:]) + out
-
-    compiled = torch.compile(step, fullgraph=True)
-    with torch.no_grad():
-        outs = [torch.empty_like(inputs[0]) for _ in range(2)]
-        torch.testing.assert_close(compiled(inputs[0], outs[0]), step(inputs[0], outs[1]))
-        assert torch.equal(*outs)
-
-
-@pytest.mark.parametrize("form", ["plain", "odd"])
-def test_result_strides_are_those_of_the_fake(how, form):
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    inputs = make_inputs(MapShape("", 2, 12, 5, 4, 3), "channels_last")
-    if form == "odd":
-        inputs[0] = inputs[0].transpose(2, 3)
-    with ops.override() if form == "odd" else contextlib.nullcontext():
-        y = OP(*inputs)
-        gradients = BACKWARD(torch.randn_like(y), *inputs)
-    with FakeTensorMode() as mode:
-        fakes = mapped(inputs, mode.from_tensor)
-        fake = OP(*fakes)
-        fake_gradients = BACKWARD(torch.empty_like(fake), *fakes)
-    for real, other in zip((y, *gradients), (fake, *fake_gradients), strict=True):
-        assert real.stride() == other.stride() and real.shape == other.shape and real.dtype == other.dtype
-
-
-def test_a_second_derivative_is_an_error(how):
-    inputs = mapped(make_inputs(MapShape("", 2, 6, 3, 2, 2), "contiguous"), lambda one: one.requires_grad_())
-    (first,) = torch.autograd.grad(group_norm_silu(*inputs).sum(), inputs[0], create_graph=True)
-    with pytest.raises(RuntimeError, match="group_norm_silu has no second derivative"):
-        torch.autograd.grad(first.square().sum(), inputs[0])
-
-
-def test_forward_mode_is_an_error(how):
-    inputs = make_inputs(MapShape("", 2, 6, 3, 2, 2), "contiguous")
-    with torch.autograd.forward_ad.dual_level():
-        dual = torch.autograd.forward_ad.make_dual(inputs[0], torch.ones_like(inputs[0]))
-        with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
-            group_norm_silu(dual, *inputs[1:])
-    with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
-        torch.func.jvp(lambda x: group_norm_silu(x, *inputs[1:]), (torch.randn(2, 6, 3, 2),), (torch.ones(2, 6, 3, 2),))
-
-
-def test_out_refuses_to_lose_a_gradient(how):
-    inputs = make_inputs(MapShape("", 2, 6, 3, 2, 2), "contiguous")
-    out = torch.empty_like(inputs[0])
-    inputs[1].requires_grad_()
-    with pytest.raises(RuntimeError, match="records no gradient"):
-        OUT(*inputs, out)
-    with torch.no_grad():
-        OUT(*inputs, out)

@@ -1,7 +1,7 @@
 """GroupNorm (Wu & He 2018), optional scale-shift (FiLM, Perez et al. 2018), then SiLU, in plain PyTorch.
 
-The specification of the operation, the oracle of its tests, and what runs where no kernel does. Statistics and arithmetic
-are at least float32; the result is rounded once, to the dtype of x.
+The specification of the operation, the oracle of its tests, and what runs where no kernel does. Statistics and
+arithmetic are at least float32; the result is rounded once, to the dtype of x.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ def group_norm_silu_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, weight, bias, scale and shift; an absent scale or shift has an empty one.
 
-    With ``xhat = (x - mean) / std``, ``v = (xhat weight + bias) (1 + scale) + shift`` and ``dv = grad silu'(v)``, the
-    gradient of x is ``(k dv - mean(k dv) - xhat mean(k dv xhat)) / std``, ``k = weight (1 + scale)``, means over the group.
+    With ``xhat = (x - mean) / std``, ``v = (xhat weight + bias) (1 + scale) + shift``, ``dv = grad silu'(v)`` and
+    ``k = weight (1 + scale)``, the gradient of x is ``(k dv - mean(k dv) - xhat mean(k dv xhat)) / std``, means over the
+    group.
     """
     work = x.to(torch.promote_types(x.dtype, torch.float32))
     batch, channels = x.shape[:2]

@@ -1,0 +1,48 @@
+# mrsi_fast: `make` alone lists what there is. Every target makes its own environment in .venv when there is none.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+SOURCES := pyproject.toml setup.py $(shell find csrc -type f)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed ## super-resolve the bundled example maps into demo_output/
+	$(BIN)/mrsi-fast sr -i examples/maps --scale 4 --samples 8 -o demo_output
+	@echo "Look at demo_output/: maps as NIfTI (mean, std), provenance as JSON, a picture as PNG."
+
+test: $(VENV)/.dev ## run the tests (what needs ../shared/data skips without it)
+	$(BIN)/pytest -n 2
+
+bench: $(VENV)/.dev ## time the operations against eager PyTorch
+	$(BIN)/pytest benchmarks/ --benchmark-only
+
+lint: $(VENV)/.dev ## ruff, mypy, import-linter, clang-format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh' \
+	  | xargs $(BIN)/clang-format --dry-run -Werror
+
+clean: ## remove what was built and written, the environment included
+	rm -rf build dist demo_output *.egg-info mrsi_fast/_C.* mrsi_fast/_build_info.json $(VENV)
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Editable, so that changed Python code needs no installation; changed C++ code is compiled again.
+$(VENV)/.installed: $(SOURCES) | $(VENV)/bin/pip
+	$(BIN)/pip install -e .
+	@touch $@
+
+$(VENV)/.dev: $(SOURCES) | $(VENV)/bin/pip
+	$(BIN)/pip install -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "mrsi_fast needs Python 3.11 or newer; name one: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
