@@ -101,8 +101,8 @@ class Simulator:
         centre = (float(rng.uniform(-slack, slack)), float(rng.uniform(-slack, slack)))
         fine = max(1, round(voxel / self.config.object_voxel_mm))
         return Geometry(matrix, (float(voxel), float(voxel)), centre, float(height),
-                        log_uniform(rng, *settings.thickness_mm), fine, self.config.object_plane_mm,
-                        self.config.precision)
+                        log_uniform(rng, *settings.thickness_mm), fine, self.config.label_refinement,
+                        self.config.object_plane_mm, self.config.precision)
 
     def _protocol(self, rng: np.random.Generator, geometry: Geometry, factors: tuple[int, int]) -> Protocol:
         lr_shape = (geometry.matrix[0] // factors[0], geometry.matrix[1] // factors[1])

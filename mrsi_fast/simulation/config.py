@@ -209,6 +209,7 @@ class SimulationConfig(Settings):
         batch: Training batches.
         volume: Volumes with all quality maps, for evaluation.
         object_voxel_mm: Largest in-plane voxel of the object that HR truth and measurement are made from.
+        label_refinement: Tissue labels are looked up at this many places per object voxel and axis.
         object_plane_mm: Largest distance of the planes that a slice is averaged over.
     """
 
@@ -221,6 +222,7 @@ class SimulationConfig(Settings):
     batch: BatchConfig = BatchConfig()
     volume: VolumeConfig = VolumeConfig()
     object_voxel_mm: float = pydantic.Field(1.0, gt=0)
+    label_refinement: int = pydantic.Field(1, ge=1, le=5)
     object_plane_mm: float = pydantic.Field(1.0, gt=0)
 
     @classmethod

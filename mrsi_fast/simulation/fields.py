@@ -1,8 +1,9 @@
 """Smooth Gaussian random fields in three dimensions that can be evaluated on one slice at a time.
 
 A field is white noise on a cubic lattice, interpolated by cubic B-splines whose weights are divided by their Euclidean
-norm, so that its variance is 1 at every point. Lattice planes are drawn from the subject's key plane by plane: a slice
-needs the few planes around it, and a stack of slices is the same field as the volume.
+norm, so that its variance is 1 at every point. The noise is uniform, which is faster to draw: a point mixes 64 of its
+values, so the field is Gaussian to within a kurtosis of 0.02 to 0.1. Lattice planes are drawn from the subject's key
+plane by plane: a slice needs the few planes around it, and a stack of slices is the same field as the volume.
 """
 
 from __future__ import annotations
@@ -57,6 +58,11 @@ class Axis:
         """The centres of blocks of ``count`` points."""
         return Axis(self.start + self.step * (count - 1) / 2, self.step * count, self.count // count, self.dtype)
 
+    def refined(self, count: int) -> Axis:
+        """Each point replaced by ``count`` points over its cell; undone by ``merged``."""
+        step = self.step / count
+        return Axis(self.start - step * (count - 1) / 2, step, self.count * count, self.dtype)
+
     def weights(self, spacing_mm: float) -> Array:
         """Unit-norm spline weights [count, knots] of the points on a lattice."""
         return _weights(self, spacing_mm)
@@ -80,8 +86,11 @@ def _taps(points: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.fl
     """First of the four knots of each point (in lattice spacings) and the knots' unit-norm weights [count, 4]."""
     below = np.floor(points)
     t = points - below
-    taps = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], axis=1)
-    return below.astype(np.int64) - 1, taps / np.sqrt((taps**2).sum(1, keepdims=True))
+    square, cube = t * t, t * t * t
+    taps = np.empty((len(t), 4))
+    taps[:, 0], taps[:, 1] = (1 - t) ** 3, 3 * cube - 6 * square + 4
+    taps[:, 2], taps[:, 3] = 3 * (square + t - cube) + 1, cube
+    return below.astype(np.int64) - 1, taps / np.sqrt(np.einsum("ij,ij->i", taps, taps))[:, None]
 
 
 class SmoothField:
@@ -94,16 +103,32 @@ class SmoothField:
 
     def lattice(self, planes_mm: Array) -> Array:
         """Lattice values [channels, knots, knots] of the mean over planes at the given heights."""
+        weights = self._plane_weights(planes_mm)
+        return self._mix(weights.mean(axis=0, keepdims=True), self._first_knot(planes_mm))[0]
+
+    def lattices(self, planes_mm: Array) -> Array:
+        """Lattice values [planes, channels, knots, knots] of each plane."""
+        return self._mix(self._plane_weights(planes_mm), self._first_knot(planes_mm))
+
+    def _first_knot(self, planes_mm: Array) -> int:
+        return int(np.floor(float(np.min(planes_mm)) / self.spacing)) - 1
+
+    def _plane_weights(self, planes_mm: Array) -> NDArray[np.float64]:
+        """Weights [planes, lattice planes] along the third axis."""
         first, taps = _taps(np.asarray(planes_mm, np.float64) / self.spacing)
-        weights: dict[int, float] = {}
-        for start, row in zip(first.tolist(), (taps / len(taps)).tolist(), strict=True):
-            for offset, weight in enumerate(row):
-                weights[start + offset] = weights.get(start + offset, 0.0) + weight
-        total = np.zeros((self.channels, self.knots, self.knots), self.dtype)
-        normals = self.key.normals(self.name, weights, total.shape, self.dtype)
-        for weight, plane in zip(weights.values(), normals, strict=True):
-            plane *= weight
-            total += plane
+        start = self._first_knot(planes_mm)
+        weights = np.zeros((len(first), int(first.max()) - start + 4))
+        np.put_along_axis(weights, (first - start)[:, None] + np.arange(4), taps, axis=1)
+        return weights
+
+    def _mix(self, weights: NDArray[np.float64], start: int) -> Array:
+        total = np.zeros((len(weights), self.channels, self.knots, self.knots), self.dtype)
+        indices = range(start, start + weights.shape[1])
+        noise = self.key.white_noise(self.name, indices, total.shape[1:], self.dtype)
+        for column, plane in zip(weights.T, noise, strict=True):
+            for row, weight in enumerate(column.tolist()):
+                if weight:
+                    total[row] += weight * plane
         return total
 
     def slab(self, x: Axis, y: Axis, planes_mm: Array) -> Array:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+UNIFORM_TO_UNIT_VARIANCE = float(np.sqrt(12.0))
+
 
 @dataclass(frozen=True)
 class Key:
@@ -38,10 +40,10 @@ class Key:
         key = np.array([self.low, self.high], dtype=np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=_counter(name, index)))
 
-    def normals(
+    def white_noise(
         self, name: str, indices: Iterable[int], shape: tuple[int, ...], dtype: str
     ) -> Iterator[NDArray[np.floating]]:
-        """Standard normal arrays, the first draws of ``stream(name, index)`` for each index.
+        """Uniform arrays of mean 0 and variance 1, the first draws of ``stream(name, index)`` for each index.
 
         One generator is set to each counter in turn, a tenth of the cost of making one each.
         """
@@ -50,7 +52,10 @@ class Key:
         for index in indices:
             state["state"]["counter"] = _counter(name, index)
             rng.bit_generator.state = state
-            yield rng.standard_normal(shape, dtype=np.dtype(dtype))
+            plane = rng.random(shape, dtype=np.dtype(dtype))
+            plane -= 0.5
+            plane *= UNIFORM_TO_UNIT_VARIANCE
+            yield plane
 
 
 def _counter(name: str, index: int) -> NDArray[np.uint64]:

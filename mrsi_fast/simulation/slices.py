@@ -22,6 +22,7 @@ class Geometry:
         height: Centre of the slice, mm.
         thickness: mm.
         fine: Points of the object per HR voxel and axis.
+        refine: Places per point and axis at which tissue labels are looked up.
         plane_mm: Largest distance of the planes that the slice is averaged over.
         dtype: Precision.
     """
@@ -32,6 +33,7 @@ class Geometry:
     height: float
     thickness: float
     fine: int
+    refine: int
     plane_mm: float
     dtype: str
 
@@ -84,7 +86,7 @@ def render(subject: Subject, geometry: Geometry, press: PressBox | None) -> Slic
     Returns:
         HR truth and the object that realistic measurements start from.
     """
-    slab = excite(subject.slab(*geometry.axes, geometry.planes), subject.names, press)
+    slab = excite(subject.slab(*geometry.axes, geometry.planes, geometry.refine), subject.names, press)
     fine = geometry.fine
     return Slice(slab, pool(slab.maps, fine), pool(slab.fractions, fine), pool(slab.lesion, fine),
                  pool(slab.core, fine), pool(slab.anatomy_lesion, fine))

@@ -87,9 +87,16 @@ class Subject:
         middle = self.concentrations[:, [CLASSES.index("GM"), CLASSES.index("WM")]].mean(1)
         return np.array([metabolite(n).noise(float(v)) for n, v in zip(self.names, middle, strict=True)])
 
-    def slab(self, x: Axis, y: Axis, planes: Array) -> Slab:
-        """The object on a fine grid: concentrations (mM) with the B1 field, tissue shares and lesion membership."""
-        fractions = self.anatomy.fractions(x, y, planes)
+    def slab(self, x: Axis, y: Axis, planes: Array, refine: int = 1) -> Slab:
+        """The object on a fine grid: concentrations (mM) with the B1 field, tissue shares and lesion membership.
+
+        Args:
+            x: Points of the object, mm.
+            y: Points of the object, mm.
+            planes: Heights to average over, mm.
+            refine: Tissue labels are looked up at ``refine`` x ``refine`` places in the cell of each point.
+        """
+        fractions = self.anatomy.fractions(x, y, planes, refine)
         maps = np.tensordot(self.concentrations.astype(x.dtype), fractions, axes=(1, 0))
         maps *= self._modulation(x, y, planes)
         lesion, core, only_t1 = np.zeros((3, x.count, y.count), x.dtype)

@@ -261,8 +261,7 @@ def _place(rng: np.random.Generator, anatomy: WarpedHead) -> tuple[float, float,
     for _ in range(6):
         side = -1.0 if rng.random() < 0.5 else 1.0
         x, y, z = side * float(rng.uniform(8, 50)), float(rng.uniform(-60, 52)), float(rng.uniform(-12, 42))
-        shares = anatomy.fractions(Axis(x, 1.0, 1), Axis(y, 1.0, 1), np.array([z]))
-        if shares[CLASSES.index("WM")] + shares[CLASSES.index("GM")] > 0:
+        if CLASSES[anatomy.class_near((x, y, z))] in ("WM", "GM"):
             break
     return x, y, z
 

@@ -194,7 +194,7 @@ def _geometry(config: SimulationConfig, index: int) -> Geometry:
     x, y = (extent / count for extent, count in zip(volume.fov_mm, volume.matrix, strict=True))
     fine = max(1, int(np.ceil(max(x, y) / config.object_voxel_mm - 1e-9)))
     return Geometry(volume.matrix, (x, y), (0.0, 0.0), volume.first_mm + index * volume.step_mm, volume.thickness_mm,
-                    fine, config.object_plane_mm, config.precision)
+                    fine, config.label_refinement, config.object_plane_mm, config.precision)
 
 
 def _affine(config: SimulationConfig) -> NDArray[np.float64]:

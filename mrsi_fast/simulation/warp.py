@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mrsi_fast.simulation.anatomy import CLASSES, Head, head_paths, load_head
 from mrsi_fast.simulation.config import AnatomyConfig
-from mrsi_fast.simulation.fields import Array, Axis, SmoothField, upsample
+from mrsi_fast.simulation.fields import Array, Axis, SmoothField
 from mrsi_fast.simulation.keys import Key
 from mrsi_fast.simulation.phantom import phantom_head
 
@@ -17,6 +17,10 @@ PHANTOM_VARIANTS = {"train": range(0, 4), "val": range(4, 6), "test": range(6, 8
 
 VENTRICLE_REACH_MM = 22.0  # width of the region that ventricle scaling moves
 ELASTIC_LIMIT = 2.5  # the elastic field is cut at this many standard deviations, so that it never folds
+
+COUNT_BITS = 5  # labels are counted per class in 5 bits of one 64-bit integer, all 12 classes in one addition
+LARGEST_COUNT = 2**COUNT_BITS - 1
+ONE_OF_CLASS = np.uint64(1) << (np.uint64(COUNT_BITS) * np.arange(len(CLASSES), dtype=np.uint64))
 
 
 @dataclass(frozen=True)
@@ -37,44 +41,69 @@ class WarpedHead:
     elastic_mm: float
     ventricle_scale: float
 
-    def fractions(self, x: Axis, y: Axis, planes: Array) -> Array:
-        """Share of each tissue class [C, X, Y] on a slice, averaged over its planes."""
-        labels = np.stack([self._labels(x, y, float(z)) for z in planes])
-        counts = np.empty((len(CLASSES), x.count, y.count), np.uint8)
-        for index in range(len(CLASSES)):
-            np.sum(labels == index, axis=0, out=counts[index], dtype=np.uint8)
+    def fractions(self, x: Axis, y: Axis, planes: Array, refine: int) -> Array:
+        """Share of each tissue class [C, X, Y] on a slice.
+
+        Args:
+            x: Points.
+            y: Points.
+            planes: Heights to average over, mm.
+            refine: Labels are looked up at ``refine`` x ``refine`` places in the cell of each point.
+        """
+        fine = x.refined(refine), y.refined(refine)
+        counts = np.zeros((len(CLASSES), x.count, y.count), np.uint16)
+        for first in range(0, len(planes), LARGEST_COUNT // refine**2):
+            part = planes[first:first + LARGEST_COUNT // refine**2]
+            packed = np.zeros((x.count * refine, y.count * refine), np.uint64)
+            for z, lattice in zip(part, self._displacement(part, x.dtype), strict=True):
+                packed += ONE_OF_CLASS[self._labels(*fine, float(z), lattice)]
+            total = packed[::refine, ::refine].copy()
+            for offset in range(1, refine**2):
+                total += packed[offset // refine::refine, offset % refine::refine]
+            for index in range(len(CLASSES)):
+                counts[index] += ((total >> (COUNT_BITS * index)) & LARGEST_COUNT).astype(np.uint16)
         fractions = counts.astype(x.dtype)
-        fractions *= 1 / len(planes)
+        fractions *= 1 / (len(planes) * refine**2)
         return fractions
 
-    def _labels(self, x: Axis, y: Axis, z: float) -> NDArray[np.uint8]:
-        """Class of each point of one plane: the nearest voxel of the warped head."""
-        head, matrix = self.head, self.matrix.tolist()
-        gx, gy = x.points, y.points
+    def class_near(self, point: tuple[float, float, float]) -> int:
+        """Class at a point (mm), elastic deformation and ventricle scaling left out."""
+        voxel = self.matrix @ np.array(point) + self.head.centre + 0.5
+        depth, width, height = self.head.classes.shape
+        x, y, z = np.clip(voxel, 0, np.array([width, height, depth]) - 1).astype(int)
+        return int(self.head.classes[z, x, y])
+
+    def _labels(self, x: Axis, y: Axis, z: float, lattice: Array | None) -> NDArray[np.uint8]:
+        """Class of each point of one plane: the nearest voxel of the warped head.
+
+        Affine map, ventricle scaling and elastic field are sums of separable terms, so one matrix product gives each
+        coordinate.
+        """
+        head, gx, gy = self.head, x.points, y.points
         offset = (gx - head.ventricles[0], gy - head.ventricles[1], z - head.ventricles[2])
         bell_x, bell_y = (np.exp(-((o / VENTRICLE_REACH_MM) ** 2)) for o in offset[:2])
-        depth_pull = -self.ventricle_scale * float(np.exp(-((offset[2] / VENTRICLE_REACH_MM) ** 2)))
-        pull = (depth_pull * bell_x)[:, None] * bell_y[None, :]
-        shift = self._elastic_shift(x, y, z)
+        bell_x *= -self.ventricle_scale * float(np.exp(-((offset[2] / VENTRICLE_REACH_MM) ** 2)))
+        one_x, one_y = np.ones_like(gx), np.ones_like(gy)
         depth, width, height = head.classes.shape
         index = []
         for row, size in enumerate((width, height, depth)):
-            a, b, c = matrix[row]
-            point = pull * ((a * offset[0])[:, None] + (b * offset[1] + c * offset[2])[None, :])
-            point += (a * gx)[:, None]
-            point += (b * gy + (c * z + head.centre[row] + 0.5))[None, :]
-            if shift is not None:
-                point += shift[row]
+            a, b, c = self.matrix[row].tolist()
+            left = [np.stack([a * gx, one_x, bell_x * (a * offset[0]), bell_x], axis=1)]
+            right = [np.stack([one_y, b * gy + (c * z + head.centre[row] + 0.5), bell_y,
+                               bell_y * (b * offset[1] + c * offset[2])])]
+            if lattice is not None and self.elastic is not None:
+                left.append(x.weights(self.elastic.spacing) @ lattice[row])
+                right.append(y.weights(self.elastic.spacing).T)
+            point = np.concatenate(left, axis=1) @ np.concatenate(right)
             index.append(np.clip(point, 0, size - 1, out=point).astype(np.int32))
         return head.classes.ravel()[(index[2] * width + index[0]) * height + index[1]]
 
-    def _elastic_shift(self, x: Axis, y: Axis, z: float) -> Array | None:
-        """Displacement [3, X, Y] in voxels of the head."""
+    def _displacement(self, planes: Array, dtype: str) -> Array | list[None]:
+        """Elastic displacement on the lattice [planes, 3, knots, knots], in voxels of the head; None without one."""
         if self.elastic is None:
-            return None
-        lattice = np.clip(self.elastic.lattice(np.array([z])), -ELASTIC_LIMIT, ELASTIC_LIMIT)
-        mixed = np.tensordot((self.matrix * self.elastic_mm).astype(x.dtype), lattice, axes=(1, 0))
-        return upsample(mixed, x, y, self.elastic.spacing)
+            return [None] * len(planes)
+        lattices = np.clip(self.elastic.lattices(planes), -ELASTIC_LIMIT, ELASTIC_LIMIT)
+        return np.einsum("ij,pjkl->pikl", (self.matrix * self.elastic_mm).astype(dtype), lattices)
 
 
 def draw_head(config: AnatomyConfig, key: Key, number: int | None, dtype: str) -> WarpedHead:
