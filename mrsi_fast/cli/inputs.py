@@ -33,7 +33,11 @@ class InputSet:
     problem: str | None = None
 
     def read(
-        self, metabolites: Sequence[str] | None, names: Sequence[str] | None = None, mask: Path | None = None
+        self,
+        metabolites: Sequence[str] | None,
+        names: Sequence[str] | None = None,
+        units: str | None = None,
+        mask: Path | None = None,
     ) -> MapSet:
         """Reads the maps and their quality files.
 
@@ -46,7 +50,7 @@ class InputSet:
         if self.problem is not None:
             raise MapInputError(self.problem)
         if self.files is None:
-            return read_maps(self.path, metabolites=metabolites, names=names, mask=mask)
+            return read_maps(self.path, metabolites=metabolites, names=names, units=units, mask=mask)
         files = self.files
         return read_maps(
             files.maps,
@@ -56,7 +60,7 @@ class InputSet:
             fwhm=files.fwhm or None,
             mask=mask or files.single.get("mask"),
             lipid=files.single.get("lipid"),
-            units=files.units,
+            units=units or files.units,
             fwhm_unit=files.fwhm_unit,
         )
 

@@ -29,6 +29,8 @@ Names = Annotated[
     typer.Option(help="Names of the maps of a 4D stack, in order, or of a map whose file name does not tell."),
 ]
 
+Units = Annotated[str | None, typer.Option(help="Unit of the maps, for labels, e.g. mM. Default: as the layout says.")]
+
 
 def names_of(listed: str | None) -> list[str] | None:
     """Splits a list of metabolites at its commas; None stays None.

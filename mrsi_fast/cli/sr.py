@@ -11,7 +11,7 @@ from mrsi_fast.cli.batch import conclude, run_batch
 from mrsi_fast.cli.cpus import usable_cpus
 from mrsi_fast.cli.exits import CommandError, ExitCode, guarded
 from mrsi_fast.cli.inputs import InputSet, check_output, collect, output_folders
-from mrsi_fast.cli.options import Debug, Inputs, Metabolites, Names, Quiet, Verbose, names_of
+from mrsi_fast.cli.options import Debug, Inputs, Metabolites, Names, Quiet, Units, Verbose, names_of
 from mrsi_fast.cli.terminal import Terminal
 from mrsi_fast.cli.work import Request, Worker
 
@@ -56,6 +56,7 @@ def sr(
     scale: Scale = "2",
     metabolites: Metabolites = None,
     names: Names = None,
+    units: Units = None,
     samples: Samples = 8,
     steps: Steps = 8,
     solver: SolverName = "dpmpp_2m",
@@ -84,7 +85,7 @@ def sr(
     terminal, sets = Terminal(quiet, verbose), collect(inputs)
     request = Request(
         scale, samples, steps, seed, data_consistency, window, support, keep_filled, save_samples,
-        names_of(metabolites), names_of(names), anatomy, mask,
+        names_of(metabolites), names_of(names), units, anatomy, mask,
     )  # fmt: skip
     _check(sets, request)
     check_output(output, sets)

@@ -32,6 +32,7 @@ class Request:
     save_samples: bool
     metabolites: list[str] | None
     names: list[str] | None
+    units: str | None
     anatomy: Path | None
     mask: Path | None
 
@@ -76,7 +77,7 @@ class Worker:
 
     def _super_resolve(self, entry: InputSet) -> Result:
         asked = self.request
-        maps = entry.read(asked.metabolites, asked.names, asked.mask)
+        maps = entry.read(asked.metabolites, asked.names, asked.units, asked.mask)
         self.terminal.say(f"{entry.label}: {', '.join(maps.names)} from {maps.source}")
         with self.terminal.progress(entry.label) as progress:
             result = self.resolver(

@@ -46,6 +46,7 @@ class MapPanels:
         std: Standard deviation over samples, [X, Y, Z], or None.
         lr_affine: Grid of ``lr``.
         affine: Grid of the others.
+        truth: The true map where it is known (simulation), [X, Y, Z].
     """
 
     name: str
@@ -56,6 +57,7 @@ class MapPanels:
     std: NDArray | None
     lr_affine: NDArray
     affine: NDArray
+    truth: NDArray | None = None
 
 
 def display_window(*maps: NDArray) -> tuple[float, float]:
@@ -79,7 +81,7 @@ def display_window(*maps: NDArray) -> tuple[float, float]:
 def map_figure(
     rows: Sequence[tuple[MapPanels, int]], title: str, notes: Sequence[str] = (), with_name: bool = True
 ) -> Figure:
-    """Draws rows of LR, zero-fill, mean and (if any row has it) standard deviation.
+    """Draws rows of LR, zero-fill, mean and (if any row has them) truth and standard deviation.
 
     Args:
         rows: A map and a slice index for each row; rows of one map share their window.
@@ -131,7 +133,7 @@ class _Layout:
     def of(cls, rows: Sequence[tuple[MapPanels, int]], with_std: bool, notes: Sequence[str]) -> _Layout:
         aspect = max(_aspect(panels) for panels, _ in rows)
         panel_height = _PANEL_INCHES * min(max(aspect, 0.4), 1.6)
-        panels = 4 if with_std else 3
+        panels = 3 + with_std + any(panels.truth is not None for panels, _ in rows)
         bars = (2 if with_std else 1) * (_BAR_INCHES + _BAR_SPACE_INCHES)
         width = _LEFT_INCHES + panels * (_PANEL_INCHES + _GAP_INCHES) + bars + 0.1
         lines = tuple(line for note in notes for line in textwrap.wrap(note, int(width * _CHARACTERS_PER_INCH)))
@@ -157,17 +159,18 @@ def _draw_row(
     valid = panels.zero_fill[np.isfinite(panels.mean)]  # what is not trusted must not set the window
     values = _colours("viridis"), Normalize(*display_window(panels.mean, valid))
     stages = [
-        ("input (LR)", panels.lr, panels.lr_affine),
+        (f"input (LR), {_voxel(panels.lr_affine)}", panels.lr, panels.lr_affine),
         ("zero-fill", panels.zero_fill, panels.affine),
-        ("super-resolved mean", panels.mean, panels.affine),
+        (f"super-resolved mean, {_voxel(panels.affine)}", panels.mean, panels.affine),
     ]
+    if panels.truth is not None:
+        stages.append(("truth (simulated)", panels.truth, panels.affine))
     left = _LEFT_INCHES
     for column, (heading, volume, affine) in enumerate(stages):
         axes = layout.axes(figure, left, number, layout.panel_width)
         _draw_slice(axes, volume[:, :, z], affine, values)
         if number == 0:
-            size = " x ".join(f"{mm:.3g}" for mm in voxel_sizes_mm(affine))
-            axes.set_title(f"{heading}, {size} mm", fontsize=8, pad=4)
+            axes.set_title(heading, fontsize=8, pad=4)
         if column == 0:
             label = f"{panels.name}, " * with_name + f"slice {z + 1} of {panels.mean.shape[2]}"
             axes.text(-0.06, 0.5, _plain(label), transform=axes.transAxes, fontsize=8.5, rotation=90, ha="center",
@@ -214,7 +217,7 @@ def _mark_edges(axes: Axes, view: SliceView) -> None:
 def _draw_bar(axes: Axes, style: tuple[Colormap, Normalize], unit: str, extend: str) -> None:
     bar = axes.figure.colorbar(ScalarMappable(norm=style[1], cmap=style[0]), cax=axes, extend=extend, extendfrac=0.03)
     bar.set_label(_plain(unit), fontsize=7.5, labelpad=3)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     axes.tick_params(labelsize=6.5, length=2, pad=1.5)
     bar.locator = mpl.ticker.MaxNLocator(5)
     bar.update_ticks()
@@ -222,6 +225,10 @@ def _draw_bar(axes: Axes, style: tuple[Colormap, Normalize], unit: str, extend: 
 
 def _colours(name: str) -> Colormap:
     return mpl.colormaps[name].with_extremes(bad=MISSING)
+
+
+def _voxel(affine: NDArray) -> str:
+    return " x ".join(f"{mm:.3g}" for mm in voxel_sizes_mm(affine)) + " mm"
 
 
 def _aspect(panels: MapPanels) -> float:

@@ -1,0 +1,262 @@
+"""Figures of an evaluation: scores against steps, spectra, calibration, recall, and maps beside their errors.
+
+Drawn on matplotlib's Agg canvas, one PNG each; the same results give the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from mrsi_fast.evaluation.lesion import recall_by_diameter
+from mrsi_fast.evaluation.run import Evaluation, example
+from mrsi_fast.evaluation.tables import (
+    DIAMETERS_MM,
+    FALSE_PER_SLICE,
+    detections,
+    head_values,
+    method_label,
+    methods,
+    of_method,
+)
+from mrsi_fast.report.figures import MISSING, display_window, save_png
+from mrsi_fast.report.orientation import slice_view
+
+Row = dict[str, Any]
+
+_EXAMPLE_METHODS = ("zero-fill", "TV", "ridge")
+
+
+def draw_figures(evaluation: Evaluation) -> list[Path]:
+    """Draws every figure that the results allow into the evaluation's folder.
+
+    Returns:
+        The files, in the order of drawing.
+    """
+    files = []
+    for factor in dict.fromkeys(row["factor"] for row in evaluation.rows):
+        rows = [row for row in evaluation.rows if row["factor"] == factor]
+        for name, figure in (
+            ("perception", perception_distortion(rows)),
+            ("spectrum", error_spectrum(rows)),
+            ("calibration", calibration(rows)),
+            ("recall", lesion_recall(rows)),
+            ("recovery", recovery(rows)),
+            ("maps", map_page(evaluation, rows)),
+        ):
+            if figure is not None:
+                files.append(save_png(figure, evaluation.folder / f"{name}_x{factor}.png"))
+    return files
+
+
+def perception_distortion(rows: Sequence[Row]) -> Figure | None:
+    """LPIPS against PSNR inside the brain, one point per method and operating point, ours joined over the steps."""
+    points: dict[tuple[str, str, int], tuple[float, float]] = {}
+    for key in methods(rows):
+        own = of_method(rows, key)
+        distortion, distance = head_values(own, "psnr", "brain"), head_values(own, "lpips", "brain")
+        if distortion and distance:
+            points[key] = float(np.mean(list(distortion.values()))), float(np.mean(list(distance.values())))
+    if not points:
+        return None
+    figure, axes = _figure(5.6, 4.2)
+    for key, (x, y) in points.items():
+        ours = key[0].startswith("mrsi_fast")
+        axes.plot(x, y, "o" if ours else "s", color="C3" if ours else "0.45", markersize=6)
+        axes.annotate(_short(key), (x, y), textcoords="offset points", xytext=(6, 3), fontsize=7)
+    for method in {key[0] for key in points if key[0].startswith("mrsi_fast")}:
+        for point in {key[1] for key in points if key[0] == method}:
+            line = sorted((key[2], xy) for key, xy in points.items() if key[:2] == (method, point))
+            axes.plot([xy[0] for _, xy in line], [xy[1] for _, xy in line], "-", color="C3", linewidth=0.8)
+    axes.set_xlabel("PSNR inside the brain, dB (more is closer to the truth)")
+    axes.set_ylabel("LPIPS (less looks more like the truth)")
+    axes.margins(0.15)
+    return _titled(figure, rows, "distortion and perception")
+
+
+def error_spectrum(rows: Sequence[Row]) -> Figure | None:
+    """Power of the error relative to the truth's, by spatial frequency, mean over maps and heads."""
+    curves = {key: [row for row in of_method(rows, key) if row["metric"] == "spectrum"] for key in methods(rows)}
+    if not any(curves.values()):
+        return None
+    figure, axes = _figure(5.6, 4.0)
+    for number, (key, own) in enumerate((k, v) for k, v in curves.items() if v):
+        frequency = np.array(own[0]["frequency"], float)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.mean([np.array(r["error"], float) / np.array(r["truth"], float) for r in own], axis=0)
+        style = "-" if key[0].startswith("mrsi_fast") else "--"
+        axes.semilogy(frequency, ratio, style, color=f"C{number % 10}", label=_short(key), linewidth=1.2)
+    axes.axhline(1.0, color="0.7", linewidth=0.8)
+    axes.set_xlabel("spatial frequency, cycles/mm")
+    axes.set_ylabel("power of the error / power of the truth")
+    axes.legend(fontsize=6.5, frameon=False)
+    return _titled(figure, rows, "error by spatial frequency (2 is an independent sample, 1 is nothing)")
+
+
+def calibration(rows: Sequence[Row]) -> Figure | None:
+    """Share of voxels inside the 90 % interval, by tissue, one dot per map and head."""
+    labels = ["brain", "GM", "WM", "CSF"]
+    keys = [key for key in methods(rows) if any(r["metric"] == "coverage_brain" for r in of_method(rows, key))]
+    if not keys:
+        return None
+    figure, axes = _figure(5.6, 3.6)
+    for number, key in enumerate(keys):
+        for place, label in enumerate(labels):
+            values = [row["value"] for row in of_method(rows, key) if row["metric"] == f"coverage_{label}"]
+            shift = place + 0.18 * (number - (len(keys) - 1) / 2)
+            axes.plot(
+                [shift] * len(values),
+                values,
+                "o",
+                color=f"C{number}",
+                alpha=0.6,
+                markersize=4,
+                label=_short(key) if place == 0 else None,
+            )
+    axes.axhspan(0.85, 0.95, color="0.9")
+    axes.axhline(0.9, color="0.5", linewidth=0.8)
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_ylim(0, 1)
+    axes.set_ylabel("voxels inside the 90 % interval")
+    axes.legend(fontsize=7, frameon=False)
+    return _titled(figure, rows, "calibration")
+
+
+def lesion_recall(rows: Sequence[Row]) -> Figure | None:
+    """Lesions found at the stated rate of false ones, by diameter."""
+    curves = {
+        key: recall_by_diameter(detections(of_method(rows, key)), FALSE_PER_SLICE, DIAMETERS_MM)
+        for key in methods(rows)
+    }
+    if not any(count for curve in curves.values() for *_, count in curve):
+        return None
+    figure, axes = _figure(5.6, 3.6)
+    for number, (key, curve) in enumerate(curves.items()):
+        used = [(place, found / count) for place, (_, _, found, count) in enumerate(curve) if count]
+        axes.plot(
+            [x + 0.03 * number for x, _ in used],
+            [y for _, y in used],
+            "o-" if key[0].startswith("mrsi_fast") else "s--",
+            color=f"C{number % 10}",
+            label=_short(key),
+            linewidth=1,
+            markersize=4,
+        )
+    counts = [count for *_, count in next(iter(curves.values()))]
+    names = [
+        f"{low:g}-{high:g}" if math.isfinite(high) else f">{low:g}" for low, high, *_ in next(iter(curves.values()))
+    ]
+    axes.set_xticks(range(len(names)), [f"{n}\n(n = {c})" for n, c in zip(names, counts, strict=True)])
+    axes.set_xlabel("diameter of the lesion, mm")
+    axes.set_ylabel(f"found at {FALSE_PER_SLICE} false lesions per slice")
+    axes.set_ylim(-0.05, 1.05)
+    axes.legend(fontsize=6.5, frameon=False)
+    return _titled(figure, rows, "lesion recall")
+
+
+def recovery(rows: Sequence[Row]) -> Figure | None:
+    """Contrast recovery of tCho against the diameter of the lesion, one dot per lesion."""
+    chosen = [
+        row
+        for row in rows
+        if row["metric"] == "recovery" and row["metabolite"] == "tCho" and math.isfinite(row["value"])
+    ]
+    if not chosen:
+        return None
+    figure, axes = _figure(5.6, 3.6)
+    for number, key in enumerate(methods(chosen)):
+        own = of_method(chosen, key)
+        axes.plot(
+            [row["diameter_mm"] for row in own],
+            [row["value"] for row in own],
+            "o" if key[0].startswith("mrsi_fast") else "s",
+            color=f"C{number % 10}",
+            label=_short(key),
+            markersize=4,
+            alpha=0.7,
+        )
+    axes.axhline(1.0, color="0.5", linewidth=0.8)
+    axes.set_xlabel("diameter of the lesion, mm")
+    axes.set_ylabel("contrast recovery of tCho (1 is right)")
+    axes.legend(fontsize=6.5, frameon=False)
+    return _titled(figure, rows, "contrast recovery")
+
+
+def map_page(evaluation: Evaluation, rows: Sequence[Row]) -> Figure | None:
+    """Truth, measured map, baselines and ours for tNAA, tCho and tCho/tNAA of the first subject, with errors below."""
+    stored = example(evaluation, rows[0]["factor"])
+    if stored is None:
+        return None
+    names, affine = list(stored["names"]), stored["affine"]
+    view = slice_view(affine)
+    columns = [name for name in stored["order"] if name in ("truth", *_EXAMPLE_METHODS) or name.startswith("mrsi_fast")]
+    wanted = [name for name in ("tNAA", "tCho") if name in names]
+    if not wanted:
+        return None
+    lines: list[tuple[str, dict[str, Any]]] = [
+        (name, {c: stored[c][names.index(name)] for c in columns}) for name in wanted
+    ]
+    if len(wanted) == 2:
+        lines.append(("tCho/tNAA", {c: _ratio(stored[c], names) for c in columns}))
+    brain = stored["brain"]
+    figure = Figure(figsize=(1.75 * len(columns) + 0.5, 3.4 * len(lines) + 0.5), facecolor="white")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(2 * len(lines), len(columns), squeeze=False)
+    for row, (name, images) in enumerate(lines):
+        low, high = display_window(np.where(brain, images["truth"], 0))
+        for column, key in enumerate(columns):
+            error = np.where(brain, images[key] - images["truth"], np.nan)
+            _panel(grid[2 * row][column], view.turn(images[key]), "viridis", (low, high))
+            _panel(grid[2 * row + 1][column], view.turn(error), "RdBu_r", (-high / 2, high / 2))
+            if row == 0:
+                grid[0][column].set_title(key, fontsize=7)
+        grid[2 * row][0].set_ylabel(name, fontsize=8)
+        grid[2 * row + 1][0].set_ylabel("error", fontsize=8)
+    figure.subplots_adjust(left=0.05, right=0.995, top=0.93, bottom=0.01, wspace=0.03, hspace=0.05)
+    return _titled(figure, rows, f"maps and errors, head {stored['head']}")
+
+
+def _ratio(maps: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    below = maps[names.index("tNAA")]
+    floor = 0.3 * float(np.median(below[below > 0.3 * below.max()]))
+    return maps[names.index("tCho")] / np.maximum(below, floor)
+
+
+def _panel(axes: Any, image: np.ndarray, colours: str, window: tuple[float, float]) -> None:
+    cmap = mpl.colormaps[colours].with_extremes(bad=MISSING)
+    axes.imshow(
+        np.ma.masked_invalid(image), cmap=cmap, vmin=window[0], vmax=window[1], origin="lower", interpolation="nearest"
+    )
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, height), facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots()
+
+
+def _titled(figure: Figure, rows: Iterable[Row], what: str) -> Figure:
+    """Says on every figure what its numbers depend on."""
+    first = next(iter(rows))
+    figure.suptitle(
+        f"{what}\n{first['preset']}, {first['split']} heads, N = {first['N']}, x{first['factor']}, data "
+        f"consistency {first['consistency']}",
+        fontsize=8,
+    )
+    return figure
+
+
+def _short(key: tuple[str, str, int]) -> str:
+    name, point, steps = key
+    if point == "one-step mean":
+        return f"{name}, one step"
+    return name if point in ("point estimate", "random draw") else method_label(key)
