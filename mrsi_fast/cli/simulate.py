@@ -12,11 +12,8 @@ from mrsi_fast.cli.options import Debug, Quiet
 from mrsi_fast.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from mrsi_fast.simulation.config import SimulationConfig
-    from mrsi_fast.simulation.volume import MeasuredVolume, SimulatedSubject
+    from mrsi_fast.simulation.volume import SimulatedSubject
 
 Preset = Annotated[str, typer.Option(help="Named settings, or a TOML file of your own.")]
 Subjects = Annotated[str, typer.Option(help="How many subjects, or which, e.g. 0,3,5.")]
@@ -79,45 +76,16 @@ def _settings(preset: str, heads: str | None, split: str | None) -> SimulationCo
     changes = {key: value for key, value in (("heads", heads), ("split", split)) if value is not None}
     values = config.model_dump()
     values["anatomy"] |= changes
+    if heads == "phantom":  # nothing is read from disk then, tumour outlines included
+        values["anatomy"]["tumour_masks"] = None
     return SimulationConfig.parse(values, "options")
 
 
 def _write(subject: SimulatedSubject, output: Path, terminal: Terminal) -> None:
-    from mrsi_fast.mrsi.export import write_sidecar
+    from mrsi_fast.simulation.export import write_subject
 
-    label = f"sub-{subject.provenance['subject']:03d}"
-    for (fx, fy), measured in subject.measured.items():
-        factor = f"x{fx}" if fx == fy else f"x{fx}x{fy}"
-        folder = output / f"{label}_acq-{factor}"
-        _write_volumes(folder, _measured_volumes(subject.names, measured), measured.affine)
-        write_sidecar(folder / "simulation.json", {**subject.provenance, "operator": measured.operator.describe()})
-        terminal.say(f"{folder}: {len(subject.names)} maps of {'x'.join(map(str, measured.maps.shape[1:]))} voxels")
-    folder = output / f"{label}_truth"
-    _write_volumes(folder, _true_volumes(subject), subject.affine)
-    write_sidecar(folder / "simulation.json", {**subject.provenance, "sha256": subject.checksum()})
-    terminal.say(f"{folder}: lesion {subject.provenance['lesion']['kind']}, sha256 {subject.checksum()[:12]}")
-
-
-def _measured_volumes(names: tuple[str, ...], measured: MeasuredVolume) -> dict[str, NDArray[np.generic] | None]:
-    volumes: dict[str, NDArray[np.generic] | None] = {}
-    for index, name in enumerate(names):
-        volumes[f"conc_{name}"] = measured.maps[index]
-        volumes[f"crlb_{name}"] = None if measured.crlb is None else measured.crlb[index]
-    lipid = measured.lipid if measured.lipid.any() else None
-    return volumes | {"snr": measured.snr, "fwhm": measured.fwhm_ppm, "mask": measured.mask, "lipid_mask": lipid}
-
-
-def _true_volumes(subject: SimulatedSubject) -> dict[str, NDArray[np.generic] | None]:
-    volumes: dict[str, NDArray[np.generic] | None] = dict(zip(subject.names, subject.truth, strict=True))
-    volumes |= {f"tissue_{name}": share for name, share in subject.tissue.items()}
-    volumes |= {f"mask_{name}": mask for name, mask in subject.masks.items()}
-    return volumes | {"lesion_membership": subject.membership, "T1": subject.anatomy}
-
-
-def _write_volumes(folder: Path, volumes: dict[str, NDArray[np.generic] | None], affine: NDArray[np.float64]) -> None:
-    from mrsi_fast.mrsi.export import write_map
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, volume in volumes.items():
-        if volume is not None:
-            write_map(folder / f"{name}.nii.gz", volume, affine, kind="simulated")
+    shapes = ["x".join(map(str, measured.maps.shape[1:])) for measured in subject.measured.values()]
+    *measured_folders, truth = write_subject(subject, output)
+    for folder, shape in zip(measured_folders, shapes, strict=True):
+        terminal.say(f"{folder}: {len(subject.names)} maps of {shape} voxels")
+    terminal.say(f"{truth}: lesion {subject.provenance['lesion']['kind']}, sha256 {subject.checksum()[:12]}")

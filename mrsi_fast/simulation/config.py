@@ -19,7 +19,8 @@ class AnatomyConfig(Settings):
         heads: ``phantom`` (analytic head, needs no data) or a folder of label maps ``sub-XX_dseg.nii.gz``. A relative
             folder that does not exist is looked for under ``$MRSI_FAST_DATA`` too.
         split: ``train``, ``val``, ``test`` by the table in :mod:`mrsi_fast.simulation.anatomy`, or ``all``.
-        tumour_masks: Folder of real tumour masks in the layout of Brain-Tumor-Progression, or None.
+        tumour_masks: Folder of real tumour masks in the layout of Brain-Tumor-Progression, or None; it is looked for
+            as ``heads`` is, and not used with the phantom.
         rotation_deg: Largest rotation about each axis.
         scale: Range of the isotropic and, again, of each axis' relative size (square root of it).
         elastic_mm: Standard deviation of the elastic displacement per axis; it is cut at 2.5 of them.

@@ -281,7 +281,8 @@ def _blob(rng: np.random.Generator, centre: tuple[float, float, float], radius: 
 def _main_shape(config: SimulationConfig, rng: np.random.Generator, centre: tuple[float, float, float],
                 radius: float) -> Blob | MaskShape:
     blob = _blob(rng, centre, radius, config.tumour)
-    if config.anatomy.tumour_masks is None or rng.random() >= config.tumour.real_shape:
+    anatomy = config.anatomy
+    if anatomy.tumour_masks is None or anatomy.heads == "phantom" or rng.random() >= config.tumour.real_shape:
         return blob
     masks = mask_paths(config.anatomy.tumour_masks, config.anatomy.split)
     field, natural, reach = mask_distance(masks[int(rng.integers(len(masks)))])
