@@ -4,8 +4,9 @@ Needs a C++17 compiler, pybind11 and ninja; never torch. Kernel files (``cpu/*.i
 instruction set through the stubs ``cpu/isa_*.cpp``; CUDA sources (``cuda/*.cu``) by nvcc where a toolkit is found. What
 was left out, and why, goes to ``_build_info.json`` beside the module.
 
-Environment: ``MRSI_FAST_NATIVE`` and ``MRSI_FAST_CUDA`` = ``auto`` (leave out what cannot be built, one line why), ``1``
-(fail instead) or ``0``; ``MRSI_FAST_CUDA_ARCHS`` (default ``80;90;120+PTX``); ``CUDA_HOME``; ``CXX``; ``MAX_JOBS``.
+Environment: ``MRSI_FAST_NATIVE`` and ``MRSI_FAST_CUDA`` = ``auto`` (leave out what cannot be built, one line why),
+``1`` (fail instead) or ``0``; ``MRSI_FAST_CUDA_ARCHS`` (default ``80;90;120+PTX``); ``CUDA_HOME``; ``CXX``;
+``MAX_JOBS``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -69,8 +71,12 @@ class Toolkit:
 
 @dataclass
 class NinjaFile:
-    """Rules and edges of one build, collected in order and written at once."""
+    """Rules and edges of one build, collected in order and written at once.
 
+    Ninja runs in csrc/, so that sources and headers have the same names in every checkout and ccache knows them again.
+    """
+
+    folder: Path
     lines: list[str] = field(default_factory=list)
     objects: list[str] = field(default_factory=list)
 
@@ -80,10 +86,11 @@ class NinjaFile:
         self.lines.append(f"rule {name}\n  command = {command}\n  description = {name} $out{deps}\n")
 
     def compile(self, rule: str, source: Path, name: str, **variables: str) -> None:
-        """Add one object file."""
+        """Add one object file, made from a source in csrc/."""
+        target, source = escape(self.folder / name), source.relative_to(CSRC)
         extra = "".join(f"\n  {key} = {value}" for key, value in variables.items())
-        self.lines.append(f"build {name}: {rule} {escape(source)}{extra}\n")
-        self.objects.append(name)
+        self.lines.append(f"build {target}: {rule} {escape(source)}{extra}\n")
+        self.objects.append(target)
 
 
 def escape(path: Path) -> str:
@@ -183,7 +190,7 @@ def include_flags() -> list[str]:
     import pybind11
 
     system = [sysconfig.get_path("include"), pybind11.get_include()]
-    return [f"-I{CSRC / 'include'}", f"-I{CSRC}", *(f"-isystem {folder}" for folder in system)]
+    return ["-Iinclude", "-I.", *(f"-isystem {shlex.quote(str(folder))}" for folder in system)]
 
 
 def cxx_edges(file: NinjaFile, extra: list[str], with_cuda: bool) -> None:
@@ -208,7 +215,7 @@ def cuda_edges(file: NinjaFile, toolkit: Toolkit) -> None:
     """Objects of ``cuda/*.cu``: toolkit headers only, ``extern "C"`` launchers."""
     host = [f"-Xcompiler={flag}" for flag in ("-fPIC", "-fvisibility=hidden", "-Wall")]
     command = [str(toolkit.home / "bin" / "nvcc"), "-MD -MF $out.d", "-std=c++17 -O3 -lineinfo", *host]
-    command += [*arch_flags(toolkit.archs), f"-I{CSRC / 'include'}", f"-I{CSRC}", "-c $in -o $out"]
+    command += [*arch_flags(toolkit.archs), "-Iinclude -I. -c $in -o $out"]
     ccache = [path] if (path := shutil.which("ccache")) else []
     file.rule("nvcc", " ".join([*ccache, *command]))
     for source in sorted((CSRC / "cuda").glob("*.cu")):
@@ -239,18 +246,18 @@ def locked(folder: Path) -> Iterator[None]:
 
 def run_ninja(folder: Path, toolkit: Toolkit | None, extra: list[str], verbose: bool) -> Path:
     """Write ``build.ninja`` into the folder and run it; returns the module."""
-    file = NinjaFile()
+    file, module = NinjaFile(folder), folder / "_C.so"
     cxx_edges(file, extra, with_cuda=toolkit is not None)
     if toolkit:
         cuda_edges(file, toolkit)
     file.lines.append(f"rule link\n  command = {link_command(toolkit, extra)}\n  description = link $out\n")
-    file.lines.append(f"build _C.so: link {' '.join(file.objects)}\n")
-    (folder / "build.ninja").write_text("\n".join(file.lines))
+    file.lines.append(f"build {escape(module)}: link {' '.join(file.objects)}\n")
+    (folder / "build.ninja").write_text(f"builddir = {escape(folder)}\n" + "\n".join(file.lines))
     jobs = [f"-j{os.environ['MAX_JOBS']}"] if os.environ.get("MAX_JOBS") else []
-    command = [str(ninja()), "-C", str(folder), *jobs, *(["-v"] if verbose else []), "_C.so"]
-    if subprocess.run(command, check=False, stdout=sys.stderr).returncode:
+    command = [str(ninja()), "-f", str(folder / "build.ninja"), *jobs, *(["-v"] if verbose else []), str(module)]
+    if subprocess.run(command, check=False, cwd=CSRC, stdout=sys.stderr).returncode:
         raise BuildError("compiling failed (the compiler's messages stand above)")
-    return folder / "_C.so"
+    return module
 
 
 def source_digest() -> str:

@@ -1,1 +1,1 @@
-"""Helpers that tests and benchmarks share: data folder, comparison rules, named shapes. Nothing in the library imports it."""
+"""What tests and benchmarks share: data folder, comparison rules, named shapes. The library never imports it."""

@@ -26,7 +26,7 @@ def _missing(backend: str) -> str | None:
 
 
 def missing_required() -> dict[str, str]:
-    """Backends that ``MRSI_FAST_REQUIRE`` (a comma list) asks for and that cannot be used here, each with the reason."""
+    """Backends that ``MRSI_FAST_REQUIRE`` (a comma list) asks for and that are not usable here, with reasons."""
     wanted = [name for name in os.environ.get("MRSI_FAST_REQUIRE", "").replace(" ", "").split(",") if name]
     reasons = {name: _missing(name) for name in wanted}
     return {name: reason for name, reason in reasons.items() if reason}
@@ -42,7 +42,9 @@ def describe() -> list[str]:
     native = _native.reason()
     if extension is not None:
         native = f"{extension.isa()} of {', '.join(extension.usable_isas())}, built {info.get('built_at', 'unknown')}"
-    others = [f"{name} {'yes' if (reason := _missing(name)) is None else f'no ({reason})'}" for name in ("cuda", "triton")]
+    others = [
+        f"{name} {'yes' if (reason := _missing(name)) is None else f'no ({reason})'}" for name in ("cuda", "triton")
+    ]
     return [
         f"mrsi_fast {__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads; native: {native}",
         f"mrsi_fast {'; '.join(others)}; test data: {data_dir() or 'absent, tests that need it skip'}",

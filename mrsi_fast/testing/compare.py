@@ -1,7 +1,7 @@
-"""When a fast result counts as right: judged against float64, with what PyTorch reaches in the same dtype as the yardstick.
+"""When a fast result counts as right: judged against float64, PyTorch's own error in the same dtype as the yardstick.
 
-The rule is flash-attention's: ``error(ours, float64) <= 2 error(PyTorch in our dtype, float64) + one rounding``. It has no
-tolerance to tune, and it tightens by itself where the problem is well conditioned.
+The rule is flash-attention's: ``error(ours, float64) <= 2 error(PyTorch in our dtype, float64) + one rounding``. It has
+no tolerance to tune, and it tightens by itself where the problem is well conditioned.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def group_norm_silu_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, weight, bias, scale and shift; an absent scale or shift has an empty one.
 
-    With ``xhat = (x - mean) / std``, ``v = (xhat weight + bias) (1 + scale) + shift``, ``dv = grad silu'(v)`` and
+    With ``xhat = (x - mean) / std``, ``v = (xhat weight + bias) (1 + scale) + shift``, ``dv = grad silu'(v)``,
     ``k = weight (1 + scale)``, the gradient of x is ``(k dv - mean(k dv) - xhat mean(k dv xhat)) / std``, means over the
     group.
     """
