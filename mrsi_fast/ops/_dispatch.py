@@ -29,6 +29,8 @@ class Implementation:
         refuse: ``(*inputs) -> reason or None``: what it does not do, from the operation's own inputs.
         out: ``(*inputs, out) -> None``: fills ``out``, which is laid out as the operation allocates it.
         backward: ``(grad, *inputs) -> gradients``, or None where it has no backward kernel.
+        passed_over: ``(backward) -> reason or None``: why another is preferred although this one could serve; not asked
+            where this backend is pinned.
     """
 
     backend: str
@@ -36,6 +38,7 @@ class Implementation:
     refuse: Callable[..., str | None]
     out: Callable[..., None]
     backward: Callable[..., tuple[Tensor, ...]] | None = None
+    passed_over: Callable[[bool], str | None] = lambda backward: None
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ _warned: set[str] = set()
 
 @contextmanager
 def override(backend: str = "auto", disable: str = "") -> Iterator[None]:
-    """Set what ``MRSI_FAST_BACKEND`` and ``MRSI_FAST_DISABLE`` set, for a block of code (tests, benchmarks, bug reports)."""
+    """Set what ``MRSI_FAST_BACKEND`` and ``MRSI_FAST_DISABLE`` set, for a block of code (tests, benchmarks)."""
     global _active
     before, _active = _active, _settings(backend, disable)
     try:
@@ -124,6 +127,8 @@ def choose(op: str, device: str, inputs: tuple[Any, ...], *, backward: bool = Fa
         if reason is None and backward and implementation.backward is None:
             reason = "it has no backward kernel"
         reason = reason or implementation.refuse(*inputs)
+        if reason is None and _active.pinned == "auto":
+            reason = implementation.passed_over(backward)
         if reason is None:
             return Choice(op, device, implementation, refused)
         refused[backend] = reason
@@ -141,13 +146,13 @@ def _warn_once(device: str, refused: dict[str, str]) -> None:
     _warned.add(device)
     reasons = "; ".join(f"{backend}: {reason}" for backend, reason in refused.items())
     warnings.warn(
-        f"mrsi_fast computes with plain PyTorch on {device}, slower but with the same numbers. Why no kernel: {reasons}.",
+        f"mrsi_fast computes with plain PyTorch on {device}: slower, the same numbers. Why no kernel: {reasons}.",
         stacklevel=2,
     )
 
 
 def explain(op: str, *inputs: Any, backward: bool = False) -> Choice:
-    """Say what would run a call with these inputs, and why not the others: ``print(explain("group_norm_silu", x, ...))``."""
+    """Say what would run a call, and why not the others: ``print(explain("group_norm_silu", x, ...))``."""
     if op not in _implementations:
         raise ValueError(f"There is no operation {op!r}; there are {sorted(_implementations)}.")
     device = next(one.device.type for one in inputs if isinstance(one, Tensor))

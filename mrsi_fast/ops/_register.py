@@ -1,4 +1,4 @@
-"""Turns an operation's parts into ``x``, ``x_backward`` and ``x_out`` of ``torch.ops.mrsi_fast``, the same way for each.
+"""Turns the parts of an operation into ``x``, ``x_backward`` and ``x_out`` of ``torch.ops.mrsi_fast``.
 
 ``Library.impl`` in Python rather than ``torch.library.custom_op``, which costs several times more per call.
 """
@@ -15,6 +15,7 @@ from torch.autograd import forward_ad
 
 from mrsi_fast.ops import _dispatch
 from mrsi_fast.ops._schemas import LIBRARY
+from mrsi_fast.ops.reference.layout import memory_format_of
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Operation:
         name: Its name in ``_schemas.py``.
         reference: ``(*inputs) -> Tensor`` in plain PyTorch.
         reference_backward: ``(grad, *inputs) -> gradients`` of the differentiable inputs, in plain PyTorch; an absent
-            input has an empty gradient.
+            input has an empty gradient. None for an operation without a gradient.
         allocate: ``(*inputs, device=None) -> Tensor``: an uninitialised result; gives every form the same strides.
         differentiable: Positions of the inputs that have gradients, in the order of ``reference_backward``.
         implementations: Fast ones, the preferred first.
@@ -33,7 +34,7 @@ class Operation:
 
     name: str
     reference: Callable[..., Tensor]
-    reference_backward: Callable[..., tuple[Tensor, ...]]
+    reference_backward: Callable[..., tuple[Tensor, ...]] | None
     allocate: Callable[..., Tensor]
     differentiable: tuple[int, ...]
     implementations: tuple[_dispatch.Implementation, ...]
@@ -44,12 +45,16 @@ def register(operation: Operation) -> None:
     name = operation.name
     _dispatch.add(name, operation.implementations)
     forward, backward, out = _forms(operation)
-    for key, form in ((name, forward), (f"{name}_backward", backward), (f"{name}_out", out)):
-        LIBRARY.impl(key, form, "CompositeExplicitAutograd")
-
+    LIBRARY.impl(name, forward, "CompositeExplicitAutograd")
+    LIBRARY.impl(f"{name}_out", out, "CompositeExplicitAutograd")
     torch.library.register_fake(f"mrsi_fast::{name}", operation.allocate, lib=LIBRARY)
-    torch.library.register_fake(f"mrsi_fast::{name}_backward", _fake_backward(operation), lib=LIBRARY)
     torch.library.register_fake(f"mrsi_fast::{name}_out", lambda *inputs: None, lib=LIBRARY)
+    _forbid_gradient(f"{name}_out")
+    if operation.reference_backward is None:
+        _forbid_gradient(name)
+        return
+    LIBRARY.impl(f"{name}_backward", backward, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"mrsi_fast::{name}_backward", _fake_backward(operation), lib=LIBRARY)
     _register_autograd(operation)
 
 
@@ -66,11 +71,11 @@ def _forms(operation: Operation) -> tuple[Callable[..., Any], Callable[..., Any]
         chosen.out(*inputs, result)
         return result
 
-    def backward(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    def backward(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...] | Tensor:
         chosen = _dispatch.choose(name, grad.device.type, inputs, backward=True).implementation
         run = operation.reference_backward if chosen is None else chosen.backward
         assert run is not None  # `choose` asked for one
-        return run(grad, *inputs)
+        return _as_result(run(grad, *inputs))
 
     def out(*arguments: Any) -> None:
         *inputs, result = arguments
@@ -121,8 +126,13 @@ def _span(tensor: Tensor) -> tuple[int, int]:
     return tensor.data_ptr(), tensor.data_ptr() + extent * tensor.element_size()
 
 
-def _fake_backward(operation: Operation) -> Callable[..., tuple[Tensor, ...]]:
-    def fake(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+def _as_result(gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...] | Tensor:
+    """Gradients as a schema returns them: a single one is not in a tuple."""
+    return gradients[0] if len(gradients) == 1 else gradients
+
+
+def _fake_backward(operation: Operation) -> Callable[..., tuple[Tensor, ...] | Tensor]:
+    def fake(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...] | Tensor:
         gradients = []
         for position in operation.differentiable:
             one = inputs[position]
@@ -130,17 +140,28 @@ def _fake_backward(operation: Operation) -> Callable[..., tuple[Tensor, ...]]:
                 gradients.append(grad.new_empty(0))
             else:
                 gradients.append(torch.empty_like(one, memory_format=torch.contiguous_format))
-        # The first input's gradient is laid out as the result of the operation is.
-        gradients[0] = operation.allocate(*inputs)
-        return tuple(gradients)
+        gradients[0] = torch.empty_like(inputs[0], memory_format=memory_format_of(inputs[0]))
+        return _as_result(tuple(gradients))
 
     return fake
+
+
+def _forbid_gradient(key: str) -> None:
+    """Register an autograd kernel that raises where a gradient would be lost."""
+    op = getattr(torch.ops.mrsi_fast, key).default
+
+    def without_gradient(*arguments: Any) -> Any:
+        if torch.is_grad_enabled() and any(isinstance(one, Tensor) and one.requires_grad for one in arguments):
+            raise RuntimeError(f"{key} records no gradient; call it under torch.no_grad() or inference_mode().")
+        with torch._C._AutoDispatchBelowAutograd():
+            return op(*arguments)
+
+    LIBRARY.impl(key, without_gradient, "Autograd")
 
 
 def _register_autograd(operation: Operation) -> None:
     name = operation.name
     backward_op = getattr(torch.ops.mrsi_fast, f"{name}_backward").default
-    out_op = getattr(torch.ops.mrsi_fast, f"{name}_out").default
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         is_tensor = [one is None or isinstance(one, Tensor) for one in inputs]
@@ -152,19 +173,14 @@ def _register_autograd(operation: Operation) -> None:
         saved = iter(ctx.saved_tensors)
         inputs = [next(saved) if kept else other for kept, other in zip(ctx.is_tensor, ctx.others, strict=True)]
         gradients: list[Tensor | None] = [None] * len(inputs)
-        for position, gradient in zip(operation.differentiable, backward_op(grad, *inputs), strict=True):
+        results = backward_op(grad, *inputs)
+        results = (results,) if isinstance(results, Tensor) else results
+        for position, gradient in zip(operation.differentiable, results, strict=True):
             gradients[position] = gradient if inputs[position] is not None else None
         return tuple(gradients)
 
     def no_second_derivative(ctx: Any, *grads: Tensor) -> None:
         raise RuntimeError(f"{name} has no second derivative; use mrsi_fast.ops.reference.{name} for it.")
 
-    def out_without_gradient(*arguments: Any) -> None:
-        if torch.is_grad_enabled() and any(isinstance(one, Tensor) and one.requires_grad for one in arguments):
-            raise RuntimeError(f"{name}_out records no gradient; call it under torch.no_grad() or inference_mode().")
-        with torch._C._AutoDispatchBelowAutograd():
-            out_op(*arguments)
-
     torch.library.register_autograd(f"mrsi_fast::{name}", backward, setup_context=setup_context, lib=LIBRARY)
     torch.library.register_autograd(f"mrsi_fast::{name}_backward", no_second_derivative, lib=LIBRARY)
-    LIBRARY.impl(f"{name}_out", out_without_gradient, "Autograd")

@@ -112,7 +112,7 @@ class Simulator:
         bases: tuple[torch.Tensor, torch.Tensor] | tuple[None, None] = (None, None),
         kept: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """``base`` [slices, width, height] and the like; ``coefficients`` [steps, 4]; ``bases`` [rank, size] per axis."""
+        """``base`` [slices, width, height]; ``coefficients`` [steps, 4]; ``bases`` [rank, size] of each axis."""
         out, index = torch.full_like(base, float("nan")), torch.tensor([step])
         ranks = [0 if basis is None else basis.shape[0] for basis in bases]
         sizes = [ctypes.c_int64(n) for n in (*base.shape, *ranks)]

@@ -378,6 +378,10 @@ template <class T>
 T __ldg(const T* p) {
   return *p;
 }
+template <class T>
+void __stwb(T* p, T value) {
+  *p = value;
+}
 using std::max;
 using std::min;
 

@@ -120,7 +120,7 @@ def test_a_fault_in_a_kernel_shows_in_its_results(mutant, fault, call):
     "fault, call",
     [
         (
-            (*ATTENTION, "if (token < tokens) Packet", "if (token <= tokens) Packet"),
+            (*ATTENTION, "if (token < tokens) __stwb", "if (token <= tokens) __stwb"),
             "simulator.self_attention(torch.zeros(1, 70, 3, 96, 32).half())",
         ),
         (

@@ -153,7 +153,9 @@ struct QueryRows {
 #pragma unroll
     for (int i = lane; i < 16 * Tile::kPackets; i += 32) {
       const int r = i / Tile::kPackets, c = i % Tile::kPackets * 8, token = first + warp * 16 + r;
-      if (token < tokens) Packet<T, 8>::load(rows + r * Tile::kPitch + c).store(out + token * row_stride + c);
+      const uint4 packet = *reinterpret_cast<const uint4*>(rows + r * Tile::kPitch + c);
+      // The intrinsic is one 128-bit store; nvcc 13.0 splits an assignment into four here on sm_80 to sm_90.
+      if (token < tokens) __stwb(reinterpret_cast<uint4*>(out + token * row_stride + c), packet);
     }
   }
 
@@ -165,8 +167,8 @@ struct QueryRows {
       if (token >= tokens) continue;
 #pragma unroll
       for (int n = 0; n < kHead / 8; ++n)
-        *reinterpret_cast<float2*>(partial + size_t(token) * kHead + n * 8 + lane % 4 * 2) =
-            make_float2(sum[n][2 * r], sum[n][2 * r + 1]);
+        __stwb(reinterpret_cast<float2*>(partial + size_t(token) * kHead + n * 8 + lane % 4 * 2),
+               make_float2(sum[n][2 * r], sum[n][2 * r + 1]));
       if (lane % 4 == 0) softmax[token] = make_float2(maximum[r], total[r]);
     }
   }

@@ -1,0 +1,126 @@
+"""``self_attention``: attention over the positions of a map, from the packed projection, forward and backward."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mrsi_fast.ops import _cuda, _native
+from mrsi_fast.ops._dispatch import Implementation
+from mrsi_fast.ops._register import Operation, register
+from mrsi_fast.ops.reference import self_attention as reference
+
+HEAD_SIZES = (32, 64)
+"""Channels of a head that the kernels are compiled for."""
+
+
+def self_attention(
+    qkv: Tensor,  # [B, T, 3, H, D]
+    scale: float | None = None,
+) -> Tensor:
+    """``softmax(scale q k') v`` for each head (Vaswani et al. 2017, equation 1).
+
+    Args:
+        qkv: [B, T, 3, H, D] queries, keys and values of T positions and H heads, as a 1x1 convolution on a
+            channels-last map lays them out. Kernels take float16 and bfloat16 (CUDA), contiguous.
+        scale: Factor of the scores; 1/sqrt(D) by default.
+
+    Returns:
+        [B, T, H, D], contiguous, in the dtype of qkv.
+
+    Raises:
+        ValueError: qkv has another shape, or is not floating point.
+
+    Differentiable once, in qkv.
+    """
+    if qkv.dim() != 5 or qkv.shape[2] != 3 or not qkv.is_floating_point():
+        raise ValueError(f"qkv must be floating point with shape [B, T, 3, H, D], got {qkv.dtype} {tuple(qkv.shape)}.")
+    scale = qkv.shape[-1] ** -0.5 if scale is None else scale
+    return torch.ops.mrsi_fast.self_attention.default(qkv, scale)
+
+
+def _allocate(qkv: Tensor, scale: float, device: str | None = None) -> Tensor:
+    batch, tokens, _, heads, head_size = qkv.shape
+    return qkv.new_empty(batch, tokens, heads, head_size, device=device or qkv.device)
+
+
+# ---- CUDA C++ and Triton ---------------------------------------------------------------------------------------------
+
+
+def _refuse_gpu(qkv: Tensor, scale: float) -> str | None:
+    if qkv.dtype not in (torch.float16, torch.bfloat16):
+        return f"the kernels take float16 and bfloat16, got {qkv.dtype}; float32 stays IEEE float32 in the reference"
+    if qkv.shape[-1] not in HEAD_SIZES:
+        return f"the kernels take heads of {HEAD_SIZES} channels, got {qkv.shape[-1]}"
+    if not qkv.is_contiguous():
+        return f"qkv is not contiguous (strides {qkv.stride()})"
+    return _cuda.misaligned(qkv=qkv)
+
+
+def _refuse_cuda(qkv: Tensor, scale: float) -> str | None:
+    reason = _refuse_gpu(qkv, scale)
+    if reason is None and _workspace_size(qkv) < 0:
+        return f"the kernels do not take this many tokens, heads or samples: {tuple(qkv.shape)}"
+    return reason
+
+
+def _workspace_size(qkv: Tensor) -> int:
+    batch, tokens, _, heads, head_size = qkv.shape
+    code = _cuda.DTYPE_CODES[qkv.dtype]
+    return _native.module().cuda_self_attention_workspace(code, batch, tokens, heads, head_size)
+
+
+def _cuda_out(qkv: Tensor, scale: float, out: Tensor) -> None:
+    batch, tokens, _, heads, head_size = qkv.shape
+    scratch = _cuda.workspace(_workspace_size(qkv), qkv.device)
+    pointers = (qkv.data_ptr(), out.data_ptr(), scratch.data_ptr())
+    with _cuda.launching(qkv.device) as stream:
+        _native.module().cuda_self_attention(
+            _cuda.DTYPE_CODES[qkv.dtype], *pointers, (batch, tokens, heads, head_size), scale, stream
+        )
+
+
+def _triton_out(qkv: Tensor, scale: float, out: Tensor) -> None:
+    from mrsi_fast.kernels import self_attention as kernels
+    from mrsi_fast.kernels.configs import configuration
+
+    config = configuration("self_attention", _cuda.architecture(qkv.device), qkv.shape[1])
+    with torch.cuda.device(qkv.device):
+        kernels.forward(qkv, scale, out, config)
+
+
+def _triton_backward(grad: Tensor, qkv: Tensor, scale: float) -> tuple[Tensor]:
+    from mrsi_fast.kernels import self_attention as kernels
+    from mrsi_fast.kernels.configs import configuration
+
+    config = configuration("self_attention_backward", _cuda.architecture(qkv.device), qkv.shape[1])
+    with torch.cuda.device(qkv.device):
+        return (kernels.backward(grad.to(qkv.dtype).contiguous(), qkv, scale, config),)
+
+
+register(
+    Operation(
+        name="self_attention",
+        reference=reference.self_attention,
+        reference_backward=reference.self_attention_backward,
+        allocate=_allocate,
+        differentiable=(0,),
+        implementations=(
+            Implementation(
+                backend="cuda",
+                lacks=lambda: _native.lacks("cuda_self_attention"),
+                refuse=_refuse_cuda,
+                out=_cuda_out,
+                passed_over=_cuda.passed_over("self_attention", "cuda"),
+            ),
+            Implementation(
+                backend="triton",
+                lacks=_cuda.triton_lacks,
+                refuse=_refuse_gpu,
+                out=_triton_out,
+                backward=_triton_backward,
+                passed_over=_cuda.passed_over("self_attention", "triton"),
+            ),
+        ),
+    )
+)

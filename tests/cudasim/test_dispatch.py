@@ -1,0 +1,110 @@
+"""The way from ``mrsi_fast.ops`` to the CUDA launchers, walked on the CPU: real dispatch, simulated kernels."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+
+import pytest
+import torch
+
+from mrsi_fast import ops
+from mrsi_fast.mrsi.forward import Acquisition
+from mrsi_fast.ops import _cuda, _dispatch, _native
+
+
+class SimulatedExtension:
+    """The functions of csrc/cuda/bind.cpp with the simulator behind them."""
+
+    def __init__(self, simulator) -> None:
+        self.simulator, self.library = simulator, simulator.library
+
+    def cuda_group_norm_silu_workspace(self, dtype, *sizes):
+        return self.library.mrsi_fast_cuda_group_norm_silu_workspace(dtype, *map(ctypes.c_int64, sizes))
+
+    def cuda_group_norm_silu(self, dtype, x, vectors, y, workspace, sizes, eps, stream):
+        addresses = map(ctypes.c_void_p, (x, *vectors, None, None, y, workspace))
+        sizes = map(ctypes.c_int64, sizes)
+        run = self.library.mrsi_fast_cuda_group_norm_silu
+        self.simulator.check(run(dtype, *addresses, *sizes, ctypes.c_float(eps), ctypes.c_void_p(stream)))
+
+    def cuda_self_attention_workspace(self, dtype, *sizes):
+        return self.library.mrsi_fast_cuda_self_attention_workspace(dtype, *map(ctypes.c_int64, sizes))
+
+    def cuda_self_attention(self, dtype, qkv, out, workspace, sizes, scale, stream):
+        addresses, sizes = map(ctypes.c_void_p, (qkv, out, workspace)), map(ctypes.c_int64, sizes)
+        run = self.library.mrsi_fast_cuda_self_attention
+        self.simulator.check(run(dtype, *addresses, *sizes, ctypes.c_float(scale), ctypes.c_void_p(stream)))
+
+    def cuda_solver_step(self, state, coefficients, step, bases, out, sizes, stream):
+        addresses = map(ctypes.c_void_p, (*state, coefficients, step, *bases, out))
+        run = self.library.mrsi_fast_cuda_solver_step
+        self.simulator.check(run(*addresses, *map(ctypes.c_int64, sizes), ctypes.c_void_p(stream)))
+
+
+@pytest.fixture
+def on_gpu(simulator, monkeypatch):
+    """CPU tensors are served by the "cuda" backend; returns the simulator, whose launches can be counted."""
+    extension = SimulatedExtension(simulator)
+    monkeypatch.setattr(_native, "module", lambda: extension)
+    monkeypatch.setattr(_native, "lacks", lambda function: None)
+    monkeypatch.setattr(_cuda, "launching", lambda device: contextlib.nullcontext(0))
+    monkeypatch.setattr(_dispatch, "SERVES", {"native": "none", "cuda": "cpu", "triton": "none", "reference": "cpu"})
+    return simulator
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_group_norm_silu_reaches_its_kernel(on_gpu, dtype):
+    x = torch.randn(2, 32, 6, 5).to(dtype).contiguous(memory_format=torch.channels_last)
+    weight, bias = torch.randn(2, 32).to(dtype)
+    scale, shift = torch.randn(2, 64).to(dtype).chunk(2, dim=1)  # strided rows, as FiLM gives them
+    inputs = (x, weight, bias, 2, scale, shift, 1e-5)
+    assert ops.explain("group_norm_silu", *inputs).backend == "cuda"
+    before = on_gpu.launches()
+    result = ops.group_norm_silu(*inputs)
+    assert on_gpu.launches() == before + 1
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    wanted = ops.reference.group_norm_silu.group_norm_silu(*inputs)
+    torch.testing.assert_close(result, wanted, rtol=2e-3 if dtype is torch.float16 else 1e-5, atol=1e-5)
+
+
+def test_group_norm_silu_refuses_with_a_reason(on_gpu):
+    x = torch.randn(2, 32, 6, 5)
+    vector = torch.ones(32)
+    for inputs, reason in [
+        ((x, vector, vector), "not channels-last"),
+        ((x.half().contiguous(memory_format=torch.channels_last), vector, vector), "cast the weights once"),
+        ((x.double().contiguous(memory_format=torch.channels_last), vector.double(), vector.double()), "float64"),
+        ((x.contiguous(memory_format=torch.channels_last), torch.ones(33)[1:], vector), "weight does not start"),
+    ]:
+        choice = ops.explain("group_norm_silu", *inputs, 2, None, None, 1e-5)
+        assert choice.backend == "reference" and reason in choice.refused["cuda"]
+        before = on_gpu.launches()
+        ops.group_norm_silu(*inputs, 2)
+        assert on_gpu.launches() == before
+
+
+def test_self_attention_is_the_reference_until_pinned(on_gpu):
+    qkv = torch.randn(1, 64, 3, 2, 32).half()
+    choice = ops.explain("self_attention", qkv, 0.2)
+    assert choice.backend == "reference" and "MRSI_FAST_BACKEND=cuda" in choice.refused["cuda"]
+    wanted = ops.self_attention(qkv)
+    before = on_gpu.launches()
+    with ops.override("cuda"):
+        result = ops.self_attention(qkv)
+    assert on_gpu.launches() == before + 1
+    torch.testing.assert_close(result, wanted, rtol=2e-3, atol=1e-3)
+
+
+def test_solver_step_reaches_its_kernel(on_gpu):
+    acquisition = Acquisition((4, 4), (2, 2))
+    modes = acquisition.modes(torch.float32, "cpu")
+    tensors = [torch.randn(2, 3, 8, 8) for _ in range(4)]
+    inputs = (*tensors, torch.randn(3, 4), torch.tensor([2]), modes.hr_x.contiguous(), modes.hr_y.contiguous(), None)
+    before = on_gpu.launches()
+    result = ops.solver_step(*inputs)
+    assert on_gpu.launches() == before + 1
+    torch.testing.assert_close(result, ops.reference.solver_step.solver_step(*inputs), rtol=1e-5, atol=1e-5)
+    aliased = inputs[0].clone()
+    torch.ops.mrsi_fast.solver_step_out(aliased, *inputs[1:], aliased)  # in place: computed beside and copied
+    torch.testing.assert_close(aliased, result, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,65 @@
+"""self_attention: the reference against the textbook and float64, its contract with torch, and what kernels refuse."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mrsi_fast import ops
+from mrsi_fast.ops import self_attention
+
+OP = torch.ops.mrsi_fast.self_attention.default
+OUT = torch.ops.mrsi_fast.self_attention_out.default
+
+
+def textbook(qkv: torch.Tensor, scale: float) -> torch.Tensor:
+    query, key, value = qkv.permute(2, 0, 3, 1, 4)
+    return (torch.softmax(scale * query @ key.transpose(-1, -2), -1) @ value).transpose(1, 2)
+
+
+@pytest.mark.parametrize("shape", [(2, 64, 3, 8, 32), (1, 1, 3, 1, 4), (3, 7, 3, 2, 5), (0, 4, 3, 1, 8)], ids=str)
+def test_equals_the_textbook(shape):
+    qkv = torch.randn(shape)
+    result = self_attention(qkv)
+    assert result.is_contiguous() and result.dtype == torch.float32
+    torch.testing.assert_close(result.double(), textbook(qkv.double(), shape[-1] ** -0.5), rtol=1e-5, atol=1e-6)
+
+
+def test_strided_input_scale_and_out_form():
+    qkv = torch.randn(2, 3, 10, 2, 8).transpose(1, 2)
+    wanted = textbook(qkv.double(), 0.3)
+    torch.testing.assert_close(self_attention(qkv, 0.3).double(), wanted, rtol=1e-5, atol=1e-6)
+    out = torch.full((2, 10, 2, 8), float("nan"))
+    OUT(qkv, 0.3, out)
+    torch.testing.assert_close(out.double(), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_and_contract_with_torch():
+    qkv = torch.randn(2, 5, 3, 2, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: self_attention(x, 0.4), (qkv,))
+    torch.library.opcheck(OP, (qkv, 0.4))
+    torch.library.opcheck(OP, (qkv.detach().float().transpose(0, 1), 0.4))
+    torch.library.opcheck(OUT, (qkv.detach(), 0.4, torch.empty(2, 5, 2, 4, dtype=torch.float64)))
+    (grad,) = torch.autograd.grad(self_attention(qkv).sum(), qkv, create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        grad.sum().backward()
+
+
+def test_wrong_shapes_are_named():
+    with pytest.raises(ValueError, match=r"\[B, T, 3, H, D\]"):
+        self_attention(torch.zeros(2, 5, 2, 4))
+    with pytest.raises(ValueError, match="floating point"):
+        self_attention(torch.zeros(1, 4, 3, 1, 8, dtype=torch.int64))
+
+
+def test_what_the_gpu_kernels_refuse():
+    from mrsi_fast.ops.self_attention import _refuse_gpu
+
+    good = torch.zeros(2, 16, 3, 2, 32, dtype=torch.float16)
+    assert _refuse_gpu(good, 1.0) is None
+    assert "float32" in _refuse_gpu(good.float(), 1.0)
+    assert "48" in _refuse_gpu(torch.zeros(1, 4, 3, 2, 48, dtype=torch.float16), 1.0)
+    assert "contiguous" in _refuse_gpu(good.transpose(0, 1), 1.0)
+    shifted = torch.zeros(good.numel() + 1, dtype=torch.float16)[1:].view(good.shape)
+    assert "16 bytes" in _refuse_gpu(shifted, 1.0)
+    assert "disabled" not in str(ops.explain("self_attention", good, 1.0))
