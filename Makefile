@@ -11,8 +11,8 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed ## super-resolve the bundled example maps into demo_output/
-	$(BIN)/mrsi-fast sr -i examples/maps --scale 4 --samples 8 -o demo_output
-	@echo "Look at demo_output/: maps as NIfTI (mean, std), provenance as JSON, a picture as PNG."
+	$(BIN)/mrsi-fast sr -i examples/simulated_glioma --scale 4 --window hamming --support ellipse --units mM -o demo_output
+	@echo "demo_output/ holds maps (NIfTI: mean and standard deviation), how they came about (JSON) and pictures (PNG)."
 
 test: $(VENV)/.dev ## run the tests (what needs ../shared/data skips without it)
 	$(BIN)/pytest -n 2
