@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mrsi_fast.cli.batch import Skipped
 from mrsi_fast.cli.exits import CommandError
 from mrsi_fast.cli.inputs import InputSet
+from mrsi_fast.cli.report import REPORT
 from mrsi_fast.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Worker:
             CommandError: The folder holds results made with other settings.
             MapInputError: It cannot be used.
         """
+        from mrsi_fast.report.html import write_report
         from mrsi_fast.report.pages import write_pages
 
         prefix = f"{entry.label}_space-orig_" if entry.label.startswith("sub-") else ""
@@ -71,9 +73,10 @@ class Worker:
         folder.mkdir(parents=True, exist_ok=True)
         if self.request.save_samples:
             _write_samples(result, folder, prefix)
-        pages = write_pages(result, folder, entry.label, prefix)
-        result.save(folder, prefix)  # the JSON file comes last: where it is, all is
-        self.terminal.say(f"  {'look at':13} {pages[0]}\n")
+        write_pages(result, folder, entry.label, prefix)
+        result.save(folder, prefix)  # the JSON file comes after all it speaks of: where it is, the result is complete
+        page = write_report(folder, folder / REPORT, entry.label)
+        self.terminal.say(f"  {'look at':13} {page}\n")
 
     def _super_resolve(self, entry: InputSet) -> Result:
         asked = self.request

@@ -158,6 +158,7 @@ def _draw_row(
     panels, z = row
     valid = panels.zero_fill[np.isfinite(panels.mean)]  # what is not trusted must not set the window
     values = _colours("viridis"), Normalize(*display_window(panels.mean, valid))
+    unused = _unused(panels)
     stages = [
         (f"input (LR), {_voxel(panels.lr_affine)}", panels.lr, panels.lr_affine),
         ("zero-fill", panels.zero_fill, panels.affine),
@@ -169,6 +170,8 @@ def _draw_row(
     for column, (heading, volume, affine) in enumerate(stages):
         axes = layout.axes(figure, left, number, layout.panel_width)
         _draw_slice(axes, volume[:, :, z], affine, values)
+        if volume is panels.lr:
+            _cross_out(axes, unused[:, :, z], affine)
         if number == 0:
             axes.set_title(heading, fontsize=8, pad=4)
         if column == 0:
@@ -205,6 +208,22 @@ def _draw_slice(axes: Axes, values: NDArray, affine: NDArray, style: tuple[Color
     )
     axes.set_axis_off()
     _mark_edges(axes, view)
+
+
+def _unused(panels: MapPanels) -> NDArray[np.bool_]:
+    """LR voxels [x, y, z] that hold a value which was not trusted: nothing came of them."""
+    fx, fy = (fine // coarse for fine, coarse in zip(panels.mean.shape[:2], panels.lr.shape[:2], strict=True))
+    return np.isfinite(panels.lr) & ~np.isfinite(panels.mean[fx // 2 :: fx, fy // 2 :: fy])
+
+
+def _cross_out(axes: Axes, marked: NDArray[np.bool_], affine: NDArray) -> None:
+    rows, columns = np.nonzero(slice_view(affine).turn(marked))
+    count = slice_view(affine).turn(marked).shape
+    left, right, bottom, top = axes.images[0].get_extent()
+    x, y = left + (columns + 0.5) * (right - left) / count[1], bottom + (rows + 0.5) * (top - bottom) / count[0]
+    axes.plot(x, y, "x", color="white", markersize=2.5, markeredgewidth=0.6, alpha=0.7)
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, top)
 
 
 def _mark_edges(axes: Axes, view: SliceView) -> None:

@@ -79,7 +79,7 @@ def figure_notes(provenance: Mapping[str, Any], name: str | None = None) -> list
             f"{_number(one['energy_outside_band'], '.1%')} of the energy lies outside the measured band; "
             f"{one['trusted_voxels']} LR voxels trusted."
         )
-    return [*notes, f"Grey: no trusted measurement. {facts['note']}"]
+    return [*notes, f"Crosses and grey: no trusted measurement. {facts['note']}"]
 
 
 def _number(value: float | None, form: str) -> str:

@@ -54,7 +54,11 @@ def test_a_folder_becomes_nifti_json_and_png(sr: Callable[..., Result], tmp_path
     written = {path.name for path in (tmp_path / "out").iterdir()}
     stems = [f"res-x4x2_met-{label}_desc-{what}_mrsi" for label in ("NAANAAG", "GPCPCh") for what in ("sr", "srstd")]
     pictures = {"res-x4x2_desc-sr_mrsi.png", *(f"{stem}.png" for stem in stems[::2])}
-    assert written == {f"{stem}.nii.gz" for stem in stems} | pictures | {"res-x4x2_desc-sr_mrsi.json", "run.json"}
+    assert written == {f"{stem}.nii.gz" for stem in stems} | pictures | {
+        "res-x4x2_desc-sr_mrsi.json",
+        "report.html",
+        "run.json",
+    }
     image = nib.load(tmp_path / "out" / f"{stems[0]}.nii.gz")
     assert image.shape == (28, 12, 2) and image.get_data_dtype() == np.float32
     record = json.loads((tmp_path / "out" / "res-x4x2_desc-sr_mrsi.json").read_text())
@@ -73,7 +77,7 @@ def test_it_says_what_a_reader_needs_to_judge_the_result(sr: Callable[..., Resul
         "noise explains",
         "outside the measured band",
         "one-step posterior mean",
-        "out/res-x2_met-NAANAAG_desc-sr_mrsi.png",
+        "out/report.html",
     ):
         assert text in done.output, text
 
@@ -210,3 +214,14 @@ def test_the_real_scan(sr: Callable[..., Result], tmp_path: Path) -> None:
     raw = nib.load(scan / "conc_Ins.nii.gz").get_fdata()
     failed = (raw == 0) | (raw > 20000)
     assert failed.any() and np.isnan(mean[failed.repeat(2, 0).repeat(2, 1)]).all()
+
+
+def test_the_page_can_be_rebuilt(sr: Callable[..., Result], tmp_path: Path) -> None:
+    assert sr("-i", write_maps(tmp_path / "K_01"), "-o", tmp_path / "out").exit_code == 0
+    page = tmp_path / "out" / "report.html"
+    before = page.read_text()
+    page.unlink()
+    done = CliRunner().invoke(app, ["report", "-i", str(tmp_path / "out"), "-o", str(tmp_path / "again.html")])
+    assert done.exit_code == 0 and "data:image/png" in before
+    assert (tmp_path / "again.html").read_text() == before.replace("K_01", "out")
+    assert CliRunner().invoke(app, ["report", "-i", str(tmp_path / "K_01")]).exit_code == 3

@@ -59,6 +59,12 @@ def test_values_outside_the_trusted_region_do_not_set_the_window() -> None:
     assert figure.axes[0].images[0].get_clim()[1] < 10
 
 
+def test_measured_voxels_that_were_not_used_are_crossed_out() -> None:
+    axes = map_figure([(panels(), 1)], "title").axes[0]
+    (crosses,) = axes.lines
+    assert [tuple(point) for point in crosses.get_xydata()] == [(55.0, 6.5)]  # voxel 0, 0: right (radiological), bottom
+
+
 def test_missing_voxels_are_grey_in_the_file(tmp_path: Path) -> None:
     empty = panels()
     empty.mean[:] = np.nan

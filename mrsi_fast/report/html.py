@@ -1,0 +1,81 @@
+"""One HTML file for a run: every result with its numbers, warnings and pictures; opens anywhere, loads nothing."""
+
+from __future__ import annotations
+
+import base64
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+import mrsi_fast
+from mrsi_fast.files import write_text
+from mrsi_fast.report.summary import HEADS, agreement_rows, summary_lines
+
+SIDECAR = "_desc-sr_mrsi.json"
+
+
+class ReportError(ValueError):
+    """A folder that no report can be made from; the message says why."""
+
+
+def write_report(folder: Path, target: Path, title: str) -> Path:
+    """Gathers all results below a folder into one self-contained page.
+
+    Args:
+        folder: Output folder of ``mrsi-fast sr``.
+        target: The HTML file.
+        title: Heading.
+
+    Raises:
+        ReportError: The folder holds no result, or one of its JSON files is damaged.
+        OSError: A file cannot be read or written.
+    """
+    sidecars = sorted(path for path in folder.rglob(f"*{SIDECAR}") if not path.name.startswith("."))
+    outcomes = _outcomes(folder)
+    if not sidecars and not outcomes:
+        raise ReportError(f"{folder}: holds no result of `mrsi-fast sr`. Give its output folder.")
+    text = resources.files("mrsi_fast.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    page = environment.from_string(text).render(
+        title=title,
+        version=mrsi_fast.__version__,
+        heads=HEADS,
+        results=[_result(path, folder) for path in sidecars],
+        failures=[outcome for outcome in outcomes if outcome["status"] not in ("done", "skipped")],
+    )
+    write_text(target, page)
+    return target
+
+
+def _outcomes(folder: Path) -> list[dict[str, Any]]:
+    """How the inputs of the run went, as the command noted it."""
+    try:
+        return json.loads((folder / "run.json").read_text(encoding="utf-8"))["inputs"]
+    except (OSError, ValueError, KeyError):
+        return []
+
+
+def _result(sidecar: Path, folder: Path) -> dict[str, Any]:
+    stem = sidecar.name.removesuffix(SIDECAR)
+    try:
+        record = json.loads(sidecar.read_text(encoding="utf-8"))
+        summary, agreement = summary_lines(record), agreement_rows(record)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ReportError(f"{sidecar.name}: is not a result of `mrsi-fast sr`, or is damaged ({error!r}).") from error
+    pages = [path for path in sidecar.parent.glob("*.png") if path.name.startswith(f"{stem}_met-")]
+    pictures = [sidecar.with_suffix(".png"), *sorted(pages)]
+    where = sidecar.parent.relative_to(folder)
+    return {
+        "name": f"{where}: {stem}" if where.parts else stem,
+        "warnings": record.get("warnings", []),
+        "summary": summary,
+        "agreement": agreement,
+        "pictures": [
+            {"name": path.name, "data": base64.b64encode(path.read_bytes()).decode()}
+            for path in pictures
+            if path.is_file()
+        ],
+    }
