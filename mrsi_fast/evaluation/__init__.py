@@ -5,8 +5,11 @@ tissue.py         bias per tissue, Bland-Altman;   lesion.py  tumour bias, recov
 calibration.py    interval coverage, CRPS
 cases.py          what is evaluated: simulated subjects, folders of label maps, pairs of measured and true maps
 interpolation.py, total_variation.py, ridge.py, texture.py, baselines.py    the methods that ours is compared with
+memorisation.py   nearest train neighbour of what the model draws
 statistics.py     exact tests and bootstrap by head
-run.py            the run itself: resumable, parallel over heads;   tables.py  CSV, JSON and Markdown from its rows
+plan.py           settings and parts of a run;   fitting.py  what is learned from the train heads
+scoring.py        all numbers of one estimate;   run.py  the run: resumable, parallel over subjects
+tables.py         CSV, JSON and Markdown from its rows
 """
 
 from __future__ import annotations
@@ -15,10 +18,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mrsi_fast.evaluation.run import EvaluationConfig as EvaluationConfig
+    from mrsi_fast.evaluation.plan import EvaluationConfig as EvaluationConfig
     from mrsi_fast.evaluation.run import evaluate as evaluate
 
-_HOME = {"EvaluationConfig": "run", "evaluate": "run"}
+_HOME = {"EvaluationConfig": "plan", "evaluate": "run"}
 
 __all__ = sorted(_HOME)
 

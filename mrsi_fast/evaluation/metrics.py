@@ -4,10 +4,10 @@ The same zero-filled map scores 22.3, 24.2 or 18.5 dB depending only on the regi
 never given without one of two names:
 
 - ``yale``: the whole field of view, the estimate multiplied by the mask of non-zero truth, data range = range of the
-  true slice, SSIM with scikit-image's defaults (7x7 uniform window). This is what the public MRSI codes report. It uses
-  the truth to clean the background and is printed for comparison only.
-- ``brain``: voxels inside the brain mask only, data range = range of the truth inside it, SSIM as in Wang et al. (2004):
-  Gaussian window of 1.5 voxels, population covariance, the SSIM map averaged inside the mask.
+  true slice, SSIM with scikit-image's defaults (7x7 uniform window). This is what the public MRSI codes report. It
+  cleans the background with the truth and is printed for comparison only.
+- ``brain``: voxels inside the brain mask only, data range = range of the truth inside it, SSIM as in Wang et al.
+  (2004): Gaussian window of 1.5 voxels, population covariance, the SSIM map averaged inside the mask.
 
 Everything is computed in float64, slice by slice and map by map, in the maps' own units.
 """

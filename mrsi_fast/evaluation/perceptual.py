@@ -1,9 +1,9 @@
 """LPIPS (Zhang et al. 2018, 10.1109/CVPR.2018.00068) by the official ``lpips`` package, without a download.
 
 The package builds its AlexNet through torchvision, which fetches ImageNet weights. Here the network is built empty
-and filled from a local file that holds the trunk and the linear heads of version 0.1 (``lpips_alex/lpips_alex_v0.1.npz`` of
-the data folder, or ``$MRSI_FAST_LPIPS``). Both maps are brought to [-1, 1] by ONE scale, the range of the truth: a scale
-per image would hide every intensity error.
+and filled from a local file with the trunk and the linear heads of version 0.1 (``lpips_alex/lpips_alex_v0.1.npz`` of
+the data folder, or ``$MRSI_FAST_LPIPS``). Both maps are brought to [-1, 1] by ONE scale, the range of the truth: a
+scale per image would hide every intensity error.
 """
 
 from __future__ import annotations

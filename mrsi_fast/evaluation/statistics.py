@@ -47,11 +47,11 @@ class Comparison:
     refusal: str | None
 
     def sentence(self) -> str:
-        """The comparison in a few words for a table."""
-        text = f"{self.better} of {self.heads} heads"
+        """The comparison in a few words for a table; the reason why there is no p stands elsewhere."""
+        text = f"{self.better} of {self.heads}, {self.mean:+.3g}"
         if np.isfinite(self.low):
-            text += f", {self.mean:+.3g} [{self.low:+.3g}, {self.high:+.3g}]"
-        return f"{text}, p = {self.p:.3g}" if self.p is not None else f"{text}, no p ({self.refusal})"
+            text += f" [{self.low:+.3g}, {self.high:+.3g}]"
+        return text if self.p is None else f"{text}, p = {self.p:.3g}"
 
 
 def head_means(values: Sequence[tuple[str, float]]) -> dict[str, float]:
@@ -111,9 +111,10 @@ def compare(
     for name, difference in differences.items():
         low, high = bootstrap_interval(difference)
         sign = difference if larger_is_better else -difference
+        least = smallest_p(int(np.count_nonzero(difference)))
         reason = None if name in tested else (
-            f"{len(difference)} heads give p >= {smallest_p(int(np.count_nonzero(difference))) * len(others):.3g} "
-            f"after correction for {len(others)} comparisons")
+            f"{len(difference)} heads give p >= {least:.3g} at best, {min(1.0, least * len(others)):.3g} after "
+            f"correction for {len(others)} comparisons")
         mean = float(difference.mean()) if len(difference) else float("nan")
         result[name] = Comparison(len(difference), int((sign > 0).sum()), mean, low, high, tested.get(name), reason)
     return result

@@ -66,18 +66,17 @@ def perception_distortion(rows: Sequence[Row]) -> Figure | None:
             points[key] = float(np.mean(list(distortion.values()))), float(np.mean(list(distance.values())))
     if not points:
         return None
-    figure, axes = _figure(5.6, 4.2)
-    for key, (x, y) in points.items():
+    figure, axes = _figure(6.4, 4.2)
+    for number, (key, (x, y)) in enumerate(points.items()):
         ours = key[0].startswith("mrsi_fast")
-        axes.plot(x, y, "o" if ours else "s", color="C3" if ours else "0.45", markersize=6)
-        axes.annotate(_short(key), (x, y), textcoords="offset points", xytext=(6, 3), fontsize=7)
+        axes.plot(x, y, "o" if ours else "s", color=f"C{number % 10}", markersize=6, label=_short(key))
     for method in {key[0] for key in points if key[0].startswith("mrsi_fast")}:
         for point in {key[1] for key in points if key[0] == method}:
             line = sorted((key[2], xy) for key, xy in points.items() if key[:2] == (method, point))
-            axes.plot([xy[0] for _, xy in line], [xy[1] for _, xy in line], "-", color="C3", linewidth=0.8)
+            axes.plot([xy[0] for _, xy in line], [xy[1] for _, xy in line], "-", color="0.6", linewidth=0.8, zorder=0)
     axes.set_xlabel("PSNR inside the brain, dB (more is closer to the truth)")
     axes.set_ylabel("LPIPS (less looks more like the truth)")
-    axes.margins(0.15)
+    axes.legend(fontsize=6.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return _titled(figure, rows, "distortion and perception")
 
 
@@ -216,10 +215,10 @@ def map_page(evaluation: Evaluation, rows: Sequence[Row]) -> Figure | None:
             _panel(grid[2 * row][column], view.turn(images[key]), "viridis", (low, high))
             _panel(grid[2 * row + 1][column], view.turn(error), "RdBu_r", (-high / 2, high / 2))
             if row == 0:
-                grid[0][column].set_title(key, fontsize=7)
+                grid[0][column].set_title(key.replace(" ", "\n", 1) if " " in key else key, fontsize=7)
         grid[2 * row][0].set_ylabel(name, fontsize=8)
         grid[2 * row + 1][0].set_ylabel("error", fontsize=8)
-    figure.subplots_adjust(left=0.05, right=0.995, top=0.93, bottom=0.01, wspace=0.03, hspace=0.05)
+    figure.subplots_adjust(left=0.05, right=0.995, top=0.92, bottom=0.01, wspace=0.03, hspace=0.05)
     return _titled(figure, rows, f"maps and errors, head {stored['head']}")
 
 
