@@ -74,8 +74,15 @@ def choose_engine(name: str, denoiser: Denoiser, device: torch.device) -> Engine
     Raises:
         EngineError: The engine was asked for by name and cannot run here, or there is no engine of that name.
     """
-    from mrsi_fast.engine import eager, native
+    from mrsi_fast.engine import cuda_graph, eager, native
 
+    if name == "cuda-graph" or (name == "auto" and device.type == "cuda"):
+        obstacle = cuda_graph.obstacle(device)
+        if obstacle is None:
+            reason = "the fastest on this device" if name == "auto" else "asked for by name"
+            return EngineChoice(cuda_graph.CudaGraphEngine(denoiser, device, reason))
+        if name == "cuda-graph":
+            raise EngineError(f"The cuda-graph engine cannot run here: {obstacle}; use engine 'native' or 'auto'.")
     if name in ("auto", "native"):
         obstacle = native.obstacle(denoiser, device)
         if obstacle is None:
