@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(shell find csrc -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint clean
+.PHONY: help demo test bench lint clean gpu-static
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed ## super-resolve the bundled example maps into demo_output/
 	$(BIN)/mrsi-fast sr -i examples/simulated_glioma --scale 4 --window hamming --support ellipse --units mM -o demo_output
@@ -19,6 +19,10 @@ test: $(VENV)/.dev ## run the tests (what needs ../shared/data skips without it)
 
 bench: $(VENV)/.dev ## time the operations against eager PyTorch
 	$(BIN)/pytest benchmarks/ --benchmark-only
+
+gpu-static: $(VENV)/.dev ## check the GPU kernels without a GPU (needs a CUDA toolkit and Triton)
+	$(BIN)/pip install -q triton nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm
+	$(BIN)/pytest tests/cudasim tests/kernels tests/gpu_static tests/engine/test_cuda_graph.py -m "gpu_static or not gpu_static"
 
 lint: $(VENV)/.dev ## ruff, mypy, import-linter, clang-format
 	$(BIN)/ruff check .

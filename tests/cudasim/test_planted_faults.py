@@ -63,7 +63,7 @@ def test_unwritten_shared_memory_reads_as_nan(run_fault):
     assert run_fault(6, 0).isnan().all()
 
 
-@pytest.mark.slow
+@pytest.mark.gpu_static
 def test_a_store_beyond_shared_memory_is_seen_by_the_address_sanitizer(helpers, sanitized):
     def build(folder, *options):
         return helpers.compile_library(folder, *options, sources=[HERE / "faults.cu"])
@@ -95,16 +95,16 @@ def attend(simulator):
     return lambda: (simulator.self_attention(qkv).double() - wanted).abs().max()
 
 
-@pytest.mark.slow
+@pytest.mark.gpu_static
 @pytest.mark.parametrize(
     "fault, call",
     [
-        ((*NORM, "scratch[threadIdx.x / 32] = v;\n  __syncthreads();", "scratch[threadIdx.x / 32] = v;"), normalise),
-        ((*NORM, "tile + (p * columns + column) * kPack);\n    values", "tile + p * kPack);\n    values"), normalise),
-        ((*ATTENTION, "    __syncthreads();  // nobody reads", "    // nobody reads"), attend),
-        ((*ATTENTION, "    __syncthreads();  // the tiles", "    // the tiles"), attend),
+        ((*NORM, "__syncthreads();  // the sum", "// the sum"), normalise),
+        ((*NORM, "packet.store(tile + p * width);", "packet.store(tile);"), normalise),
+        ((*ATTENTION, "__syncthreads();  // nobody reads", "// nobody reads"), attend),
+        ((*ATTENTION, "__syncthreads();  // the tiles", "// the tiles"), attend),
         ((*ATTENTION, "prim::cp_async_wait<1>();", ""), attend),
-        ((*ATTENTION, "    __syncwarp();\n", ""), attend),
+        ((*ATTENTION, "__syncwarp();", ""), attend),
     ],
     ids=["no barrier in sum", "shared slot", "no trailing barrier", "no leading barrier", "no wait", "no syncwarp"],
 )
@@ -115,7 +115,7 @@ def test_a_fault_in_a_kernel_shows_in_its_results(mutant, fault, call):
     assert differ or any(r.isnan().any() for r in results) or max(r.abs().max() for r in results) > 0.1
 
 
-@pytest.mark.slow
+@pytest.mark.gpu_static
 @pytest.mark.parametrize(
     "fault, call",
     [
@@ -124,7 +124,7 @@ def test_a_fault_in_a_kernel_shows_in_its_results(mutant, fault, call):
             "simulator.self_attention(torch.zeros(1, 70, 3, 96, 32).half())",
         ),
         (
-            (*NORM, "p < a.pixels; p += rows) {\n    const auto", "p <= a.pixels; p += rows) {\n    const auto"),
+            (*NORM, "for (; p < end; p += step) use", "for (; p <= end; p += step) use"),
             "simulator.group_norm_silu(torch.zeros(1, 65, 16), torch.ones(16), torch.ones(16), 1)",
         ),
     ],
@@ -136,7 +136,7 @@ def test_stepping_out_of_a_tensor_is_seen_by_the_address_sanitizer(helpers, sani
     assert "heap-buffer-overflow" in run.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.gpu_static
 def test_the_kernels_are_clean_under_the_sanitizers(helpers, sanitized):
     run = sanitized(
         helpers.compile_library,

@@ -41,7 +41,7 @@ def test_at_most_twice_the_error_of_torch_in_the_same_type(simulator, shape, dty
     assert error(out, wanted) <= max(2 * error(same_type, wanted), rounding)
 
 
-@pytest.mark.slow
+@pytest.mark.gpu_static
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(1, 1024, 2, 32), (1, 1024, 1, 64), (2, 1000, 1, 64), (8, 256, 5, 32)], ids=str)
 def test_long_sequences(simulator, shape, dtype):

@@ -15,8 +15,8 @@ namespace mrsi_fast {
 
 // Kernels launched by this thread since it started; the bound on kernels per sampling step is checked with it.
 inline int64_t& launch_count() {
-  static thread_local int64_t count = 0;
-  return count;
+    static thread_local int64_t count = 0;
+    return count;
 }
 
 // Launches above this amount of dynamic shared memory must ask for it first (CUDA programming guide, 48 KiB).
@@ -29,18 +29,18 @@ template <class... Parameters, class... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
                    Arguments... arguments) {
 #if defined(MRSI_FAST_SIM)
-  (void)stream;
-  ++launch_count();
-  return ::cudasim::launch(grid, block, shared_bytes, [=] { kernel(Parameters(arguments)...); });
+    (void)stream;
+    ++launch_count();
+    return ::cudasim::launch(grid, block, shared_bytes, [=] { kernel(Parameters(arguments)...); });
 #else
-  if (shared_bytes > kDefaultSharedBytes) {
-    cudaError_t status = cudaFuncSetAttribute((const void*)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                              int(shared_bytes));
-    if (status != cudaSuccess) return status;
-  }
-  ++launch_count();
-  kernel<<<grid, block, shared_bytes, stream>>>(Parameters(arguments)...);
-  return cudaGetLastError();
+    if (shared_bytes > kDefaultSharedBytes) {
+        cudaError_t status =
+            cudaFuncSetAttribute((const void*)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
+        if (status != cudaSuccess) return status;
+    }
+    ++launch_count();
+    kernel<<<grid, block, shared_bytes, stream>>>(Parameters(arguments)...);
+    return cudaGetLastError();
 #endif
 }
 
@@ -49,7 +49,7 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t 
 #if defined(MRSI_FAST_SIM)
 #define MRSI_FAST_DYNAMIC_SHARED(type, name) type* name = ::cudasim::dynamic_shared<type>()
 #else
-#define MRSI_FAST_DYNAMIC_SHARED(type, name)                       \
-  extern __shared__ __align__(128) unsigned char mrsi_fast_shared[]; \
-  type* name = reinterpret_cast<type*>(mrsi_fast_shared)
+#define MRSI_FAST_DYNAMIC_SHARED(type, name)                           \
+    extern __shared__ __align__(128) unsigned char mrsi_fast_shared[]; \
+    type* name = reinterpret_cast<type*>(mrsi_fast_shared)
 #endif
