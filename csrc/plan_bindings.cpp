@@ -26,19 +26,22 @@ void add_conv(Plan& plan, const std::vector<std::tuple<std::int64_t, std::int64_
               const std::array<std::int64_t, 2>& film, int tile, const std::array<int, 3>& shape,
               const std::array<Address, 2>& weights, const std::array<std::int64_t, 3>& buffers) {
     mrsi_fast::ConvSpec spec{};
-    for (const auto& [data, stats, channels, upsample] : sources) spec.sources.push_back({data, stats, channels, upsample});
+    for (const auto& [data, stats, channels, upsample] : sources)
+        spec.sources.push_back({data, stats, channels, upsample});
     spec.batch = grid[0], spec.height = grid[1], spec.width = grid[2];
     spec.groups = groups, spec.eps = eps, spec.gamma = floats(affine[0]), spec.beta = floats(affine[1]);
     spec.film_scale = film[0], spec.film_shift = film[1];
-    spec.method = static_cast<mrsi_fast::Method>(tile), spec.kernel = shape[0], spec.stride = shape[1], spec.out_channels = shape[2];
+    spec.method = static_cast<mrsi_fast::Method>(tile), spec.kernel = shape[0], spec.stride = shape[1],
+    spec.out_channels = shape[2];
     spec.weight = floats(weights[0]), spec.bias = floats(weights[1]);
     spec.residual = buffers[0], spec.out = buffers[1], spec.out_stats = buffers[2];
     plan.add_conv(spec);
 }
 
-void set_solver(Plan& plan, const std::array<int, 4>& maps, const std::array<int, 4>& stem, const std::array<std::int64_t, 7>& buffers) {
-    plan.set_solver({maps[0], maps[1], maps[2], maps[3], stem[0], stem[1], stem[2], stem[3], buffers[0], buffers[1], buffers[2], buffers[3],
-                     buffers[4], buffers[5], buffers[6]});
+void set_solver(Plan& plan, const std::array<int, 4>& maps, const std::array<int, 4>& stem,
+                const std::array<std::int64_t, 7>& buffers) {
+    plan.set_solver({maps[0], maps[1], maps[2], maps[3], stem[0], stem[1], stem[2], stem[3], buffers[0], buffers[1],
+                     buffers[2], buffers[3], buffers[4], buffers[5], buffers[6]});
 }
 
 // Every step ends with a look at the signals, so that Ctrl-C stops a run within one step.
@@ -61,18 +64,19 @@ void run(Plan& plan, const std::vector<std::array<double, 8>>& steps, Address fi
 }
 
 // shape = (batch, height, width, in_channels, out_channels, groups, tile)
-void conv3x3_gn_silu(const std::array<int, 7>& shape, double eps, Address x, Address gamma, Address beta, Address scale, Address shift,
-                     Address weight, Address bias, Address residual, Address out, int threads) {
+void conv3x3_gn_silu(const std::array<int, 7>& shape, double eps, Address x, Address gamma, Address beta, Address scale,
+                     Address shift, Address weight, Address bias, Address residual, Address out, int threads) {
     py::gil_scoped_release unlocked;
-    mrsi_fast::conv3x3_gn_silu({floats(x), shape[0], shape[1], shape[2], shape[3], shape[5], eps, floats(gamma), floats(beta), floats(scale),
-                                floats(shift), shape[6], floats(weight), shape[4], floats(bias), floats(residual),
-                                reinterpret_cast<float*>(out), threads});
+    mrsi_fast::conv3x3_gn_silu({floats(x), shape[0], shape[1], shape[2], shape[3], shape[5], eps, floats(gamma),
+                                floats(beta), floats(scale), floats(shift), shape[6], floats(weight), shape[4],
+                                floats(bias), floats(residual), reinterpret_cast<float*>(out), threads});
 }
 
 }  // namespace
 
 void bind_plan(py::module_& module) {
-    module.def("conv3x3_packed_floats", &mrsi_fast::conv3x3_packed_floats, py::arg("tile"), py::arg("in_channels"), py::arg("out_channels"));
+    module.def("conv3x3_packed_floats", &mrsi_fast::conv3x3_packed_floats, py::arg("tile"), py::arg("in_channels"),
+               py::arg("out_channels"));
     module.def(
         "conv3x3_pack",
         [](Address weight, int tile, int in_channels, int out_channels, Address packed) {
@@ -81,9 +85,11 @@ void bind_plan(py::module_& module) {
         py::arg("weight"), py::arg("tile"), py::arg("in_channels"), py::arg("out_channels"), py::arg("packed"));
     module.def("conv3x3_gn_silu", &conv3x3_gn_silu);
     py::class_<Plan>(module, "Plan", "One network evaluation and solver step of fixed shape; see mrsi_fast/plan.h.")
-        .def(py::init<std::size_t, std::size_t, int>(), py::arg("arena_floats"), py::arg("film_width"), py::arg("threads"))
-        .def("add_conv", &add_conv, py::kw_only(), py::arg("sources"), py::arg("grid"), py::arg("groups"), py::arg("eps"),
-             py::arg("affine"), py::arg("film"), py::arg("tile"), py::arg("shape"), py::arg("weights"), py::arg("buffers"))
+        .def(py::init<std::size_t, std::size_t, int>(), py::arg("arena_floats"), py::arg("film_width"),
+             py::arg("threads"))
+        .def("add_conv", &add_conv, py::kw_only(), py::arg("sources"), py::arg("grid"), py::arg("groups"),
+             py::arg("eps"), py::arg("affine"), py::arg("film"), py::arg("tile"), py::arg("shape"), py::arg("weights"),
+             py::arg("buffers"))
         .def("add_attention", &Plan::add_attention, py::arg("qkv"), py::arg("out"), py::arg("batch"), py::arg("tokens"),
              py::arg("heads"), py::arg("head_channels"))
         .def("set_solver", &set_solver, py::kw_only(), py::arg("maps"), py::arg("stem"), py::arg("buffers"))
@@ -93,7 +99,9 @@ void bind_plan(py::module_& module) {
                 plan.set_projection(rank_x, rank_y, floats(qx), floats(qy), floats(kept));
             },
             py::arg("rank_x"), py::arg("rank_y"), py::arg("qx"), py::arg("qy"), py::arg("kept"))
-        .def("evaluate", [](Plan& plan, Address film) { plan.evaluate(floats(film)); }, py::call_guard<py::gil_scoped_release>())
+        .def(
+            "evaluate", [](Plan& plan, Address film) { plan.evaluate(floats(film)); },
+            py::call_guard<py::gil_scoped_release>())
         .def("run", &run, py::arg("steps"), py::arg("film"), py::arg("before_noise"), py::arg("after_step"))
         .def("take_seconds", &Plan::take_seconds)
         .def_property_readonly("arena", [](Plan& plan) { return reinterpret_cast<Address>(plan.arena()); })

@@ -131,7 +131,8 @@ static inline void emit(const Conv* c, Vec y, int64_t at, int k, int count) {
 }
 
 template <int M>
-static void transform_output(const Conv* c, const Scratch* s, int n, int y0, int tiles, const float* m, int k0, int k1) {
+static void transform_output(const Conv* c, const Scratch* s, int n, int y0, int tiles, const float* m, int k0,
+                             int k1) {
     constexpr int A = M + 2;
     for (int t = 0; t < tiles; ++t) {
         const int x0 = t * M;
@@ -140,7 +141,8 @@ static void transform_output(const Conv* c, const Scratch* s, int n, int y0, int
             Vec half[M][A];
             for (int x = 0; x < A; ++x) {
                 Vec d[A], o[M];
-                for (int y = 0; y < A; ++y) d[y] = load(m + (y * A + x) * s->m_plane + (int64_t)t * c->channels_per_item + (k - k0));
+                for (int y = 0; y < A; ++y)
+                    d[y] = load(m + (y * A + x) * s->m_plane + (int64_t)t * c->channels_per_item + (k - k0));
                 Winograd<M>::output(d, o);
                 for (int y = 0; y < M; ++y) half[y][x] = o[y];
             }
@@ -174,8 +176,8 @@ static void item_stats(const Conv* c, Range r) {
     for (int strip = r.strip0; strip < r.strip1; ++strip) {
         const int n = strip / per_image, y = strip % per_image * kStripRows;
         const int rows = (int)smaller(kStripRows, c->out_height - y);
-        strip_moments(c->out + ((int64_t)n * c->out_height + y) * c->out_width * c->out_channels, rows, c->out_width, c->out_channels, r.k0, r.k1,
-                      c->out_stats + (int64_t)strip * 2 * c->out_channels);
+        strip_moments(c->out + ((int64_t)n * c->out_height + y) * c->out_width * c->out_channels, rows, c->out_width,
+                      c->out_channels, r.k0, r.k1, c->out_stats + (int64_t)strip * 2 * c->out_channels);
     }
 }
 
@@ -189,13 +191,15 @@ static void winograd_item(const Conv* c, Range r, Scratch* s) {
         const int last = (int)smaller(first + (r.strip1 - strip), per_image);
         fill(c, n, first * kStripRows - 1, segment_rows(c, last - first), 1, columns, s->pitch, &s->affine, s->rows);
         for (int band = 0; band < (last - first) * BANDS; ++band, done += across)
-            transform_input<M>(s, s->rows + (int64_t)band * M * columns * s->pitch, columns, across, s->v + (int64_t)done * s->pitch);
+            transform_input<M>(s, s->rows + (int64_t)band * M * columns * s->pitch, columns, across,
+                               s->v + (int64_t)done * s->pitch);
         strip += last - first;
     }
     const int64_t panels = round_up(c->out_channels, kPanel);
     for (int e = 0; e < A * A; ++e)
-        gemm(s->v + e * s->v_plane, s->pitch, done, c->in_channels, c->weight + ((int64_t)e * panels + r.k0) * c->in_channels, r.k1 - r.k0,
-             s->m + e * s->m_plane, c->channels_per_item);
+        gemm(s->v + e * s->v_plane, s->pitch, done, c->in_channels,
+             c->weight + ((int64_t)e * panels + r.k0) * c->in_channels, r.k1 - r.k0, s->m + e * s->m_plane,
+             c->channels_per_item);
     for (int strip = r.strip0, at = 0; strip < r.strip1; ++strip)
         for (int band = 0; band < BANDS; ++band, at += across)
             transform_output<M>(c, s, strip / per_image, strip % per_image * kStripRows + band * M, across,
@@ -209,9 +213,10 @@ static void direct_item(const Conv* c, Range r, Scratch* s) {
     int64_t tap[9];
     for (int t = 0; t < taps; ++t) tap[t] = ((int64_t)(t / c->kernel) * columns + t % c->kernel) * s->pitch;
     for (int strip = r.strip0; strip < r.strip1; ++strip)
-        fill(c, strip / per_image, strip % per_image * kStripRows * c->stride - border, segment_rows(c, 1), border, columns, s->pitch, &s->affine,
-             s->rows + (strip - r.strip0) * strip_size);
-    const int strip_pixels = kStripRows * c->out_width, pixels = (r.strip1 - r.strip0) * strip_pixels, blocks = (pixels + kTileRows - 1) / kTileRows;
+        fill(c, strip / per_image, strip % per_image * kStripRows * c->stride - border, segment_rows(c, 1), border,
+             columns, s->pitch, &s->affine, s->rows + (strip - r.strip0) * strip_size);
+    const int strip_pixels = kStripRows * c->out_width, pixels = (r.strip1 - r.strip0) * strip_pixels,
+              blocks = (pixels + kTileRows - 1) / kTileRows;
     for (int k = r.k0; k < r.k1; k += kPanel) {
         const float* panel = c->weight + (int64_t)k * taps * c->in_channels;
         for (int b = 0; b < blocks; ++b) {
@@ -221,8 +226,8 @@ static void direct_item(const Conv* c, Range r, Scratch* s) {
                 const int strip = p / strip_pixels, y = p % strip_pixels / c->out_width, x = p % c->out_width;
                 row[p - first] = s->rows + strip * strip_size + ((int64_t)y * columns + x) * c->stride * s->pitch;
             }
-            tile_rows<kTileRows>(last - first, row, tap, taps, c->in_channels, panel, s->m + (int64_t)first * c->channels_per_item + (k - r.k0),
-                      c->channels_per_item);
+            tile_rows<kTileRows>(last - first, row, tap, taps, c->in_channels, panel,
+                                 s->m + (int64_t)first * c->channels_per_item + (k - r.k0), c->channels_per_item);
         }
     }
     for (int strip = r.strip0; strip < r.strip1; ++strip) {
@@ -230,7 +235,9 @@ static void direct_item(const Conv* c, Range r, Scratch* s) {
         for (int y = y0; y < y0 + kStripRows && y < c->out_height; ++y)
             for (int x = 0; x < c->out_width; ++x) {
                 const int64_t at = (((int64_t)n * c->out_height + y) * c->out_width + x) * c->out_channels;
-                const float* from = s->m + ((int64_t)(strip - r.strip0) * strip_pixels + (int64_t)(y - y0) * c->out_width + x) * c->channels_per_item;
+                const float* from =
+                    s->m + ((int64_t)(strip - r.strip0) * strip_pixels + (int64_t)(y - y0) * c->out_width + x) *
+                               c->channels_per_item;
                 for (int k = r.k0; k < r.k1; k += kLanes) emit(c, load(from + (k - r.k0)), at + k, k, r.k1 - k);
             }
     }

@@ -18,7 +18,8 @@ std::size_t conv3x3_packed_floats(int tile, int in_channels, int out_channels) {
 }
 
 void conv3x3_pack(const float* weight, int tile, int in_channels, int out_channels, float* packed) {
-    pack_weights(weight, static_cast<Method>(tile), 3, in_channels, out_channels, MRSI_FAST_PICK(kNetworkKernels).panel, packed);
+    pack_weights(weight, static_cast<Method>(tile), 3, in_channels, out_channels, MRSI_FAST_PICK(kNetworkKernels).panel,
+                 packed);
 }
 
 void conv3x3_gn_silu(const Conv3x3GnSilu& r) {
@@ -28,7 +29,8 @@ void conv3x3_gn_silu(const Conv3x3GnSilu& r) {
     Conv c{};
     c.source[0] = {r.x, stats.data(), r.in_channels, 0};
     c.sources = 1;
-    c.batch = r.batch, c.height = c.out_height = r.height, c.width = c.out_width = r.width, c.in_channels = r.in_channels;
+    c.batch = r.batch, c.height = c.out_height = r.height, c.width = c.out_width = r.width,
+    c.in_channels = r.in_channels;
     c.groups = r.groups, c.eps = static_cast<float>(r.eps), c.gamma = r.gamma, c.beta = r.beta;
     c.scale = r.scale, c.shift = r.shift, c.film_stride = r.in_channels;
     c.method = static_cast<Method>(r.tile), c.kernel = 3, c.stride = 1, c.out_channels = r.out_channels;
@@ -44,7 +46,8 @@ void conv3x3_gn_silu(const Conv3x3GnSilu& r) {
 #ifdef _OPENMP
 #pragma omp for schedule(static)
 #endif
-        for (int item = 0; item < stats_items; ++item) kernels.stats_item(r.x, r.height, r.width, r.in_channels, stats.data(), item);
+        for (int item = 0; item < stats_items; ++item)
+            kernels.stats_item(r.x, r.height, r.width, r.in_channels, stats.data(), item);
 #ifdef _OPENMP
 #pragma omp for schedule(dynamic, 1)
 #endif

@@ -31,11 +31,11 @@ static inline void store_some(float* p, Vec v, int64_t count) {
     store_part(p, v, count);
 }
 
-// out[r][0..kPanel) = sum over taps t and depth d of row[r][tap[t] + d] * panel[t][d][0..kPanel). ROWS x 2 accumulators stay in
-// registers; each value of `row` is broadcast, each panel vector is shared by all rows.
+// out[r][0..kPanel) = sum over taps t and depth d of row[r][tap[t] + d] * panel[t][d][0..kPanel). ROWS x 2 sums stay
+// in registers; each value of `row` is broadcast, each panel vector is shared by all rows.
 template <int ROWS>
-static inline __attribute__((always_inline)) void tile(const float* const* row, const int64_t* tap, int taps, int depth, const float* panel,
-                                                       float* out, int64_t pitch) {
+static inline __attribute__((always_inline)) void tile(const float* const* row, const int64_t* tap, int taps, int depth,
+                                                       const float* panel, float* out, int64_t pitch) {
     Vec sum[ROWS][2];
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; ++r) sum[r][0] = sum[r][1] = Vec{};
@@ -62,17 +62,17 @@ static inline __attribute__((always_inline)) void tile(const float* const* row, 
 
 // tile<rows>, for any number of rows up to ROWS.
 template <int ROWS>
-static inline void tile_rows(int rows, const float* const* row, const int64_t* tap, int taps, int depth, const float* panel, float* out,
-                             int64_t pitch) {
+static inline void tile_rows(int rows, const float* const* row, const int64_t* tap, int taps, int depth,
+                             const float* panel, float* out, int64_t pitch) {
     if (rows == ROWS) return tile<ROWS>(row, tap, taps, depth, panel, out, pitch);
     if constexpr (ROWS > 1) tile_rows<ROWS - 1>(rows, row, tap, taps, depth, panel, out, pitch);
 }
 
-// out = A B with A of `rows` rows, `stride` floats apart, and B in panels [channels / kPanel][depth][kPanel]. Panel p of the
-// result starts at out + p * panel_step, its rows are `pitch` apart: kPanel and the row length for an ordinary matrix.
+// out = A B with A of `rows` rows, `stride` floats apart, and B in panels [channels / kPanel][depth][kPanel]. Panel p of
+// the result starts at out + p * panel_step, its rows are `pitch` apart: kPanel and the row length for an ordinary matrix.
 // Rows are dealt out evenly (8 = 4 + 4, not 6 + 2): a short tile has too few sums in flight to hide the FMA latency.
-static void gemm(const float* a, int64_t stride, int rows, int depth, const float* panels, int channels, float* out, int64_t pitch,
-                 int64_t panel_step = kPanel) {
+static void gemm(const float* a, int64_t stride, int rows, int depth, const float* panels, int channels, float* out,
+                 int64_t pitch, int64_t panel_step = kPanel) {
     const int64_t tap = 0;
     const int blocks = (rows + kTileRows - 1) / kTileRows;
     for (int k = 0; k < channels; k += kPanel, panels += (int64_t)depth * kPanel, out += panel_step)
@@ -115,7 +115,8 @@ static void strip_moments(const float* x, int rows, int width, int channels, int
 static void stats_item(const float* x, int height, int width, int channels, float* stats, int item) {
     const int strips = strips_of(height), n = item / strips, y = item % strips * kStripRows;
     const int rows = (int)smaller(kStripRows, height - y);
-    strip_moments(x + ((int64_t)n * height + y) * width * channels, rows, width, channels, 0, channels, stats + (int64_t)item * 2 * channels);
+    strip_moments(x + ((int64_t)n * height + y) * width * channels, rows, width, channels, 0, channels,
+                  stats + (int64_t)item * 2 * channels);
 }
 
 }  // namespace MRSI_ISA

@@ -1,5 +1,5 @@
-// Fills and runs plans. All threads go through the operations together, with one barrier after each; work items are dealt
-// out as threads become free, which changes no result because every item writes its own values.
+// Fills and runs plans. All threads go through the operations together, with one barrier after each; work items are
+// dealt out as threads become free, which changes no result because every item writes its own values.
 #include "mrsi_fast/plan.h"
 
 #include <algorithm>
@@ -17,7 +17,8 @@ namespace {
 
 constexpr std::size_t kLine = 16;  // floats in a cache line
 
-// Output tiles of F(4x4) in a work item: enough rows for each weight that is read, few enough for the second-level cache.
+// Output tiles of F(4x4) in a work item: enough rows for each weight that is read, few enough for the second-level
+// cache.
 constexpr int kTilesPerItem = 48;
 
 double now_seconds() {
@@ -35,8 +36,8 @@ Block::Block(std::size_t floats) : memory_(floats + kLine, 0.0f), size_(floats) 
     start_ = memory_.data() + (64 - address % 64) % 64 / sizeof(float);
 }
 
-// Deep layers have few pixels and many weights: there every thread takes all pixels and a share of the channels, so that
-// no weight is read twice. Elsewhere items are runs of strips, as even as possible.
+// Deep layers have few pixels and many weights: there every thread takes all pixels and a share of the channels, so
+// that no weight is read twice. Elsewhere items are runs of strips, as even as possible.
 void cut_work(Conv* conv, int threads, int panel) {
     const int strips = conv->batch * strips_of(conv->out_height), tiles = strips * ((conv->out_width + 3) / 4);
     const int panels = (conv->out_channels + panel - 1) / panel;
@@ -54,15 +55,16 @@ void cut_work(Conv* conv, int threads, int panel) {
 
 // Holds the plan for one call: its buffers serve one run at a time.
 class Plan::Caller {
-   public:
+  public:
     explicit Caller(Plan* plan) : plan_(plan) {
-        if (plan_->busy_.exchange(true)) throw std::runtime_error("this plan is running in another thread; make one engine per thread.");
+        if (plan_->busy_.exchange(true))
+            throw std::runtime_error("this plan is running in another thread; make one engine per thread.");
     }
     ~Caller() { plan_->busy_ = false; }
     Caller(const Caller&) = delete;
     Caller& operator=(const Caller&) = delete;
 
-   private:
+  private:
     Plan* plan_;
 };
 
@@ -139,7 +141,8 @@ void Plan::set_projection(int rank_x, int rank_y, const float* qx, const float* 
     const int panel = kernels_->panel;
     std::vector<float> transposed(static_cast<std::size_t>(rank_y) * s.y);
     for (int r = 0; r < rank_y; ++r)
-        for (int j = 0; j < s.y; ++j) transposed[static_cast<std::size_t>(j) * rank_y + r] = qy[static_cast<std::size_t>(r) * s.y + j];
+        for (int j = 0; j < s.y; ++j)
+            transposed[static_cast<std::size_t>(j) * rank_y + r] = qy[static_cast<std::size_t>(r) * s.y + j];
     projection_[0] = Block(static_cast<std::size_t>(rank_x) * s.x);
     projection_[1] = Block(static_cast<std::size_t>(rank_x) * s.x);
     for (int r = 0; r < rank_x; ++r)
@@ -209,15 +212,17 @@ void Plan::evaluate(const float* film) {
     execute(film, nullptr);
 }
 
-void Plan::run(const std::vector<StepCoefficients>& steps, const float* film, const std::function<void(int)>& before_noise,
-               const std::function<void(int)>& after_step) {
+void Plan::run(const std::vector<StepCoefficients>& steps, const float* film,
+               const std::function<void(int)>& before_noise, const std::function<void(int)>& after_step) {
     const Caller caller(this);
     const std::size_t row = film_width_ * solver_.batch;
     for (std::size_t i = 0; i < steps.size(); ++i) {
         const StepCoefficients& c = steps[i];
         SolverStep s = solver_;
-        s.c_skip = static_cast<float>(c.c_skip), s.c_out = static_cast<float>(c.c_out), s.base_c = static_cast<float>(c.base);
-        s.now = static_cast<float>(c.now), s.prev_c = static_cast<float>(c.prev), s.noise_c = static_cast<float>(c.noise);
+        s.c_skip = static_cast<float>(c.c_skip), s.c_out = static_cast<float>(c.c_out),
+        s.base_c = static_cast<float>(c.base);
+        s.now = static_cast<float>(c.now), s.prev_c = static_cast<float>(c.prev),
+        s.noise_c = static_cast<float>(c.noise);
         s.next_c_in = static_cast<float>(c.next_c_in), s.commit = c.commit;
         if (s.noise_c != 0.0f) before_noise(static_cast<int>(i));
         execute(film + i * row, &s);

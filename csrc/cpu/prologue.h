@@ -27,7 +27,8 @@ static void prepare_affine(const Conv* c, int n, Affine* affine) {
                 const int s = ch < c->source[0].channels ? 0 : 1;
                 const Source* src = &c->source[s];
                 const int local = s ? ch - c->source[0].channels : ch;
-                const int height = src->upsample ? c->height / 2 : c->height, width = src->upsample ? c->width / 2 : c->width;
+                const int height = src->upsample ? c->height / 2 : c->height,
+                          width = src->upsample ? c->width / 2 : c->width;
                 const int strips = strips_of(height);
                 const float* stats = src->stats + (int64_t)n * strips * 2 * src->channels + local;
                 for (int i = 0; i < strips; ++i, stats += 2 * src->channels) {
@@ -60,13 +61,15 @@ static void prepare_affine(const Conv* c, int n, Affine* affine) {
 template <bool NORM>
 static inline Vec activate(Vec x, const Affine* affine, int ch, int count) {
     if (!NORM) return x;
-    Vec y = (x - load_some(affine->centre + ch, count)) * load_some(affine->gain + ch, count) + load_some(affine->offset + ch, count);
+    Vec y = (x - load_some(affine->centre + ch, count)) * load_some(affine->gain + ch, count) +
+            load_some(affine->offset + ch, count);
     return silu(y);
 }
 
 // One pixel of one source into one or two neighbouring pixels (upsampling repeats it).
 template <bool NORM>
-static inline void fill_pixel(const float* from, int channels, int first, const Affine* affine, float* to, float* twin) {
+static inline void fill_pixel(const float* from, int channels, int first, const Affine* affine, float* to,
+                              float* twin) {
     for (int ch = 0; ch < channels; ch += kLanes) {
         const int count = channels - ch;
         Vec y = activate<NORM>(load_some(from + ch, count), affine, first + ch, count);
@@ -82,7 +85,8 @@ static inline void zero(float* p, int64_t count) {
 // Rows [top, top + rows) and columns [-border, -border + columns) of image n; what lies outside the image is zero.
 // A pixel takes `pitch` floats (in_channels rounded up to a vector; the excess is zero).
 template <bool NORM>
-static void fill_rows(const Conv* c, int n, int top, int rows, int border, int columns, int pitch, const Affine* affine, float* to) {
+static void fill_rows(const Conv* c, int n, int top, int rows, int border, int columns, int pitch, const Affine* affine,
+                      float* to) {
     const int right = (int)smaller(c->width + border, columns);  // first column past the image
     for (int r = 0; r < rows; ++r) {
         const int y = top + r;
@@ -94,7 +98,8 @@ static void fill_rows(const Conv* c, int n, int top, int rows, int border, int c
         zero(line, (int64_t)border * pitch);
         zero(line + (int64_t)right * pitch, (int64_t)(columns - right) * pitch);
         if (pitch > c->in_channels)
-            for (int x = border; x < right; ++x) zero(line + (int64_t)x * pitch + c->in_channels, pitch - c->in_channels);
+            for (int x = border; x < right; ++x)
+                zero(line + (int64_t)x * pitch + c->in_channels, pitch - c->in_channels);
         int first = 0;
         for (int s = 0; s < c->sources; ++s) {
             const Source* src = &c->source[s];
@@ -103,14 +108,16 @@ static void fill_rows(const Conv* c, int n, int top, int rows, int border, int c
             for (int x = border; x < right; x += 1 + up) {
                 float* pixel = line + (int64_t)x * pitch + first;
                 float* twin = up && x + 1 < right ? pixel + pitch : nullptr;
-                fill_pixel<NORM>(from + (int64_t)((x - border) >> up) * src->channels, src->channels, first, affine, pixel, twin);
+                fill_pixel<NORM>(from + (int64_t)((x - border) >> up) * src->channels, src->channels, first, affine,
+                                 pixel, twin);
             }
             first += src->channels;
         }
     }
 }
 
-static void fill(const Conv* c, int n, int top, int rows, int border, int columns, int pitch, Affine* affine, float* to) {
+static void fill(const Conv* c, int n, int top, int rows, int border, int columns, int pitch, Affine* affine,
+                 float* to) {
     prepare_affine(c, n, affine);
     if (c->groups)
         fill_rows<true>(c, n, top, rows, border, columns, pitch, affine, to);

@@ -57,7 +57,8 @@ static void solver_item(const SolverStep* s, int n, float* scratch) {
         for (int i = 0; i < s->x; ++i)
             for (int j = 0; j < s->y; ++j) {
                 const float* head = s->head + (((int64_t)n * s->grid_x + i / f) * s->grid_y + j / f) * head_channels;
-                eval[(int64_t)i * s->y + j] = s->c_skip * eval[(int64_t)i * s->y + j] + s->c_out * head[(k * f + i % f) * f + j % f];
+                eval[(int64_t)i * s->y + j] =
+                    s->c_skip * eval[(int64_t)i * s->y + j] + s->c_out * head[(k * f + i % f) * f + j % f];
             }
         if (s->rank_x) remove_measured(s, &projection, eval);
         for (int64_t p = 0; p < pixels; ++p) {

@@ -1,6 +1,6 @@
-// Random shapes through every kernel of the native network engine, against plain loops in double. Every tensor is a heap
-// block of exactly its size, so that AddressSanitizer sees a read or write past its end; sources hold NaN where nothing
-// may be read. Built and run by `make fuzz` and by tests/engine/test_fuzz.py.
+// Random shapes through every kernel of the native network engine, against plain loops in double. Every tensor is a
+// heap block of exactly its size, so that AddressSanitizer sees a read or write past its end; scratch and results start
+// as NaN, so that a read of something unwritten shows. Built and run by tests/engine/test_kernel_sources.py.
 //
 //   fuzz_network [rounds] [first seed]
 #include <cmath>
@@ -42,7 +42,8 @@ Floats nans(size_t n) {
 
 // Scratch that starts on a cache line and whose end AddressSanitizer guards.
 struct Scratch {
-    explicit Scratch(size_t floats) : block(static_cast<float*>(std::aligned_alloc(64, (4 * floats + 64) / 64 * 64)), &std::free) {
+    explicit Scratch(size_t floats)
+        : block(static_cast<float*>(std::aligned_alloc(64, (4 * floats + 64) / 64 * 64)), &std::free) {
         for (size_t i = 0; i < floats; ++i) block.get()[i] = std::numeric_limits<float>::quiet_NaN();
     }
     std::unique_ptr<float, void (*)(void*)> block;
@@ -71,8 +72,11 @@ std::vector<double> activated(const Conv& c) {
                 for (int s = 0, first = 0; s < c.sources; first += c.source[s++].channels) {
                     const Source& from = c.source[s];
                     const int h = from.upsample ? c.height / 2 : c.height, wide = from.upsample ? c.width / 2 : c.width;
-                    const size_t at = ((static_cast<size_t>(n) * h + (y >> from.upsample)) * wide + (w >> from.upsample)) * from.channels;
-                    for (int k = 0; k < from.channels; ++k) x[((n * pixels + y * c.width + w) * c.in_channels) + first + k] = from.data[at + k];
+                    const size_t at =
+                        ((static_cast<size_t>(n) * h + (y >> from.upsample)) * wide + (w >> from.upsample)) *
+                        from.channels;
+                    for (int k = 0; k < from.channels; ++k)
+                        x[((n * pixels + y * c.width + w) * c.in_channels) + first + k] = from.data[at + k];
                 }
     if (!c.groups) return x;
     const int size = c.in_channels / c.groups;
@@ -88,7 +92,8 @@ std::vector<double> activated(const Conv& c) {
             each([&](double& v, int) { m2 += (v - mean) * (v - mean); });
             const double rstd = 1.0 / std::sqrt(m2 / (pixels * size) + c.eps);
             each([&](double& v, int k) {
-                const double scale = c.scale ? c.scale[n * c.film_stride + k] : 0.0, shift = c.shift ? c.shift[n * c.film_stride + k] : 0.0;
+                const double scale = c.scale ? c.scale[n * c.film_stride + k] : 0.0,
+                             shift = c.shift ? c.shift[n * c.film_stride + k] : 0.0;
                 v = silu(((v - mean) * rstd * c.gamma[k] + c.beta[k]) * (1.0 + scale) + shift);
             });
         }
@@ -136,7 +141,8 @@ void conv_round(const NetworkKernels& kernels, unsigned seed) {
     c.out_channels = random.from_to(1, 40);
     c.out_height = (c.height - 1) / c.stride + 1, c.out_width = (c.width - 1) / c.stride + 1;
     const int taps = c.kernel * c.kernel;
-    const Floats weight = random.normal(static_cast<size_t>(c.out_channels) * c.in_channels * taps, 1.0f / std::sqrt(1.0f * taps * c.in_channels));
+    const Floats weight = random.normal(static_cast<size_t>(c.out_channels) * c.in_channels * taps,
+                                        1.0f / std::sqrt(1.0f * taps * c.in_channels));
     const size_t packed = packed_size(c.method, c.kernel, c.in_channels, c.out_channels, kernels.panel);
     float* u = own(nans(packed));
     pack_weights(weight.get(), c.method, c.kernel, c.in_channels, c.out_channels, kernels.panel, u);
@@ -163,13 +169,17 @@ void conv_round(const NetworkKernels& kernels, unsigned seed) {
         for (int y = 0; y < c.out_height; ++y)
             for (int w = 0; w < c.out_width; ++w)
                 for (int k = 0; k < c.out_channels; ++k) {
-                    const size_t at = ((static_cast<size_t>(n) * c.out_height + y) * c.out_width + w) * c.out_channels + k;
+                    const size_t at =
+                        ((static_cast<size_t>(n) * c.out_height + y) * c.out_width + w) * c.out_channels + k;
                     double sum = (c.bias ? c.bias[k] : 0.0) + (c.residual ? residual[at] : 0.0);
                     for (int t = 0; t < taps; ++t) {
-                        const int yy = y * c.stride + t / c.kernel - c.kernel / 2, xx = w * c.stride + t % c.kernel - c.kernel / 2;
+                        const int yy = y * c.stride + t / c.kernel - c.kernel / 2,
+                                  xx = w * c.stride + t % c.kernel - c.kernel / 2;
                         if (yy < 0 || xx < 0 || yy >= c.height || xx >= c.width) continue;
-                        const double* from = &x[((static_cast<size_t>(n) * c.height + yy) * c.width + xx) * c.in_channels];
-                        for (int ch = 0; ch < c.in_channels; ++ch) sum += from[ch] * weight[(static_cast<size_t>(k) * c.in_channels + ch) * taps + t];
+                        const double* from =
+                            &x[((static_cast<size_t>(n) * c.height + yy) * c.width + xx) * c.in_channels];
+                        for (int ch = 0; ch < c.in_channels; ++ch)
+                            sum += from[ch] * weight[(static_cast<size_t>(k) * c.in_channels + ch) * taps + t];
                     }
                     check(out[at], sum, 2e-4, "convolution", seed);
                 }
@@ -180,7 +190,8 @@ void conv_round(const NetworkKernels& kernels, unsigned seed) {
             const float* from = &out[(static_cast<size_t>(n) * c.out_height + y0) * c.out_width * c.out_channels + k];
             double mean = 0, m2 = 0;
             for (int p = 0; p < pixels; ++p) mean += from[p * c.out_channels] / pixels;
-            for (int p = 0; p < pixels; ++p) m2 += (from[p * c.out_channels] - mean) * (from[p * c.out_channels] - mean);
+            for (int p = 0; p < pixels; ++p)
+                m2 += (from[p * c.out_channels] - mean) * (from[p * c.out_channels] - mean);
             check(stats[(strip * 2) * c.out_channels + k], mean, 1e-5, "mean of a strip", seed);
             check(stats[(strip * 2 + 1) * c.out_channels + k], m2, 1e-4 * (1 + m2), "M2 of a strip", seed);
         }
@@ -189,9 +200,11 @@ void conv_round(const NetworkKernels& kernels, unsigned seed) {
 void attention_round(const NetworkKernels& kernels, unsigned seed) {
     Random random{std::mt19937(seed)};
     Attention a{};
-    a.batch = random.from_to(1, 2), a.tokens = random.from_to(1, 150), a.heads = random.from_to(1, 3), a.head_channels = random.from_to(1, 40);
+    a.batch = random.from_to(1, 2), a.tokens = random.from_to(1, 150), a.heads = random.from_to(1, 3),
+    a.head_channels = random.from_to(1, 40);
     const int channels = a.heads * a.head_channels;
-    const Floats qkv = random.normal(static_cast<size_t>(a.batch) * a.tokens * 3 * channels, random.coin() ? 1.0f : 5.0f);
+    const Floats qkv =
+        random.normal(static_cast<size_t>(a.batch) * a.tokens * 3 * channels, random.coin() ? 1.0f : 5.0f);
     Floats out = nans(static_cast<size_t>(a.batch) * a.tokens * channels);
     a.qkv = qkv.get(), a.out = out.get();
     for (int item = 0; item < a.batch * a.heads; ++item) {
@@ -201,18 +214,23 @@ void attention_round(const NetworkKernels& kernels, unsigned seed) {
     for (int n = 0; n < a.batch; ++n)
         for (int h = 0; h < a.heads; ++h)
             for (int t = 0; t < a.tokens; ++t) {
-                const auto row = [&](int token, int part) { return &qkv[(static_cast<size_t>(n) * a.tokens + token) * 3 * channels + part * channels + h * a.head_channels]; };
+                const auto row = [&](int token, int part) {
+                    return &qkv[(static_cast<size_t>(n) * a.tokens + token) * 3 * channels + part * channels +
+                                h * a.head_channels];
+                };
                 std::vector<double> score(a.tokens);
                 double high = -1e300, total = 0;
                 for (int k = 0; k < a.tokens; ++k) {
-                    for (int d = 0; d < a.head_channels; ++d) score[k] += static_cast<double>(row(t, 0)[d]) * row(k, 1)[d] / std::sqrt(1.0 * a.head_channels);
+                    for (int d = 0; d < a.head_channels; ++d)
+                        score[k] += static_cast<double>(row(t, 0)[d]) * row(k, 1)[d] / std::sqrt(1.0 * a.head_channels);
                     high = std::fmax(high, score[k]);
                 }
                 for (double& s : score) total += s = std::exp(s - high);
                 for (int d = 0; d < a.head_channels; ++d) {
                     double sum = 0;
                     for (int k = 0; k < a.tokens; ++k) sum += score[k] / total * row(k, 2)[d];
-                    check(out[(static_cast<size_t>(n) * a.tokens + t) * channels + h * a.head_channels + d], sum, 2e-4, "attention", seed);
+                    check(out[(static_cast<size_t>(n) * a.tokens + t) * channels + h * a.head_channels + d], sum, 2e-4,
+                          "attention", seed);
                 }
             }
 }
@@ -220,28 +238,37 @@ void attention_round(const NetworkKernels& kernels, unsigned seed) {
 void solver_round(const NetworkKernels& kernels, unsigned seed) {
     Random random{std::mt19937(seed)};
     SolverStep s{};
-    s.batch = random.from_to(1, 2), s.maps = random.from_to(1, 3), s.x = random.from_to(1, 20), s.y = random.from_to(1, 20), s.factor = random.from_to(1, 2);
-    s.grid_x = (s.x + s.factor - 1) / s.factor + random.below(2), s.grid_y = (s.y + s.factor - 1) / s.factor + random.below(2);
+    s.batch = random.from_to(1, 2), s.maps = random.from_to(1, 3), s.x = random.from_to(1, 20),
+    s.y = random.from_to(1, 20), s.factor = random.from_to(1, 2);
+    s.grid_x = (s.x + s.factor - 1) / s.factor + random.below(2),
+    s.grid_y = (s.y + s.factor - 1) / s.factor + random.below(2);
     const int width = s.maps * s.factor * s.factor;
     s.stem_channels = width + random.below(4);
-    const size_t grid = static_cast<size_t>(s.batch) * s.grid_x * s.grid_y, maps = static_cast<size_t>(s.batch) * s.maps, pixels = static_cast<size_t>(s.x) * s.y;
-    const Floats head = random.normal(grid * width), noise = random.normal(maps * pixels), presence = random.normal(maps);
-    const Floats eval0 = random.normal(maps * pixels), base0 = random.normal(maps * pixels), previous0 = random.normal(maps * pixels);
-    Floats stem = nans(grid * s.stem_channels), eval = nans(maps * pixels), base = nans(maps * pixels), previous = nans(maps * pixels);
+    const size_t grid = static_cast<size_t>(s.batch) * s.grid_x * s.grid_y,
+                 maps = static_cast<size_t>(s.batch) * s.maps, pixels = static_cast<size_t>(s.x) * s.y;
+    const Floats head = random.normal(grid * width), noise = random.normal(maps * pixels),
+                 presence = random.normal(maps);
+    const Floats eval0 = random.normal(maps * pixels), base0 = random.normal(maps * pixels),
+                 previous0 = random.normal(maps * pixels);
+    Floats stem = nans(grid * s.stem_channels), eval = nans(maps * pixels), base = nans(maps * pixels),
+           previous = nans(maps * pixels);
     for (size_t i = 0; i < maps * pixels; ++i) eval[i] = eval0[i], base[i] = base0[i], previous[i] = previous0[i];
     s.head = head.get(), s.stem = stem.get(), s.eval = eval.get(), s.base = base.get(), s.previous = previous.get();
     s.noise = noise.get(), s.presence = presence.get();
-    s.c_skip = 0.3f, s.c_out = 0.8f, s.base_c = random.coin() ? 0.5f : 0.0f, s.now = 0.7f, s.prev_c = random.coin() ? -0.2f : 0.0f;
+    s.c_skip = 0.3f, s.c_out = 0.8f, s.base_c = random.coin() ? 0.5f : 0.0f, s.now = 0.7f,
+    s.prev_c = random.coin() ? -0.2f : 0.0f;
     s.noise_c = random.coin() ? 0.4f : 0.0f, s.next_c_in = 0.6f, s.commit = random.coin();
     s.rank_x = random.coin() ? random.from_to(1, s.x) : 0, s.rank_y = s.rank_x ? random.from_to(1, s.y) : 0;
-    const Floats qx = random.normal(static_cast<size_t>(s.rank_x) * s.x, 0.3f), qy = random.normal(static_cast<size_t>(s.rank_y) * s.y, 0.3f);
+    const Floats qx = random.normal(static_cast<size_t>(s.rank_x) * s.x, 0.3f),
+                 qy = random.normal(static_cast<size_t>(s.rank_y) * s.y, 0.3f);
     const Floats kept = random.normal(static_cast<size_t>(s.rank_x) * s.rank_y);
     Floats qx_t(new float[s.rank_x * s.x]), qy_t(new float[s.rank_y * s.y]);
     for (int r = 0; r < s.rank_x; ++r)
         for (int i = 0; i < s.x; ++i) qx_t[i * s.rank_x + r] = qx[r * s.x + i];
     for (int r = 0; r < s.rank_y; ++r)
         for (int j = 0; j < s.y; ++j) qy_t[j * s.rank_y + r] = qy[r * s.y + j];
-    Floats qy_panels = nans(packed_matrix_size(s.rank_y, s.y, kernels.panel)), qy_t_panels = nans(packed_matrix_size(s.y, s.rank_y, kernels.panel));
+    Floats qy_panels = nans(packed_matrix_size(s.rank_y, s.y, kernels.panel)),
+           qy_t_panels = nans(packed_matrix_size(s.y, s.rank_y, kernels.panel));
     pack_matrix(qy.get(), s.rank_y, s.y, kernels.panel, qy_panels.get());
     pack_matrix(qy_t.get(), s.y, s.rank_y, kernels.panel, qy_t_panels.get());
     s.qx = qx.get(), s.qx_t = qx_t.get(), s.qy_panels = qy_panels.get(), s.qy_t_panels = qy_t_panels.get();
@@ -255,12 +282,15 @@ void solver_round(const NetworkKernels& kernels, unsigned seed) {
         std::vector<double> d(pixels), removed(pixels);
         const auto cell = [&](int i, int j) { return (static_cast<size_t>(n) * s.grid_x + i / f) * s.grid_y + j / f; };
         for (int i = 0; i < s.x; ++i)
-            for (int j = 0; j < s.y; ++j) d[i * s.y + j] = s.c_skip * eval0[map * pixels + i * s.y + j] + s.c_out * head[cell(i, j) * width + (k * f + i % f) * f + j % f];
+            for (int j = 0; j < s.y; ++j)
+                d[i * s.y + j] = s.c_skip * eval0[map * pixels + i * s.y + j] +
+                                 s.c_out * head[cell(i, j) * width + (k * f + i % f) * f + j % f];
         for (int a = 0; a < s.rank_x; ++a)
             for (int b = 0; b < s.rank_y; ++b) {
                 double c = 0;
                 for (int i = 0; i < s.x; ++i)
-                    for (int j = 0; j < s.y; ++j) c += static_cast<double>(qx[a * s.x + i]) * d[i * s.y + j] * qy[b * s.y + j];
+                    for (int j = 0; j < s.y; ++j)
+                        c += static_cast<double>(qx[a * s.x + i]) * d[i * s.y + j] * qy[b * s.y + j];
                 if (s.kept) c *= s.kept[a * s.rank_y + b];
                 for (int i = 0; i < s.x; ++i)
                     for (int j = 0; j < s.y; ++j) removed[i * s.y + j] += c * qx[a * s.x + i] * qy[b * s.y + j];
@@ -271,11 +301,13 @@ void solver_round(const NetworkKernels& kernels, unsigned seed) {
             for (int j = 0; j < s.y; ++j) {
                 const size_t p = static_cast<size_t>(i) * s.y + j, at = map * pixels + p;
                 const double estimate = d[p] - removed[p], bar = 2e-5 * size;
-                const double next = s.now * estimate + s.base_c * base0[at] + s.prev_c * previous0[at] + s.noise_c * noise[at];
+                const double next =
+                    s.now * estimate + s.base_c * base0[at] + s.prev_c * previous0[at] + s.noise_c * noise[at];
                 check(previous[at], estimate, bar, "estimate", seed);
                 check(eval[at], next, bar, "state", seed);
                 check(base[at], s.commit ? next : base0[at], bar, "committed state", seed);
-                check(stem[cell(i, j) * s.stem_channels + (k * f + i % f) * f + j % f], s.next_c_in * presence[map] * next, bar * (1 + std::fabs(presence[map])), "network input", seed);
+                check(stem[cell(i, j) * s.stem_channels + (k * f + i % f) * f + j % f],
+                      s.next_c_in * presence[map] * next, bar * (1 + std::fabs(presence[map])), "network input", seed);
             }
     }
 }

@@ -36,7 +36,7 @@ def compile_all(commands: list[list[str]]) -> None:
 
 def test_random_shapes_are_clean_under_the_sanitizers(build, tmp_path):
     flags = [*build.CXX_FLAGS, *build.SANITIZE_FLAGS, "-Wno-maybe-uninitialized", "-c"]
-    kernel = "-DMRSI_FAST_KERNEL_FILE=\"cpu/network.inl\""
+    kernel = '-DMRSI_FAST_KERNEL_FILE="cpu/network.inl"'
     sources = {CSRC / "cpu" / f"isa_{isa}.cpp": [*options, kernel] for isa, options in build.ISA_FLAGS.items()}
     sources |= {CSRC / "cpu" / name: [] for name in ("isa.cpp", "pack.cpp")}
     sources |= {Path(__file__).with_name("fuzz_network.cpp"): []}
@@ -52,7 +52,7 @@ def test_random_shapes_are_clean_under_the_sanitizers(build, tmp_path):
 def test_the_avx512_tile_is_made_of_full_width_fused_multiply_adds(build, tmp_path):
     """No processor here can run it: the machine code is what can be shown."""
     assembly = tmp_path / "network.s"
-    kernel = "-DMRSI_FAST_KERNEL_FILE=\"cpu/network.inl\""
+    kernel = '-DMRSI_FAST_KERNEL_FILE="cpu/network.inl"'
     stub = str(CSRC / "cpu" / "isa_avx512.cpp")
     compile_all([[*build.CXX_FLAGS, *build.ISA_FLAGS["avx512"], kernel, "-S", stub, "-o", str(assembly)]])
     blocks = re.split(r"^\.L\w+:", assembly.read_text(), flags=re.MULTILINE)

@@ -61,8 +61,10 @@ class Interpreter:
 
     def conv(self, op: ConvOp, film):
         inputs = [self.view(source.value) for source in op.sources]
-        inputs = [x.repeat_interleave(2, 2).repeat_interleave(2, 3) if s.upsample else x
-                  for x, s in zip(inputs, op.sources, strict=True)]
+        inputs = [
+            x.repeat_interleave(2, 2).repeat_interleave(2, 3) if s.upsample else x
+            for x, s in zip(inputs, op.sources, strict=True)
+        ]
         x = torch.cat(inputs, 1)
         if op.norm is not None:
             x = F.group_norm(x, op.norm.num_groups, op.norm.weight, op.norm.bias, 1e-5)

@@ -5,7 +5,8 @@
 
 namespace mrsi_fast {
 
-// Channels-last float32. out = conv3x3(silu(group_norm(x) * (1 + scale) + shift)) + bias + residual; groups 0: conv3x3(x).
+// out = conv3x3(silu(group_norm(x) * (1 + scale) + shift)) + bias + residual, or conv3x3(x) + ... where groups is 0.
+// Channels-last float32.
 struct Conv3x3GnSilu {
     const float* x;  // [batch][height][width][in_channels]
     int batch, height, width, in_channels, groups;

@@ -65,7 +65,8 @@ struct Attention {
     int batch, tokens, heads, head_channels;
 };
 
-// What follows a network evaluation, all maps of one image per work item. Maps are [N][K][X][Y]; F is the network's output:
+// What follows a network evaluation, all maps of one image per work item. Maps are [N][K][X][Y]; with F the network's
+// output:
 //   D = c_skip * eval + c_out * F
 //   if rank_x: D = D - Qx' (kept * (Qx D Qy')) Qy         hard data consistency: the measured band of the residual is 0
 //   new = base_c * base + now * D + prev_c * previous + noise_c * noise
@@ -80,9 +81,9 @@ struct SolverStep {
     const float* noise;     // needed where noise_c is not 0
     const float* presence;  // [N][K]
     int rank_x, rank_y;
-    const float *qx, *qx_t;             // [rank_x][X] and [X][rank_x]
+    const float *qx, *qx_t;                // [rank_x][X] and [X][rank_x]
     const float *qy_panels, *qy_t_panels;  // pack_matrix of [rank_y][Y] and of [Y][rank_y]
-    const float* kept;                  // [rank_x][rank_y] or null
+    const float* kept;                     // [rank_x][rank_y] or null
     float c_skip, c_out, base_c, now, prev_c, noise_c, next_c_in;
     int commit;
 };

@@ -12,7 +12,8 @@ size_t packed_size(Method method, int kernel, int in_channels, int out_channels,
 
 // weight [out][in][kernel][kernel] -> direct: [out / panel][tap][in][panel]; Winograd: [plane][out / panel][in][panel].
 // Output channels past the last one are zero.
-void pack_weights(const float* weight, Method method, int kernel, int in_channels, int out_channels, int panel, float* packed);
+void pack_weights(const float* weight, Method method, int kernel, int in_channels, int out_channels, int panel,
+                  float* packed);
 
 size_t packed_matrix_size(int rows, int columns, int panel);
 

@@ -46,14 +46,14 @@ struct StepCoefficients {
 
 // Memory on cache-line boundaries; its address never changes.
 class Block {
-   public:
+  public:
     explicit Block(std::size_t floats = 0);
     Block(Block&&) = default;
     Block& operator=(Block&&) = default;
     float* data() { return start_; }
     std::size_t size() const { return size_; }
 
-   private:
+  private:
     std::vector<float> memory_;
     float* start_;
     std::size_t size_;
@@ -63,7 +63,7 @@ class Block {
 void cut_work(Conv* conv, int threads, int panel);
 
 class Plan {
-   public:
+  public:
     Plan(std::size_t arena_floats, std::size_t film_width, int threads);
 
     void add_conv(const ConvSpec& spec);
@@ -74,10 +74,10 @@ class Plan {
 
     // One network evaluation. film: [batch][film_width].
     void evaluate(const float* film);
-    // All steps. film: [steps][batch][film_width]. before_noise(i) fills the noise of step i, called where it adds some;
+    // All steps. film: [steps][batch][film_width]. before_noise(i) fills the noise of step i, if it adds some;
     // after_step(i) follows each step. Both run on the calling thread; an exception from them ends the run.
-    void run(const std::vector<StepCoefficients>& steps, const float* film, const std::function<void(int)>& before_noise,
-             const std::function<void(int)>& after_step);
+    void run(const std::vector<StepCoefficients>& steps, const float* film,
+             const std::function<void(int)>& before_noise, const std::function<void(int)>& after_step);
 
     float* arena() { return arena_.data(); }
     std::size_t arena_floats() const { return arena_.size(); }
@@ -86,7 +86,7 @@ class Plan {
     // Seconds spent in each operation since the last call, the solver step last.
     std::vector<double> take_seconds();
 
-   private:
+  private:
     enum class Kind { conv, attention };
     struct Operation {
         Kind kind;
