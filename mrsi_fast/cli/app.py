@@ -8,6 +8,7 @@ import typer
 
 import mrsi_fast
 from mrsi_fast.cli.doctor import doctor
+from mrsi_fast.cli.evaluate import evaluate
 from mrsi_fast.cli.ratio import ratio
 from mrsi_fast.cli.report import report
 from mrsi_fast.cli.simulate import simulate
@@ -39,5 +40,5 @@ def _options(version: _Version = False) -> None:
     """Super-resolution of MR spectroscopic imaging maps. Research use only."""
 
 
-for _command in (sr, validate, ratio, report, simulate, train, doctor):
+for _command in (sr, validate, ratio, report, simulate, train, evaluate, doctor):
     app.command()(_command)

@@ -130,5 +130,5 @@ def _sets_of(path: Path) -> list[InputSet]:
 
 
 def _safe(label: str) -> str:
-    """A label that is one plain component of a path."""
-    return re.sub(r"[/\\\0]", "_", label).lstrip(".")
+    """A label that is one plain component of a path and text in any encoding (no bytes that were not decoded)."""
+    return re.sub(r"[/\\\0\ud800-\udfff]", "_", label).lstrip(".")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +115,8 @@ def map_figure(
 
 def save_png(figure: Figure, path: Path, dpi: int = 110) -> Path:
     """Writes a figure as PNG, whole or not at all; the same figure gives the same bytes."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name may have letters that no font here has
         figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None})
     return path
 

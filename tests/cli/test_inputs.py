@@ -94,3 +94,6 @@ def test_an_output_that_cannot_be_written_is_said_before_work(tmp_path: Path) ->
 def test_names_that_would_leave_the_output_folder_are_tamed(tmp_path: Path) -> None:
     write_map(tmp_path / "..x" / "tNAA.nii.gz")
     assert collect([tmp_path / "..x"])[0].label == "x"
+    undecoded = tmp_path / os.fsdecode(b"s\xff")
+    write_map(undecoded / "tNAA.nii.gz")
+    assert collect([undecoded])[0].label == "s_"

@@ -225,3 +225,11 @@ def test_the_page_can_be_rebuilt(sr: Callable[..., Result], tmp_path: Path) -> N
     assert done.exit_code == 0 and "data:image/png" in before
     assert (tmp_path / "again.html").read_text() == before.replace("K_01", "out")
     assert CliRunner().invoke(app, ["report", "-i", str(tmp_path / "K_01")]).exit_code == 3
+
+
+def test_names_of_any_kind(sr: Callable[..., Result], tmp_path: Path) -> None:
+    odd = "süb $x_{1 [bold] 🧠 <i>"
+    done = sr("-i", write_maps(tmp_path / odd), "-i", write_maps(tmp_path / "plain"), "-o", tmp_path / "aus gabe")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "aus gabe" / odd / "res-x2_met-NAANAAG_desc-sr_mrsi.png").exists()
+    assert "Glyph" not in done.output and odd in done.output
