@@ -1,4 +1,4 @@
-"""group_norm_silu at the network's shapes: our operation, its `_out` form, and eager PyTorch, channels last, float32."""
+"""group_norm_silu at the shapes of the network: our operation, its `_out` form and eager PyTorch, channels last."""
 
 from __future__ import annotations
 

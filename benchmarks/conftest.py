@@ -1,6 +1,6 @@
 """How a benchmark reports: peers are timed together beforehand, and each row replays its own durations.
 
-pytest-benchmark times one function after the other; on a machine whose speed drifts that compares moments, not functions.
+pytest-benchmark times one function after the other: on a machine that drifts it compares moments, not functions.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""group_norm_silu: forward, backward and `_out` of every implementation against float64, and its contract with torch."""
+"""group_norm_silu: forward, backward and `_out` of every implementation against float64; layouts, memory, threads."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 
 import pytest
@@ -55,7 +54,7 @@ def eager(x, weight, bias, num_groups, scale, shift, eps) -> Tensor:
     return torch.nn.functional.silu(y)
 
 
-# ---- numbers -----------------------------------------------------------------------------------------------------------
+# ---- numbers
 
 
 def terms(inputs: list, grad: Tensor) -> tuple[Tensor, ...]:
@@ -70,15 +69,18 @@ def terms(inputs: list, grad: Tensor) -> tuple[Tensor, ...]:
     xhat = ((blocks - blocks.mean(-1, keepdim=True)) * inverse[..., None]).reshape(x.shape)
     inverse = inverse.repeat_interleave(x.shape[1] // groups, dim=1)[:, :, None, None]
     film = 1 + scale[:, :, None, None] if scale is not None else torch.ones_like(x[:, :, :1, :1])
+    shift = shift[:, :, None, None] if shift is not None else torch.zeros_like(film)
     normal = xhat * weight[:, None, None] + bias[:, None, None]
-    v = (normal * film + (shift[:, :, None, None] if shift is not None else 0)).requires_grad_()
-    (dv,) = torch.autograd.grad(torch.nn.functional.silu(v), v, grad.double())
-    sizes = ((xhat * weight[:, None, None]).abs() + bias[:, None, None].abs()) * film.abs()
-    dv, k = dv.abs(), (film * weight[:, None, None]).abs()
-    by_x = inverse * (k * dv + over_group(k * dv) + xhat.abs() * over_group(k * dv * xhat.abs()))
-    in_params = ((dv * film * xhat).abs().sum((0, 2, 3)), (dv * film).abs().sum((0, 2, 3)))
-    in_films = ((dv * normal).abs().sum((2, 3)), dv.sum((2, 3)))
-    return (sizes + (shift[:, :, None, None].abs() if shift is not None else 0), by_x, *in_params, *in_films)
+    v = normal * film + shift
+    sizes = ((xhat * weight[:, None, None]).abs() + bias[:, None, None].abs()) * film.abs() + shift.abs()
+    # Roundings in silu'(v) = sigma (1 + v (1 - sigma)), and those of v times |silu''| <= 1/2: also where silu'(v) is 0.
+    sigma = torch.sigmoid(v)
+    dv = grad.double().abs() * (sigma * (1 + v.abs() * (1 - sigma)) + 0.5 * sizes)
+    k, film, xhat = (film * weight[:, None, None]).abs(), film.abs(), xhat.abs()
+    normal = xhat * weight[:, None, None].abs() + bias[:, None, None].abs()
+    by_x = inverse * (k * dv + over_group(k * dv) + xhat * over_group(k * dv * xhat))
+    in_params = ((dv * film * xhat).sum((0, 2, 3)), (dv * film).sum((0, 2, 3)))
+    return (sizes, by_x, *in_params, (dv * normal).sum((2, 3)), dv.sum((2, 3)))
 
 
 def check_against_float64(inputs: list) -> None:
@@ -89,7 +91,7 @@ def check_against_float64(inputs: list) -> None:
     names = ("y", "gradient of x", "gradient of weight", "gradient of bias", "gradient of scale", "gradient of shift")
     values = ((one[0], *one[1]) for one in (ours, peer, truth))
     for name, a, b, true, size in zip(names, *values, terms(inputs, grad), strict=False):
-        assert_as_accurate(a, b, true, name, terms=size.detach())
+        assert_as_accurate(a, b, true, name, terms=size)
 
 
 @pytest.mark.parametrize("film", [True, False], ids=["film", "bare"])
@@ -143,7 +145,7 @@ def test_a_nan_stays_in_its_group(how, layout, bad):
     assert torch.equal(y[untouched], clean[untouched])
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     batch=st.integers(1, 3),
     groups=st.integers(1, 5),
@@ -157,7 +159,7 @@ def test_any_shape(isa, batch, groups, members, height, width, layout, film):
     check_against_float64(make_inputs(MapShape("", batch, groups * members, height, width, groups), layout, film))
 
 
-# ---- determinism -------------------------------------------------------------------------------------------------------
+# ---- determinism
 
 
 @pytest.mark.parametrize("layout", FORMATS)
@@ -180,7 +182,7 @@ def test_threads_and_batch_do_not_change_a_bit(isa, layout, batch):
     assert torch.equal(alone[0], results[0][0][-1])
 
 
-# ---- layouts, memory, dtypes -------------------------------------------------------------------------------------------
+# ---- layouts, memory, dtypes
 
 
 def odd_layouts() -> dict[str, Tensor]:
