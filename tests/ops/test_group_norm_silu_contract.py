@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import Tensor
 
 from mrsi_fast import ops
 from mrsi_fast.ops import group_norm_silu
