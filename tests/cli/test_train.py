@@ -1,0 +1,82 @@
+"""``mrsi-fast train`` trains, resumes what is finished without work, and refuses bad settings with a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from mrsi_fast.cli.app import app
+from mrsi_fast.models.pretrained import load_pretrained
+
+SETTINGS = """
+name = "tiny"
+output = "{output}"
+steps = {steps}
+batch_size = 1
+workers = 0
+log_steps = 1
+validation_steps = 1000
+validation_batches = 1
+device = "cpu"
+[model]
+widths = [32]
+encoder_blocks = [1]
+decoder_blocks = [1]
+encoder_attention = [true]
+decoder_attention = [false]
+embedding_width = 32
+[diffusion.residual_rms]
+2 = [0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]
+4 = [0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2]
+8 = [0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3]
+[simulation.anatomy]
+heads = "phantom"
+[simulation.batch]
+main_grid = 16
+main_grid_share = 1.0
+"""
+
+
+def train(config: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(app, ["train", str(config), *arguments])
+
+
+@pytest.mark.slow
+def test_a_run_ends_in_a_model_folder_and_says_how_it_went(tmp_path: Path) -> None:
+    config = tmp_path / "tiny.toml"
+    config.write_text(SETTINGS.format(output=(tmp_path / "run").as_posix(), steps=2))
+    done = train(config)
+    assert done.exit_code == 0, done.output
+    assert "step: 2 of 2" in done.stderr and "loss" in done.stderr
+    assert f"Model folder: {tmp_path / 'run' / 'model'}" in done.stdout
+    assert load_pretrained(tmp_path / "run" / "model").config.name == "tiny"
+    weights = (tmp_path / "run" / "model" / "model.safetensors").read_bytes()
+    assert train(config, "-q").exit_code == 0  # finished: nothing left to train
+    assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("steps = 2\n", "output: Field required"),
+        ('output = "run"\nsteps = 0\n', "steps: Input should be greater than 0"),
+        ('output = "run"\nsteps = 2\ncolour = "red"\n', "colour: Extra inputs are not permitted"),
+        ("steps = [", "not a valid configuration file"),
+    ],
+)
+def test_bad_settings(text: str, expected: str, tmp_path: Path) -> None:
+    config = tmp_path / "bad.toml"
+    config.write_text(text)
+    done = train(config)
+    assert done.exit_code == 2 and expected in done.stderr and "Traceback" not in done.output
+
+
+def test_a_damaged_checkpoint_is_a_model_problem(tmp_path: Path) -> None:
+    config = tmp_path / "tiny.toml"
+    config.write_text(SETTINGS.format(output=(tmp_path / "run").as_posix(), steps=2))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.safetensors").write_bytes(b"damaged")
+    done = train(config)
+    assert done.exit_code == 5 and "is damaged" in done.stderr
