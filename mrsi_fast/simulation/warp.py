@@ -15,7 +15,7 @@ from mrsi_fast.simulation.phantom import phantom_head
 
 PHANTOM_VARIANTS = {"train": range(0, 4), "val": range(4, 6), "test": range(6, 8), "all": range(0, 8)}
 
-VENTRICLE_REACH_MM = 22.0  # width of the region that ventricle scaling moves
+VENTRICLE_REACH_MM = 30.0  # width of the region that ventricle scaling moves
 ELASTIC_LIMIT = 2.5  # the elastic field is cut at this many standard deviations, so that it never folds
 
 COUNT_BITS = 5  # labels are counted per class in 5 bits of one 64-bit integer, all 12 classes in one addition
