@@ -85,18 +85,21 @@ class MaskShape:
         return self.natural_reach * self.size
 
     def distance(self, x: Array, y: Array, z: float) -> Array:
-        """Signed distance [X, Y], mm."""
+        """Signed distance [X, Y], mm; outside the field the distance to it is added."""
         scale = 1 / (self.size * MASK_GRID_MM)
-        middle = [(n - 1) / 2 for n in self.field.shape]
+        last = [n - 1 for n in self.field.shape]
         dx, dy = (x - self.centre[0]) * scale, (y - self.centre[1]) * scale
         m = self.matrix
-        u = (m[0][0] * dx)[:, None] + (m[0][1] * dy)[None, :] + middle[0]
-        v = (m[1][0] * dx)[:, None] + (m[1][1] * dy)[None, :] + middle[1]
-        w = np.clip((z - self.centre[2]) * scale + middle[2], 0, self.field.shape[2] - 1)
-        low = min(int(w), self.field.shape[2] - 2)
-        part = float(w - low)
+        u = (m[0][0] * dx)[:, None] + (m[0][1] * dy)[None, :] + last[0] / 2
+        v = (m[1][0] * dx)[:, None] + (m[1][1] * dy)[None, :] + last[1] / 2
+        w = (z - self.centre[2]) * scale + last[2] / 2
+        inside = [np.clip(place, 0, end) for place, end in zip((u, v, w), last, strict=True)]
+        beyond = (u - inside[0]) ** 2 + (v - inside[1]) ** 2 + float(w - inside[2]) ** 2
+        low = min(int(inside[2]), last[2] - 1)
+        part = float(inside[2]) - low
         plane = (1 - part) * self.field[:, :, low] + part * self.field[:, :, low + 1]
-        return ndimage.map_coordinates(plane, [u, v], order=1, mode="nearest").astype(x.dtype) * self.size
+        near = ndimage.map_coordinates(plane, inside[:2], order=1, mode="nearest").astype(x.dtype)
+        return (near + MASK_GRID_MM * np.sqrt(beyond)) * self.size
 
 
 @dataclass(frozen=True)
@@ -313,10 +316,11 @@ def mask_distance(path: str) -> tuple[Array, float, float]:
     bodies, count = ndimage.label(filled, np.ones((3, 3, 3)))
     largest = bodies == 1 + int(np.argmax(ndimage.sum(filled, bodies, np.arange(1, count + 1))))
     box = ndimage.find_objects(largest.astype(np.uint8))[0]
-    body = np.pad(largest[box], [(36, 36), (36, 36), (5, 5)])
+    body = np.pad(largest[box], [(20, 20), (20, 20), (3, 3)])
     distance = (ndimage.distance_transform_edt(~body, sampling=TRUE_VOXEL_MM)
                 - ndimage.distance_transform_edt(body, sampling=TRUE_VOXEL_MM))
-    field = ndimage.zoom(distance.astype(np.float32), [v / MASK_GRID_MM for v in TRUE_VOXEL_MM], order=1)
+    zoom = [v / MASK_GRID_MM for v in TRUE_VOXEL_MM]
+    field = ndimage.zoom(distance.astype(np.float32), zoom, order=1, mode="nearest", grid_mode=True)
     points = np.argwhere(field < 0) - (np.array(field.shape) - 1) / 2
     radius = (3 * len(points) * MASK_GRID_MM**3 / (4 * np.pi)) ** (1 / 3)
     return field, float(radius), float(np.linalg.norm(points, axis=1).max() * MASK_GRID_MM)

@@ -10,8 +10,9 @@ import pytest
 
 from mrsi_fast.config import ConfigError
 from mrsi_fast.simulation import SimulationConfig, Simulator, simulate
-from mrsi_fast.simulation.anatomy import SPLITS, TUMOUR_SPLITS, head_paths, load_head, resolve_folder
+from mrsi_fast.simulation.anatomy import CLASSES, SPLITS, TUMOUR_SPLITS, head_paths, load_head, resolve_folder
 from mrsi_fast.simulation.checksums import agrees, published
+from mrsi_fast.simulation.fields import Axis
 from mrsi_fast.simulation.keys import Key
 from mrsi_fast.simulation.subject import draw_subject
 from mrsi_fast.simulation.tumour import MaskShape, mask_distance, mask_paths
@@ -61,11 +62,12 @@ def test_training_opens_train_heads_and_tumours_only(data: Path, monkeypatch: py
     monkeypatch.setattr("mrsi_fast.simulation.warp.load_head", remember)
     monkeypatch.setattr("mrsi_fast.simulation.tumour.mask_distance", remember_mask)
     config = SimulationConfig.preset("training")
-    for seed in range(150):
+    for seed in range(60):
         draw_subject(config, Key.of("item", seed), ("tNAA",))
     heads = {number(path) for path in opened if "dseg" in path}
     tumours = {number(path) for path in opened if "mask" in path}
-    assert heads == set(SPLITS["train"]) and tumours <= set(TUMOUR_SPLITS["train"]) and len(tumours) > 3
+    assert heads <= set(SPLITS["train"]) and len(heads) > 8
+    assert tumours <= set(TUMOUR_SPLITS["train"]) and len(tumours) > 2
 
 
 def test_real_tumours_have_plausible_sizes(data: Path) -> None:
@@ -73,8 +75,32 @@ def test_real_tumours_have_plausible_sizes(data: Path) -> None:
         field, radius, reach = mask_distance(path)
         assert 4 < radius < 45 and radius <= reach < 80
         border = [field[[0, -1]], field[:, [0, -1]], field[:, :, [0, -1]]]
-        assert min(float(side.min()) for side in border) > 5
+        assert min(float(side.min()) for side in border) > 10
         assert MaskShape(field, (0.0, 0.0, 0.0), ((1.0, 0.0), (0.0, 1.0)), 0.5, reach).reach == pytest.approx(reach / 2)
+
+
+def test_lesions_of_real_shape_end_where_they_should(data: Path) -> None:
+    """No step at the border of the region in which the lesion is computed, whatever its size."""
+    config = SimulationConfig.preset("training")
+    tumour = config.tumour.model_copy(update={"probability": 1.0, "real_shape": 1.0, "infiltration_mm": (8.0, 8.0)})
+    config = config.model_copy(update={"tumour": tumour})
+    x = y = Axis.centred(0.0, 240.0, 120)
+    whole = np.zeros((len(CLASSES), 120, 120), np.float32)
+    whole[CLASSES.index("WM")] = 1.0
+    for seed in range(12):
+        lesion = draw_subject(config, Key.of("real", seed), ("tNAA", "2HG")).lesion
+        membership = np.zeros((120, 120), np.float32)
+        planes = np.array([lesion.centre[2]])
+        lesion.membership_into(membership, whole, x, y, planes)
+        window = lesion.window(x, y, planes)
+        part = membership[window]
+        edges = [part[0], part[-1], part[:, 0], part[:, -1]]
+        open_edges = [edge for edge, at_end in zip(edges, _touches(window, 120), strict=True) if not at_end]
+        assert membership.max() > 0.4 and max(float(edge.max()) for edge in open_edges) < 0.01
+
+
+def _touches(window: tuple[slice, slice], count: int) -> list[bool]:
+    return [window[0].start == 0, window[0].stop == count, window[1].start == 0, window[1].stop == count]
 
 
 def test_a_training_batch_on_real_heads_is_whole(data: Path) -> None:

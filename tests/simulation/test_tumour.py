@@ -116,6 +116,10 @@ def test_a_real_rim_is_filled_and_brought_to_true_proportions(tmp_path: Path) ->
     inside = shape.distance(x + 1.0, x + 2.0, 3.0) < 0
     assert (inside.any(1).sum() * 0.5, inside.any(0).sum() * 0.5) == pytest.approx((36, 28), abs=3)
     assert inside[80, 80]
+    far = shape.distance(np.array([-300.0, 301.0]), np.array([2.0]), 3.0)
+    assert far[:, 0] == pytest.approx([283, 282], abs=3)
+    above = shape.distance(np.array([1.0]), np.array([2.0]), 203.0)
+    assert above[0, 0] == pytest.approx(180, abs=6)
     larger = MaskShape(field, (1.0, 2.0, 3.0), ((0.0, 1.0), (1.0, 0.0)), 1.5, reach)
     turned = larger.distance(x + 1.0, x + 2.0, 3.0) < 0
     assert (turned.any(1).sum() * 0.5, turned.any(0).sum() * 0.5) == pytest.approx((42, 54), abs=4)
