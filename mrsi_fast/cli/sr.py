@@ -18,6 +18,9 @@ from mrsi_fast.cli.work import Request, Worker
 if TYPE_CHECKING:
     from mrsi_fast.resolver import SuperResolver
 
+SAMPLES_FOR_STD = 8
+"""As in the resolver, which is too heavy to be imported for a usage error."""
+
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results; one folder an input if several.")]
 Scale = Annotated[str, typer.Option(help="2, 4 or 8 in plane, or a factor for each axis, e.g. 4,2,1.")]
 Samples = Annotated[int, typer.Option(min=0, max=1024, help="Posterior samples; 0 gives the one-step mean (fastest).")]
@@ -104,6 +107,11 @@ def _check(sets: list[InputSet], request: Request) -> None:
         parse_factors(request.scale)
     except ValueError as error:
         raise CommandError(str(error)) from error
+    if 0 < request.samples < SAMPLES_FOR_STD and not request.save_samples:
+        raise CommandError(
+            f"--samples {request.samples}: fewer than {SAMPLES_FOR_STD} give neither a mean nor a standard deviation. "
+            f"Give 0 or at least {SAMPLES_FOR_STD}, or --save-samples to keep them."
+        )
     for option, path in (("--anatomy", request.anatomy), ("--mask", request.mask)):
         if path is not None and len(sets) > 1:
             raise CommandError(f"{option} belongs to one set of maps, but {len(sets)} were given. Run them one by one.")

@@ -16,7 +16,11 @@ def _grid(grid: Mapping[str, Any]) -> str:
 
 
 def _draw(facts: Mapping[str, Any]) -> str:
-    return f", {facts['steps']} steps of {facts['solver']}, seed {facts['seed']}" if facts["samples"] else ""
+    """How the samples were drawn; below 8 of them they are not what the mean is made of."""
+    if not facts["samples"]:
+        return ""
+    beside = "" if facts["operating_point"].startswith("mean") else f" beside {facts['samples']} samples"
+    return f"{beside}, {facts['steps']} steps of {facts['solver']}, seed {facts['seed']}"
 
 
 def summary_lines(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:

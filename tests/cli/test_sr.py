@@ -134,9 +134,10 @@ def test_several_subjects_keep_their_bids_names(sr: Callable[..., Result], tmp_p
 def test_the_same_seed_gives_the_same_files(sr: Callable[..., Result], tmp_path: Path) -> None:
     maps = write_maps(tmp_path / "K_01")
     for name in ("one", "two"):
-        assert sr("-i", maps, "-o", tmp_path / name, "--samples", "1", "--steps", "2").exit_code == 0
-    file = "res-x2_met-NAANAAG_desc-sr_mrsi.nii.gz"
-    assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+        assert sr("-i", maps, "-o", tmp_path / name, "--samples", "1", "--steps", "2", "--save-samples").exit_code == 0
+    for what in ("sr", "sample000"):
+        file = f"res-x2_met-NAANAAG_desc-{what}_mrsi.nii.gz"
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -148,6 +149,7 @@ def test_the_same_seed_gives_the_same_files(sr: Callable[..., Result], tmp_path:
         (("--mask", "nowhere.nii.gz"), "no such file"),
         (("--metabolites", "tNAA,,tCho"), "not a list of metabolites"),
         (("--seed", "-1"), "seed"),
+        (("--samples", "3"), "fewer than 8 give neither a mean nor a standard deviation"),
     ],
 )
 def test_usage_errors_are_said_before_work(
@@ -233,3 +235,10 @@ def test_names_of_any_kind(sr: Callable[..., Result], tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert (tmp_path / "aus gabe" / odd / "res-x2_met-NAANAAG_desc-sr_mrsi.png").exists()
     assert "Glyph" not in done.output and odd in done.output
+
+
+def test_the_limit_for_a_deviation_is_the_resolvers() -> None:
+    from mrsi_fast import resolver
+    from mrsi_fast.cli.sr import SAMPLES_FOR_STD
+
+    assert SAMPLES_FOR_STD == resolver.SAMPLES_FOR_STD

@@ -61,6 +61,8 @@ def test_lines_name_grids_operator_engine_and_draw(provenance: dict[str, Any]) -
 def test_one_step_results_name_no_solver(provenance: dict[str, Any]) -> None:
     lines = dict(summary_lines(provenance | {"samples": 0, "operating_point": "one-step posterior mean"}))
     assert lines["result"] == "one-step posterior mean, 11.4 s"
+    lines = dict(summary_lines(provenance | {"samples": 4, "operating_point": "one-step posterior mean"}))
+    assert lines["result"] == "one-step posterior mean beside 4 samples, 8 steps of dpmpp_2m, seed 3, 11.4 s"
 
 
 @pytest.mark.parametrize("from_file", [False, True])
