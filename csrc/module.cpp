@@ -51,8 +51,18 @@ std::string use_isa(const std::string& name) {
 mrsi_fast::GroupNormSilu group_norm_silu_of(Address x, Address weight, Address bias, Address scale, Address shift,
                                             const std::array<std::int64_t, 4>& sizes, bool channels_last, double eps,
                                             int threads) {
-    return {pointer<const float>(x), pointer<const float>(weight), pointer<const float>(bias), pointer<const float>(scale),
-            pointer<const float>(shift), sizes[0], sizes[1], sizes[2], sizes[3], channels_last, eps, threads};
+    return {pointer<const float>(x),
+            pointer<const float>(weight),
+            pointer<const float>(bias),
+            pointer<const float>(scale),
+            pointer<const float>(shift),
+            sizes[0],
+            sizes[1],
+            sizes[2],
+            sizes[3],
+            channels_last,
+            eps,
+            threads};
 }
 
 }  // namespace
@@ -64,24 +74,22 @@ PYBIND11_MODULE(_C, module) {
     module.def("use_isa", &use_isa, "Set the instruction set; returns the one in use before.");
 
     // sizes = (batch, channels, spatial, groups)
-    module.def(
-        "group_norm_silu",
-        [](Address x, Address weight, Address bias, Address scale, Address shift, const std::array<std::int64_t, 4>& sizes,
-           bool channels_last, double eps, int threads, Address out) {
-            py::gil_scoped_release unlocked;
-            mrsi_fast::group_norm_silu(
-                group_norm_silu_of(x, weight, bias, scale, shift, sizes, channels_last, eps, threads), pointer<float>(out));
-        });
-    module.def(
-        "group_norm_silu_backward",
-        [](Address x, Address weight, Address bias, Address scale, Address shift, const std::array<std::int64_t, 4>& sizes,
-           bool channels_last, double eps, int threads, Address grad_out, const std::array<Address, 5>& grads) {
-            py::gil_scoped_release unlocked;
-            mrsi_fast::group_norm_silu_backward(
-                group_norm_silu_of(x, weight, bias, scale, shift, sizes, channels_last, eps, threads),
-                {pointer<const float>(grad_out), pointer<float>(grads[0]), pointer<float>(grads[1]), pointer<float>(grads[2]),
-                 pointer<float>(grads[3]), pointer<float>(grads[4])});
-        });
+    module.def("group_norm_silu", [](Address x, Address weight, Address bias, Address scale, Address shift,
+                                     const std::array<std::int64_t, 4>& sizes, bool channels_last, double eps,
+                                     int threads, Address out) {
+        py::gil_scoped_release unlocked;
+        mrsi_fast::group_norm_silu(
+            group_norm_silu_of(x, weight, bias, scale, shift, sizes, channels_last, eps, threads), pointer<float>(out));
+    });
+    module.def("group_norm_silu_backward", [](Address x, Address weight, Address bias, Address scale, Address shift,
+                                              const std::array<std::int64_t, 4>& sizes, bool channels_last, double eps,
+                                              int threads, Address grad_out, const std::array<Address, 5>& grads) {
+        py::gil_scoped_release unlocked;
+        mrsi_fast::group_norm_silu_backward(
+            group_norm_silu_of(x, weight, bias, scale, shift, sizes, channels_last, eps, threads),
+            {pointer<const float>(grad_out), pointer<float>(grads[0]), pointer<float>(grads[1]),
+             pointer<float>(grads[2]), pointer<float>(grads[3]), pointer<float>(grads[4])});
+    });
 
     bind_plan(module);
 

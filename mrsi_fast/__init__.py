@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mrsi_fast.evaluation import evaluate as evaluate
-    from mrsi_fast.resolver import Result as Result
     from mrsi_fast.resolver import SuperResolver as SuperResolver
+    from mrsi_fast.result import Result as Result
     from mrsi_fast.simulation import simulate as simulate
     from mrsi_fast.training import train as train
 
@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "SuperResolver": "mrsi_fast.resolver",
-    "Result": "mrsi_fast.resolver",
+    "Result": "mrsi_fast.result",
     "train": "mrsi_fast.training",
     "simulate": "mrsi_fast.simulation",
     "evaluate": "mrsi_fast.evaluation",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -153,7 +154,7 @@ class Sampler:
                 chosen = rows[start : start + self.batch_size]
                 index = torch.tensor([row for row, _ in chosen])
                 keys = [(volume.slices[row], sample) for row, sample in chosen]
-                residual = self._run(cond.map(lambda t, i=index: t[i]), keys, steps, seed, projection, on_evaluation)
+                residual = self._run(cond.map(itemgetter(index)), keys, steps, seed, projection, on_evaluation)
                 values = (batch["z"][index] + residual * unit[index][:, :, None, None]).numpy()
                 for number, (row, sample) in enumerate(chosen):
                     for channel, map_index in enumerate(layout):

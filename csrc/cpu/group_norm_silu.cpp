@@ -10,7 +10,8 @@ namespace mrsi_fast {
 
 MRSI_FAST_PER_ISA(std::int64_t group_norm_silu_scratch(const GroupNormSilu& op);
                   void group_norm_silu_forward(const GroupNormSilu& op, double* scratch, float* out);
-                  void group_norm_silu_backward(const GroupNormSilu& op, double* scratch, const GroupNormSiluGradients& grad);)
+                  void group_norm_silu_backward(const GroupNormSilu& op, double* scratch,
+                                                const GroupNormSiluGradients& grad);)
 
 namespace {
 

@@ -113,7 +113,8 @@ inline void add_rows(const float* x, int64_t stride, int64_t channels, float* su
 }
 
 template <int Rows>
-inline void add_centred_rows(const float* x, int64_t stride, int64_t channels, const float* near, float* sum, float* square) {
+inline void add_centred_rows(const float* x, int64_t stride, int64_t channels, const float* near, float* sum,
+                             float* square) {
     for_vectors(channels, [=](auto full, int64_t c, int64_t count) {
         const Vec m = load(near + c);
         Vec s = {}, q = {};
@@ -145,7 +146,8 @@ inline void moments_contiguous(const float* x, int64_t length, float* near, floa
     for (; i + 4 * kLanes <= length; i += 4 * kLanes) {
         for (int k = 0; k < 4; ++k) acc[k] += load(x + i + k * kLanes);
     }
-    for_vectors(length - i, [&](auto full, int64_t j, int64_t count) { acc[0] += load_lanes<full.value>(x + i + j, count); });
+    for_vectors(length - i,
+                [&](auto full, int64_t j, int64_t count) { acc[0] += load_lanes<full.value>(x + i + j, count); });
     *near = sum_lanes((acc[0] + acc[1]) + (acc[2] + acc[3])) / static_cast<float>(length);
 
     const float m = *near;
@@ -274,7 +276,8 @@ void strip_slopes(const Work& w, int64_t n, int64_t strip, const GroupNormSiluGr
             const Vec v = d * coefficient<ChannelsLast>(gain, r, i) + coefficient<ChannelsLast>(offset, r, i);
             Vec dv = load_lanes<full.value>(g + i, count) * silu_slope(v);
             store_lanes<full.value>(dx + i, dv, count);
-            if (!full.value) dv = load_part(dx + i, count);  // lanes beyond the row must not reach the sums, NaN least of all
+            if (!full.value)
+                dv = load_part(dx + i, count);  // lanes beyond the row must not reach the sums, NaN least of all
             if (ChannelsLast) {
                 store(sum + i, load(sum + i) + dv);
                 store(product + i, load(product + i) + dv * d);
@@ -364,7 +367,8 @@ struct Backward {
     GroupNormSiluGradients grad;
     void strip(int phase, int64_t n, int64_t i) const {
         if (phase == 0) return strip_moments(w, n, i);
-        if (phase == 1) return w.op.channels_last ? strip_slopes<true>(w, n, i, grad) : strip_slopes<false>(w, n, i, grad);
+        if (phase == 1)
+            return w.op.channels_last ? strip_slopes<true>(w, n, i, grad) : strip_slopes<false>(w, n, i, grad);
         w.op.channels_last ? strip_backward<true>(w, n, i, grad) : strip_backward<false>(w, n, i, grad);
     }
     void sample(int phase, int64_t n) const { phase == 0 ? sample_statistics(w, n) : sample_slopes(w, n, grad); }
@@ -401,7 +405,9 @@ void run(const Job& job) {
 
 int64_t group_norm_silu_scratch(const GroupNormSilu& op) { return Work(op).doubles(); }
 
-void group_norm_silu_forward(const GroupNormSilu& op, double* scratch, float* out) { run(Forward{Work(op, scratch), out}); }
+void group_norm_silu_forward(const GroupNormSilu& op, double* scratch, float* out) {
+    run(Forward{Work(op, scratch), out});
+}
 
 void group_norm_silu_backward(const GroupNormSilu& op, double* scratch, const GroupNormSiluGradients& grad) {
     const Backward job{Work(op, scratch), grad};

@@ -1,1 +1,1 @@
-"""Engines run the reverse-diffusion loop of one batch of slices; all give the same numbers within a stated tolerance."""
+"""Engines run the reverse-diffusion loop of a batch of slices; all give the same numbers within a stated tolerance."""

@@ -173,7 +173,7 @@ class CudaGraphEngine:
     def __init__(
         self, denoiser: Denoiser, device: torch.device, reason: str, graph: Callable[[], Graph] = TorchCudaGraph
     ) -> None:
-        self.denoiser = denoiser.to(device, memory_format=torch.channels_last)
+        self.denoiser = denoiser.to(device).to(memory_format=torch.channels_last)
         self.device, self.reason, self.graph = device, reason, graph
         self.loops: OrderedDict[tuple[object, ...], CapturedLoop] = OrderedDict()
 

@@ -36,7 +36,7 @@ class EagerEngine:
     name = "eager"
 
     def __init__(self, denoiser: Denoiser, device: torch.device, reason: str) -> None:
-        self.denoiser = denoiser.to(device, memory_format=torch.channels_last)
+        self.denoiser = denoiser.to(device).to(memory_format=torch.channels_last)
         self.device, self.reason = device, reason
         self.dtype = next(denoiser.parameters()).dtype
 

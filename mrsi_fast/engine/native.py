@@ -45,7 +45,7 @@ class NativePlan:
     def __init__(self, network: SelfAttentionUNet, batch: int, grid: tuple[int, int], threads: int) -> None:
         self.plan, self.film = plan_network(network, batch, grid)
         self.batch, self.grid, self.threads = batch, grid, threads
-        self.native = _native.module().Plan(self.plan.arena_floats, self.film.width, threads)  # type: ignore[union-attr]
+        self.native = _native.module().Plan(self.plan.arena_floats, self.film.width, threads)
         self.tiles: dict[str, int] = {}
         for operation in self.plan.operations:
             self._add(operation)

@@ -39,7 +39,7 @@ class ResBlock(nn.Module):
         self.norm2 = GroupNormSiLU(out_channels, group_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
-        for tensor in (self.conv2.weight, self.conv2.bias, self.film.weight, self.film.bias):
+        for tensor in (*self.conv2.parameters(), *self.film.parameters()):
             nn.init.zeros_(tensor)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -59,8 +59,8 @@ class AttentionBlock(nn.Module):
         self.norm = GroupNormSiLU(channels, group_channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.proj = nn.Conv2d(channels, channels, 1)
-        nn.init.zeros_(self.proj.weight)
-        nn.init.zeros_(self.proj.bias)
+        for tensor in self.proj.parameters():
+            nn.init.zeros_(tensor)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` [B, C, X, Y] -> [B, C, X, Y]."""
@@ -75,6 +75,8 @@ class AttentionBlock(nn.Module):
 
 class Embedding(nn.Module):
     """Embeds the noise label and the conditioning vector into one vector that modulates every residual block."""
+
+    rates: Tensor  # [frequencies], radians
 
     def __init__(self, vector_width: int, embedding_width: int, frequencies: int = 32) -> None:
         super().__init__()

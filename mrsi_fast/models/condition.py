@@ -6,7 +6,7 @@ Everything here is relative to each map's own scale, so that multiplying all map
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -38,7 +38,7 @@ class Condition:
         """[B, K] 1 for maps that exist."""
         return self.vector[:, : self.z.shape[1]]
 
-    def map(self, function) -> Condition:
+    def map(self, function: Callable[[Tensor], Tensor]) -> Condition:
         """Applies ``function`` to every tensor (moving to a device, repeating for samples, indexing)."""
         return Condition(*(function(getattr(self, field.name)) for field in fields(self)))
 

@@ -84,8 +84,8 @@ class SelfAttentionUNet(nn.Module):
             )
         self.norm = GroupNormSiLU(config.widths[0], config.group_channels)
         self.head = nn.Conv2d(config.widths[0], maps * area, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        for tensor in self.head.parameters():
+            nn.init.zeros_(tensor)
 
     def forward(self, x: Tensor, noise_label: Tensor, cond: Condition) -> Tensor:
         """One evaluation.

@@ -33,8 +33,8 @@ def _load() -> tuple[ModuleType | None, str]:
     return module, f"loaded from {module.__file__}"
 
 
-def module() -> ModuleType | None:
-    """The extension, or None where there is none.
+def module() -> Any:
+    """The extension (without types: it is compiled), or None where there is none.
 
     Raises:
         RuntimeError: ``MRSI_FAST_ISA`` names an instruction set that this build or processor does not have.

@@ -178,31 +178,36 @@ def _cuda_out(*arguments: Any) -> None:
         )
 
 
+def _triton_inputs(inputs: tuple[Any, ...]) -> list[Any]:
+    """The inputs with x as [B, positions, C] and everything else dense."""
+    x, *others = inputs
+    return [_rows(x), *(one.contiguous() if isinstance(one, Tensor) else one for one in others)]
+
+
 def _triton_out(*arguments: Any) -> None:
     from mrsi_fast.kernels import group_norm_silu as kernels
     from mrsi_fast.kernels.configs import configuration
 
-    x, weight, bias, num_groups, scale, shift, eps, out = arguments
-    vectors = [None if one is None else one.contiguous() for one in (weight, bias, scale, shift)]
-    rows = _rows(x)
-    config = configuration("group_norm_silu", _cuda.architecture(x.device), rows.shape[1])
-    with torch.cuda.device(x.device):
-        kernels.forward(rows, *vectors[:2], num_groups, *vectors[2:], eps, _rows(out), config)
+    *inputs, out = arguments
+    prepared = _triton_inputs(tuple(inputs))
+    prepared += [_rows(out), configuration("group_norm_silu", _cuda.architecture(out.device), prepared[0].shape[1])]
+    with torch.cuda.device(out.device):
+        kernels.forward(*prepared)
 
 
 def _triton_backward(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
     from mrsi_fast.kernels import group_norm_silu as kernels
     from mrsi_fast.kernels.configs import configuration
 
-    x, weight, bias, num_groups, scale, shift, eps = inputs
+    x = inputs[0]
     if x.numel() == 0:
         return reference.group_norm_silu_backward(grad, *inputs)
-    vectors = [None if one is None else one.contiguous() for one in (weight, bias, scale, shift)]
-    rows = _rows(x)
+    prepared = _triton_inputs(inputs)
+    rows = prepared[0]
     grad_rows = grad.movedim(1, -1).contiguous().reshape(rows.shape)
-    config = configuration("group_norm_silu_backward", _cuda.architecture(x.device), rows.shape[1])
+    prepared += [configuration("group_norm_silu_backward", _cuda.architecture(x.device), rows.shape[1])]
     with torch.cuda.device(x.device):
-        grad_x, *rest = kernels.backward(grad_rows, rows, *vectors[:2], num_groups, *vectors[2:], eps, config)
+        grad_x, *rest = kernels.backward(grad_rows, *prepared)
     spatial = grad_x.reshape(x.shape[0], *x.shape[2:], x.shape[1])
     return spatial.movedim(-1, 1).contiguous(memory_format=memory_format_of(x)), *rest
 

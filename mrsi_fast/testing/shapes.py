@@ -1,4 +1,4 @@
-"""Named shapes at which operations are tested and timed: those of the shipped network, and awkward ones with their reason."""
+"""Named shapes for tests and benchmarks: those of the shipped network, and awkward ones with their reason."""
 
 from __future__ import annotations
 

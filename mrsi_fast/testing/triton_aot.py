@@ -31,8 +31,8 @@ def jobs(architecture: int, element: str = "fp16") -> list[Job]:
     from mrsi_fast.kernels import self_attention as attention
 
     tensor, vector = f"*{element}", "*fp32"
-    norm_sizes = {"pixels": "i32", "channels": "i32", "eps": "fp32"}
-    vectors = {name: tensor for name in ("weight", "bias", "scale", "shift")}
+    norm_sizes: dict[str, str | None] = {"pixels": "i32", "channels": "i32", "eps": "fp32"}
+    vectors: dict[str, str | None] = {name: tensor for name in ("weight", "bias", "scale", "shift")}
     forward, backward = (
         configuration(name, architecture, 1024) for name in ("group_norm_silu", "group_norm_silu_backward")
     )

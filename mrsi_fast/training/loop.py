@@ -71,7 +71,7 @@ def weight_average(network: nn.Module, half_life_steps: float) -> AveragedModel:
     """Exponential moving average whose memory grows from nothing, so that the initial weights do not linger."""
     decay = 0.5 ** (1.0 / half_life_steps)
 
-    def update(averages: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+    def update(averages: Any, current: Any, count: Tensor | int) -> None:
         memory = min(decay, (1.0 + float(count)) / (10.0 + float(count)))
         torch._foreach_lerp_(averages, current, 1.0 - memory)
 
@@ -110,7 +110,7 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.device = choose_device(config.device)
         torch.manual_seed(config.seed)
-        network = SelfAttentionUNet(config.model).to(self.device, memory_format=torch.channels_last)
+        network = SelfAttentionUNet(config.model).to(self.device).to(memory_format=torch.channels_last)
         self.denoiser = Denoiser(network, config.diffusion.sigma_max)
         self.average = weight_average(network, config.optimiser.ema_half_life / config.batch_size)
         settings = config.optimiser
@@ -125,7 +125,9 @@ class Trainer:
     @property
     def network(self) -> nn.Module:
         """The network under training."""
-        return self.denoiser.network
+        network = self.denoiser.network
+        assert isinstance(network, nn.Module)
+        return network
 
     def log(self, **facts: Any) -> None:
         """Appends one line to log.jsonl."""

@@ -28,16 +28,24 @@ Isa use_isa(Isa isa);
 }  // namespace mrsi_fast
 
 #ifdef MRSI_FAST_X86
-#define MRSI_FAST_PER_ISA(...)      \
-    namespace plain { __VA_ARGS__ } \
-    namespace avx2 { __VA_ARGS__ }  \
-    namespace avx512 { __VA_ARGS__ }
-#define MRSI_FAST_PICK(name)                                            \
+#define MRSI_FAST_PER_ISA(...) \
+    namespace plain {          \
+    __VA_ARGS__                \
+    }                          \
+    namespace avx2 {           \
+    __VA_ARGS__                \
+    }                          \
+    namespace avx512 {         \
+    __VA_ARGS__                \
+    }
+#define MRSI_FAST_PICK(name)                                              \
     (::mrsi_fast::active_isa() == ::mrsi_fast::Isa::avx512 ? avx512::name \
      : ::mrsi_fast::active_isa() == ::mrsi_fast::Isa::avx2 ? avx2::name   \
                                                            : plain::name)
 #else
 #define MRSI_FAST_PER_ISA(...) \
-    namespace plain { __VA_ARGS__ }
+    namespace plain {          \
+    __VA_ARGS__                \
+    }
 #define MRSI_FAST_PICK(name) (plain::name)
 #endif

@@ -53,8 +53,8 @@ def group_norm_silu_backward(
     """Gradients of x, weight, bias, scale and shift; an absent scale or shift has an empty one.
 
     With ``xhat = (x - mean) / std``, ``v = (xhat weight + bias) (1 + scale) + shift``, ``dv = grad silu'(v)``,
-    ``k = weight (1 + scale)``, the gradient of x is ``(k dv - mean(k dv) - xhat mean(k dv xhat)) / std``, means over the
-    group.
+    ``k = weight (1 + scale)``, the gradient of x is ``(k dv - mean(k dv) - xhat mean(k dv xhat)) / std``, means over
+    the group.
     """
     work = x.to(torch.promote_types(x.dtype, torch.float32))
     batch, channels = x.shape[:2]
