@@ -32,7 +32,7 @@ from mrsi_fast.simulation.volume import SimulatedSubject, simulate_subject
 
 OURS = "mrsi_fast"
 OURS_T1 = "mrsi_fast + T1"
-FORMAT = 1
+FORMAT = 2
 """Version of the parts; parts of another version are computed again."""
 
 

@@ -161,17 +161,24 @@ def _consistency_rows(problem: Problem, estimate: Estimate) -> Iterator[Row]:
 
 
 def _tissue_rows(problem: Problem, estimate: Estimate) -> Iterator[Row]:
+    """Levels on the fine grid, where lack of resolution is bias, and in the measured band, where only errors are."""
     case = problem.case
     if case.tissue is None:
         return
+
+    def band(image: NDArray) -> NDArray:
+        return np.moveaxis(problem.prepared.acquisition.measured(np.moveaxis(image, -1, 0)), 0, -1)
+
+    blurred = {label: band(share) for label, share in case.tissue.items()}
     for index, name in enumerate(case.measured.names):
         where = region(problem, index)
         if case.regions is not None:
             where = where & case.regions.away
-        true = tissue.tissue_levels(case.truth[index], case.tissue, where)
-        found = tissue.tissue_levels(estimate.images[0][index], case.tissue, where)
-        for label in true:
-            yield _row(f"level_{label}", found[label], name, true=true[label])
+        truth, image = case.truth[index], estimate.images[0][index]
+        for prefix, shares, pair in (("", case.tissue, (truth, image)), ("band_", blurred, (band(truth), band(image)))):
+            true, found = (tissue.tissue_levels(one, shares, where) for one in pair)
+            for label in true:
+                yield _row(f"{prefix}level_{label}", found[label], name, true=true[label])
 
 
 def _calibration_rows(problem: Problem, samples: Float32) -> Iterator[Row]:

@@ -130,6 +130,11 @@ def test_a_perfect_estimate_scores_perfectly(model: str) -> None:
     for metric in ("level_WM", "level_GM"):
         assert values[metric, "", "tNAA"]["value"] == values[metric, "", "tNAA"]["true"]
     assert {row["convention"] for row in rows if row["metric"] == "spectrum"} == {""}
+    blind = scoring.score(problem, scoring.Estimate("A+ y", "point estimate", 0, problem.prepared.volume.z), False)
+    level = {row["metric"]: row for row in blind if row["metabolite"] == "tNAA" and "level" in row["metric"]}
+    # Missing resolution moves the levels on the fine grid, and cancels in the measured band.
+    assert abs(level["level_GM"]["value"] / level["level_GM"]["true"] - 1) > 0.005
+    assert level["band_level_GM"]["value"] == pytest.approx(level["band_level_GM"]["true"], rel=1e-5)
 
 
 def test_the_test_heads_are_named_as_such(model: str, tmp_path: Path) -> None:
