@@ -51,9 +51,15 @@ class Fits:
     def save(self, path: Path) -> None:
         """Writes the fits as ``.npz``, whole or not at all."""
         with atomic_path(path) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, weights=self.ridge.weights, factors=np.array(self.ridge.factors),
-                     strengths=self.ridge.strengths, amplitude=self.texture.amplitude, rms=self.texture.rms,
-                     fidelity=np.array(np.nan if self.fidelity is None else self.fidelity))
+            np.savez(
+                stream,
+                weights=self.ridge.weights,
+                factors=np.array(self.ridge.factors),
+                strengths=self.ridge.strengths,
+                amplitude=self.texture.amplitude,
+                rms=self.texture.rms,
+                fidelity=np.array(np.nan if self.fidelity is None else self.fidelity),
+            )
 
     @classmethod
     def load(cls, path: Path) -> Fits:
@@ -61,8 +67,11 @@ class Fits:
         with np.load(path) as stored:
             factors = tuple(int(f) for f in stored["factors"])
             fidelity = float(stored["fidelity"])
-            return cls(Ridge(stored["weights"], (factors[0], factors[1]), stored["strengths"]),
-                       Texture(stored["amplitude"], stored["rms"]), None if np.isnan(fidelity) else fidelity)
+            return cls(
+                Ridge(stored["weights"], (factors[0], factors[1]), stored["strengths"]),
+                Texture(stored["amplitude"], stored["rms"]),
+                None if np.isnan(fidelity) else fidelity,
+            )
 
 
 def fit(problems: Sequence[Problem]) -> Fits:
@@ -74,6 +83,7 @@ def fit(problems: Sequence[Problem]) -> Fits:
     Raises:
         ValueError: Fewer than two heads.
     """
+
     def detail(problem: Problem) -> NDArray:
         return (problem.case.truth - problem.prepared.volume.z) / problem.scale
 

@@ -69,8 +69,12 @@ class Case:
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments that ``SuperResolver`` and ``prepare`` share for this case."""
-        return {"scale": (*self.factors, 1), "acquisition": self.acquisition,
-                "noise": 0.0 if self.noise_free else None, "rules": EVERYTHING_TRUSTED if self.noise_free else None}
+        return {
+            "scale": (*self.factors, 1),
+            "acquisition": self.acquisition,
+            "noise": 0.0 if self.noise_free else None,
+            "rules": EVERYTHING_TRUSTED if self.noise_free else None,
+        }
 
 
 def simulated_case(subject: SimulatedSubject, factors: tuple[int, int]) -> Case:
@@ -111,22 +115,40 @@ def read_pair(folder: Path) -> Case:
     true, low = read_maps(folder / "hr", metabolites="all"), read_maps(folder / "lr", metabolites="all")
     names = [name for name in low.names if name in true.names]
     if not names:
-        raise MapInputError(f"{folder.name}: lr and hr have no map in common ({', '.join(low.names)} against "
-                            f"{', '.join(true.names)}).")
+        raise MapInputError(
+            f"{folder.name}: lr and hr have no map in common ({', '.join(low.names)} against {', '.join(true.names)})."
+        )
     true, low = true.select(names), low.select(names)
     factors = tuple(h / n for h, n in zip(true.shape, low.shape, strict=True))
     apart = fov_corner_difference_mm(low.affine, low.shape, true.affine, true.shape)
-    if factors[2] != 1 or any(f not in (1, 2, 4, 8) for f in factors[:2]) or apart > 0.01 * min(
-            voxel_sizes_mm(low.affine)):
-        raise MapInputError(f"{folder.name}: hr has {true.shape} voxels and lr {low.shape}, field-of-view corners "
-                            f"{apart:.2f} mm apart. Give pairs of one field of view with factors 1, 2, 4 or 8.")
+    if (
+        factors[2] != 1
+        or any(f not in (1, 2, 4, 8) for f in factors[:2])
+        or apart > 0.01 * min(voxel_sizes_mm(low.affine))
+    ):
+        raise MapInputError(
+            f"{folder.name}: hr has {true.shape} voxels and lr {low.shape}, field-of-view corners "
+            f"{apart:.2f} mm apart. Give pairs of one field of view with factors 1, 2, 4 or 8."
+        )
     brain = np.isfinite(true.maps).all(axis=0) & (true.maps != 0).any(axis=0)
     mask = next(iter(sorted(folder.glob("brain.nii*"))), None)
     if mask is not None:
         found = with_mask(true, mask).mask
         brain = brain if found is None else brain & found
-    return Case(folder.name, low, np.nan_to_num(true.maps), true.affine, (int(factors[0]), int(factors[1])), brain,
-                None, None, None, None, False, {"preset": "pairs", "head": folder.name, "split": "held-out"})
+    return Case(
+        folder.name,
+        low,
+        np.nan_to_num(true.maps),
+        true.affine,
+        (int(factors[0]), int(factors[1])),
+        brain,
+        None,
+        None,
+        None,
+        None,
+        False,
+        {"preset": "pairs", "head": folder.name, "split": "held-out"},
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,9 +34,7 @@ def _control(parts: Path, factors: tuple[int, int]) -> Path:
     return parts / f"control_x{factors[0]}.json"
 
 
-def prepare_fits(
-    config: EvaluationConfig, parts: Path, factors: Sequence[tuple[int, int]], report: Progress
-) -> None:
+def prepare_fits(config: EvaluationConfig, parts: Path, factors: Sequence[tuple[int, int]], report: Progress) -> None:
     """Fits the baselines and collects the train heads' slices, unless that lies in ``parts`` already.
 
     Raises:
@@ -61,8 +59,11 @@ def prepare_fits(
             case = cases.simulated_case(subject, pair)
             problems.append(cases.pose(case, case.mode if config.data_consistency == "auto" else "off"))
         stored = _library(str(parts / "train_slices.npz"))
-        control = [value for problem in problems[:_CONTROL_SUBJECTS]
-                   for value in stored.nearest(problem.case.truth[0], problem.prepared.acquisition)]
+        control = [
+            value
+            for problem in problems[:_CONTROL_SUBJECTS]
+            for value in stored.nearest(problem.case.truth[0], problem.prepared.acquisition)
+        ]
         write_text(_control(parts, pair), json.dumps(control))
         baselines.fit(problems).save(_fits(parts, pair))
 
@@ -73,12 +74,20 @@ def nearest_rows(problem: cases.Problem, estimate: scoring.Estimate, parts: Path
     if estimate.operating_point != "sample" or not file.is_file() or not control.is_file():
         return
     library, operator = _library(str(file)), problem.prepared.acquisition
-    found = {"sample": library.nearest(estimate.images[0][0], operator),
-             "truth": library.nearest(problem.case.truth[0], operator), "control": json.loads(control.read_text())}
+    found = {
+        "sample": library.nearest(estimate.images[0][0], operator),
+        "truth": library.nearest(problem.case.truth[0], operator),
+        "control": json.loads(control.read_text()),
+    }
     for name, values in found.items():
         if values:
-            yield {**estimate.label, "convention": "", "metabolite": problem.case.measured.names[0],
-                   "metric": f"nearest_train_{name}", "value": sorted(values)[len(values) // 2]}
+            yield {
+                **estimate.label,
+                "convention": "",
+                "metabolite": problem.case.measured.names[0],
+                "metric": f"nearest_train_{name}",
+                "value": sorted(values)[len(values) // 2],
+            }
 
 
 @lru_cache(maxsize=2)

@@ -24,11 +24,19 @@ Float64 = NDArray[np.float64]
 
 def plain_heads(config: SimulationConfig) -> SimulationConfig:
     """The settings of a preset for train heads as they are: no warp, no variation, no lesion."""
-    anatomy = config.anatomy.model_copy(update={
-        "split": "train", "rotation_deg": 0.0, "scale": (1.0, 1.0), "elastic_mm": 0.0, "ventricle_scale": 0.0,
-        "flip": False})
-    variation = config.variation.model_copy(update={"subject_sd": 0.0, "region_sd": 0.0, "gradient": 0.0,
-                                                    "texture_sd": (0.0, 0.0)})
+    anatomy = config.anatomy.model_copy(
+        update={
+            "split": "train",
+            "rotation_deg": 0.0,
+            "scale": (1.0, 1.0),
+            "elastic_mm": 0.0,
+            "ventricle_scale": 0.0,
+            "flip": False,
+        }
+    )
+    variation = config.variation.model_copy(
+        update={"subject_sd": 0.0, "region_sd": 0.0, "gradient": 0.0, "texture_sd": (0.0, 0.0)}
+    )
     tumour = config.tumour.model_copy(update={"probability": 0.0, "t1_only": 0.0})
     return config.model_copy(update={"anatomy": anatomy, "variation": variation, "tumour": tumour})
 

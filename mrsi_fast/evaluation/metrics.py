@@ -53,11 +53,15 @@ class Convention:
 
 
 YALE = Convention(
-    "yale", "whole field, estimate times the mask of non-zero truth", "range of the true slice (its maximum)",
+    "yale",
+    "whole field, estimate times the mask of non-zero truth",
+    "range of the true slice (its maximum)",
     "scikit-image default (7x7 uniform, K1 0.01, K2 0.03, sample covariance)",
 )
 BRAIN = Convention(
-    "brain", "inside the brain mask and where the data were trusted", "range of the truth inside the region",
+    "brain",
+    "inside the brain mask and where the data were trusted",
+    "range of the truth inside the region",
     "Gaussian 1.5 (K1 0.01, K2 0.03, population covariance), its map averaged in the region",
 )
 CONVENTIONS: dict[str, Convention] = {"yale": YALE, "brain": BRAIN}
@@ -79,8 +83,18 @@ def nrmse(truth: NDArray, estimate: NDArray) -> float:
 def ssim_uniform(truth: NDArray, estimate: NDArray, data_range: float) -> float:
     """Mean structural similarity, scikit-image's defaults pinned: 7x7 uniform window, sample covariance."""
     truth, estimate = np.asarray(truth, np.float64), np.asarray(estimate, np.float64)
-    return float(structural_similarity(truth, estimate, win_size=7, data_range=data_range, K1=0.01, K2=0.03,
-                                       gaussian_weights=False, use_sample_covariance=True))
+    return float(
+        structural_similarity(
+            truth,
+            estimate,
+            win_size=7,
+            data_range=data_range,
+            K1=0.01,
+            K2=0.03,
+            gaussian_weights=False,
+            use_sample_covariance=True,
+        )
+    )
 
 
 def ssim_gaussian_map(truth: NDArray, estimate: NDArray, data_range: float) -> tuple[float, Float64]:
@@ -95,8 +109,17 @@ def ssim_gaussian_map(truth: NDArray, estimate: NDArray, data_range: float) -> t
         Mean over the slice (without the border of half a window, as scikit-image does), and the map [X, Y].
     """
     truth, estimate = np.asarray(truth, np.float64), np.asarray(estimate, np.float64)
-    mean, image = structural_similarity(truth, estimate, data_range=data_range, K1=0.01, K2=0.03, sigma=1.5,
-                                        gaussian_weights=True, use_sample_covariance=False, full=True)
+    mean, image = structural_similarity(
+        truth,
+        estimate,
+        data_range=data_range,
+        K1=0.01,
+        K2=0.03,
+        sigma=1.5,
+        gaussian_weights=True,
+        use_sample_covariance=False,
+        full=True,
+    )
     return float(mean), image
 
 
@@ -133,8 +156,10 @@ def under_convention(truth: NDArray, estimate: NDArray, region: Mask, name: Conv
         ValueError: The shapes differ, or the estimate is not finite inside the region.
     """
     if truth.shape != estimate.shape or truth.shape != region.shape or truth.ndim != 2:
-        raise ValueError(f"Truth, estimate and region must be one slice [X, Y] each, got shapes {truth.shape}, "
-                         f"{estimate.shape} and {region.shape}.")
+        raise ValueError(
+            f"Truth, estimate and region must be one slice [X, Y] each, got shapes {truth.shape}, "
+            f"{estimate.shape} and {region.shape}."
+        )
     true, found = np.asarray(truth, np.float64), np.asarray(estimate, np.float64)
     if name == "yale":
         found = np.where(true != 0, found, 0.0)
@@ -142,8 +167,10 @@ def under_convention(truth: NDArray, estimate: NDArray, region: Mask, name: Conv
     elif name != "brain":
         raise ValueError(f"There is no convention {name!r}; use 'yale' or 'brain'.")
     if not np.isfinite(found[region]).all():
-        raise ValueError("The estimate holds NaN or infinite values inside the region that is scored. Score filled "
-                         "estimates, or leave those voxels out of the region for every method alike.")
+        raise ValueError(
+            "The estimate holds NaN or infinite values inside the region that is scored. Score filled "
+            "estimates, or leave those voxels out of the region for every method alike."
+        )
     if region.sum() < MIN_VOXELS:
         return None
     values = true[region]

@@ -55,16 +55,20 @@ def load_lpips(path: str | None = None) -> Any:
         reason = f"the package lpips is not installed ({error}); pip install 'mrsi_fast[eval]'"
         raise LpipsUnavailable(reason) from error
     if not file.is_file():
-        raise LpipsUnavailable("its weights lpips_alex_v0.1.npz are not in the data folder; set MRSI_FAST_DATA or "
-                               "MRSI_FAST_LPIPS")
+        raise LpipsUnavailable(
+            "its weights lpips_alex_v0.1.npz are not in the data folder; set MRSI_FAST_DATA or MRSI_FAST_LPIPS"
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # lpips calls torchvision by an older spelling
         generator = torch.random.get_rng_state()
         module = lpips.LPIPS(net="alex", pretrained=False, pnet_rand=True, verbose=False)
         torch.random.set_rng_state(generator)  # building it drew initial weights that are replaced below
     with np.load(file) as stored:
-        state = {f"net.{name}.{kind}": torch.from_numpy(stored[f"conv{number}_{kind[0]}"])
-                 for number, name in enumerate(_SLICES) for kind in ("weight", "bias")}
+        state = {
+            f"net.{name}.{kind}": torch.from_numpy(stored[f"conv{number}_{kind[0]}"])
+            for number, name in enumerate(_SLICES)
+            for kind in ("weight", "bias")
+        }
         for number in range(len(_SLICES)):
             head = torch.from_numpy(stored[f"lin{number}"]).reshape(1, -1, 1, 1)
             state[f"lin{number}.model.1.weight"] = state[f"lins.{number}.model.1.weight"] = head

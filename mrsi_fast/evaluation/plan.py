@@ -78,8 +78,10 @@ class EvaluationConfig(Settings):
             return []
         folder = Path(self.held_out)
         if not folder.is_dir():
-            raise ConfigError(f"{folder}: there is no such folder. Give a folder of label maps (sub-*_dseg.nii.gz) or "
-                              "of subjects with lr and hr inside.")
+            raise ConfigError(
+                f"{folder}: there is no such folder. Give a folder of label maps (sub-*_dseg.nii.gz) or "
+                "of subjects with lr and hr inside."
+            )
         return cases.pair_folders(folder)
 
     def simulation(self, part: Literal["evaluated", "train"]) -> SimulationConfig:

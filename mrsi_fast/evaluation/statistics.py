@@ -112,9 +112,14 @@ def compare(
         low, high = bootstrap_interval(difference)
         sign = difference if larger_is_better else -difference
         least = smallest_p(int(np.count_nonzero(difference)))
-        reason = None if name in tested else (
-            f"{len(difference)} heads give p >= {least:.3g} at best, {min(1.0, least * len(others)):.3g} after "
-            f"correction for {len(others)} comparisons")
+        reason = (
+            None
+            if name in tested
+            else (
+                f"{len(difference)} heads give p >= {least:.3g} at best, {min(1.0, least * len(others)):.3g} after "
+                f"correction for {len(others)} comparisons"
+            )
+        )
         mean = float(difference.mean()) if len(difference) else float("nan")
         result[name] = Comparison(len(difference), int((sign > 0).sum()), mean, low, high, tested.get(name), reason)
     return result

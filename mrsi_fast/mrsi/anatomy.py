@@ -67,8 +67,10 @@ def resample_anatomy(
     wanted = np.ones(inside.shape, dtype=bool) if region is None else region
     overlap = float(inside[wanted].mean()) if wanted.any() else 0.0
     if overlap == 0.0:
-        raise MapInputError(f"{where}: does not overlap the maps. Check that it is of the same person and session, and "
-                            "coregistered with the maps.")
+        raise MapInputError(
+            f"{where}: does not overlap the maps. Check that it is of the same person and session, and "
+            "coregistered with the maps."
+        )
     if not float(on_grid[inside].std()) > 1e-6 * abs(float(on_grid[inside].mean())):
         raise MapInputError(f"{where}: is the same value everywhere, so it shows no anatomy. Give another image.")
     remarks = [f"{where}: {text}." for text in volume.remarks]

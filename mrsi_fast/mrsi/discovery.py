@@ -83,8 +83,10 @@ class MapFiles:
         key = name if table is not self.single else role
         if key in table and table[key] != path:
             what = f"{role} of {name}" if table is not self.single else role
-            raise MapInputError(f"{table[key].name} and {path.name} both look like the {what}. Keep one of them in the "
-                                "folder, or pass the files by name.")
+            raise MapInputError(
+                f"{table[key].name} and {path.name} both look like the {what}. Keep one of them in the "
+                "folder, or pass the files by name."
+            )
         table[key] = path
 
 
@@ -111,9 +113,11 @@ def discover(folder: str | Path, scaling: str | None = None) -> list[MapFiles]:
         return [_discover_fsl(root, scaling)]
     found = [files for files in _discover_bids(folder) if files.maps] or [_discover_flat(folder)]
     if not found[0].maps:
-        raise MapInputError(f"{folder.name}: no metabolite map was found by name. Known are conc_<name>.nii.gz, "
-                            "<name>.nii.gz with a usual metabolite name, fsl_mrsi output folders, and BIDS-like "
-                            "..._met-<name>_desc-signal_mrsi.nii.gz; or pass the files by name.")
+        raise MapInputError(
+            f"{folder.name}: no metabolite map was found by name. Known are conc_<name>.nii.gz, "
+            "<name>.nii.gz with a usual metabolite name, fsl_mrsi output folders, and BIDS-like "
+            "..._met-<name>_desc-signal_mrsi.nii.gz; or pass the files by name."
+        )
     return found
 
 
@@ -142,8 +146,11 @@ def _is_known(name: str) -> bool:
 
 def _nifti_files(folder: Path) -> list[Path]:
     """NIfTI files of one folder, without hidden ones (``._x`` copies, unfinished writes)."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(".")
-                  and path.name.lower().endswith((".nii", ".nii.gz")) and path.is_file())
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if not path.name.startswith(".") and path.name.lower().endswith((".nii", ".nii.gz")) and path.is_file()
+    )
 
 
 def _by_metabolite(files: Iterable[Path], suffix: str = "") -> Iterator[tuple[str, Path]]:
@@ -163,8 +170,10 @@ def _fsl_root(folder: Path) -> Path | None:
 def _discover_fsl(root: Path, scaling: str | None) -> MapFiles:
     there = [name for name in FSL_SCALINGS if (root / "concs" / name).is_dir()]
     if not there or (scaling is not None and scaling not in there):
-        raise MapInputError(f"concs: scaling {scaling or 'folders'} not found in this fsl_mrsi output; it has "
-                            f"{', '.join(there) or 'none'}. Choose one of those.")
+        raise MapInputError(
+            f"concs: scaling {scaling or 'folders'} not found in this fsl_mrsi output; it has "
+            f"{', '.join(there) or 'none'}. Choose one of those."
+        )
     chosen = scaling or there[0]
     files = MapFiles("fsl_mrsi", units=FSL_SCALINGS[chosen], fwhm_unit="Hz")
     for name, path in _by_metabolite(_nifti_files(root / "concs" / chosen)):
@@ -175,8 +184,15 @@ def _discover_fsl(root: Path, scaling: str | None) -> MapFiles:
         for name, path in _by_metabolite(_nifti_files(root / sub) if (root / sub).is_dir() else [], suffix):
             files.add(role, name, path)  # type: ignore[arg-type]
     for table in (files.snr, files.fwhm):  # fsl_mrsi has no QC of combined maps: their main component's stands in
-        table.update({total: table[part] for total, parts in STAND_INS.items() if total not in table
-                      for part in reversed(parts) if part in table})
+        table.update(
+            {
+                total: table[part]
+                for total, parts in STAND_INS.items()
+                if total not in table
+                for part in reversed(parts)
+                if part in table
+            }
+        )
     if (failed := root / "qc" / "fit_failed.nii.gz").is_file():
         files.add("failed", ALL_MAPS, failed)
     return files

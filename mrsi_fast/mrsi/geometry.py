@@ -47,8 +47,10 @@ def parse_factors(scale: int | str | Sequence[int]) -> tuple[int, int, int]:
     if len(factors) == 1:
         factors *= 2
     if len(factors) == 3 and factors.pop() != 1:
-        raise ValueError(f"Scale {scale!r} refines through the plane, but the network works slice by slice: "
-                         "the third factor has to be 1.")
+        raise ValueError(
+            f"Scale {scale!r} refines through the plane, but the network works slice by slice: "
+            "the third factor has to be 1."
+        )
     if not whole or len(factors) != 2 or any(f not in IN_PLANE_FACTORS for f in factors) or max(factors) == 1:
         raise ValueError(f"Scale {scale!r} is not offered. {choices}")
     return factors[0], factors[1], 1
@@ -158,5 +160,7 @@ def describe_grid(affine: ArrayLike, shape: Sequence[int]) -> str:
     """One line about a grid: matrix, voxel size, orientation, centre; for reports and messages."""
     size = " x ".join(f"{mm:.4g}" for mm in voxel_sizes_mm(affine))
     centre = nib.affines.apply_affine(np.asarray(affine), (np.asarray(shape[:3]) - 1) / 2)
-    return (f"{'x'.join(str(n) for n in shape[:3])} voxels of {size} mm, {axis_codes(affine)}, "
-            f"centre ({', '.join(f'{mm:.1f}' for mm in centre)}) mm")
+    return (
+        f"{'x'.join(str(n) for n in shape[:3])} voxels of {size} mm, {axis_codes(affine)}, "
+        f"centre ({', '.join(f'{mm:.1f}' for mm in centre)}) mm"
+    )

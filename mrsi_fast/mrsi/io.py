@@ -83,9 +83,18 @@ def read_maps(
         _check_values(reader, name, one)
     grid = reader.grid
     assert grid is not None
-    return MapSet(maps, grid.affine, found, **quality, **flags, fwhm_unit=fwhm_unit or files.fwhm_unit,
-                  units=units or files.units, source=_describe(files, source), xform_code=grid.xform_code,
-                  warnings=reader.sentences())
+    return MapSet(
+        maps,
+        grid.affine,
+        found,
+        **quality,
+        **flags,
+        fwhm_unit=fwhm_unit or files.fwhm_unit,
+        units=units or files.units,
+        source=_describe(files, source),
+        xform_code=grid.xform_code,
+        warnings=reader.sentences(),
+    )
 
 
 def with_mask(maps: MapSet, mask: Source) -> MapSet:
@@ -113,8 +122,10 @@ class _Reader:
         self.remarks.setdefault(text, []).append(where)
 
     def sentences(self) -> tuple[str, ...]:
-        return tuple(f"{where[0]}{f' and {len(where) - 1} more' if len(where) > 1 else ''}: {text}."
-                     for text, where in self.remarks.items())
+        return tuple(
+            f"{where[0]}{f' and {len(where) - 1} more' if len(where) > 1 else ''}: {text}."
+            for text, where in self.remarks.items()
+        )
 
     def volume(self, source: Source, what: str) -> tuple[Float32, str]:
         """Return [N, X, Y, Z] on the common grid, and how to call the source in messages."""
@@ -138,11 +149,15 @@ class _Reader:
         elif self.grid is not None and not isinstance(source, (tuple, Mapping)):
             array, affine = np.asarray(source), self.grid.affine
         else:
-            raise MapInputError(f"{where}: give a path, a NIfTI image or (array, affine); a {type(source).__name__} "
-                                "alone does not say where its voxels lie.")
+            raise MapInputError(
+                f"{where}: give a path, a NIfTI image or (array, affine); a {type(source).__name__} "
+                "alone does not say where its voxels lie."
+            )
         if array.dtype.kind not in "fiub" or array.ndim not in (2, 3, 4) or array.size == 0:
-            raise MapInputError(f"{where}: an array of {array.dtype} and shape {array.shape} cannot be used; give real "
-                                "numbers of shape [X, Y], [X, Y, Z] or [M, X, Y, Z].")
+            raise MapInputError(
+                f"{where}: an array of {array.dtype} and shape {array.shape} cannot be used; give real "
+                "numbers of shape [X, Y], [X, Y, Z] or [M, X, Y, Z]."
+            )
         shape = {2: (1, *array.shape, 1), 3: (1, *array.shape)}.get(array.ndim, array.shape)
         with np.errstate(over="ignore"):  # beyond float32 becomes inf: no value
             return Volume(array.astype(np.float32).reshape(shape), affine, 1, ())
@@ -152,9 +167,11 @@ class _Reader:
         shape, expected = volume.data.shape[1:], self.grid.data.shape[1:]
         apart = fov_corner_difference_mm(volume.affine, shape, self.grid.affine, expected)
         if shape != expected or apart > SAME_PLACE_MM:
-            raise MapInputError(f"{where}: lies on another grid ({describe_grid(volume.affine, shape)}) than "
-                                f"{self.first} ({describe_grid(self.grid.affine, expected)}); their corners differ by "
-                                f"up to {apart:.2f} mm. Resample it to the maps' grid first.")
+            raise MapInputError(
+                f"{where}: lies on another grid ({describe_grid(volume.affine, shape)}) than "
+                f"{self.first} ({describe_grid(self.grid.affine, expected)}); their corners differ by "
+                f"up to {apart:.2f} mm. Resample it to the maps' grid first."
+            )
 
 
 def _read_values(
@@ -175,8 +192,10 @@ def _read_quality(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read what was given, else what the folder holds; failed fits become NaN in ``maps``."""
     stored: dict[str, Any] = {"crlb": files.crlb, "snr": files.snr, "fwhm": files.fwhm, **files.single}
-    chosen = {role: given[role] if given.get(role) is not None else stored.get(role) or None
-              for role in ("crlb", "snr", "fwhm", "mask", "lipid", "failed")}
+    chosen = {
+        role: given[role] if given.get(role) is not None else stored.get(role) or None
+        for role in ("crlb", "snr", "fwhm", "mask", "lipid", "failed")
+    }
     quality = {role: _quality(reader, chosen[role], found, role) for role in ("crlb", "snr", "fwhm")}
     flags = {role: _flag(reader, chosen[role], role) for role in ("mask", "lipid")}
     failed = _flag(reader, chosen["failed"], "failed")
@@ -185,8 +204,11 @@ def _read_quality(
         reader.remark("fit_failed", f"{int(failed.sum())} voxels are marked as failed fits and hold no value")
     _refuse_empty(flags["mask"])
     if files.units.startswith("ratio"):
-        reader.remark("concs/internal", "fsl_mrsi's internal scaling divides by the reference of the same voxel; the "
-                      "acquisition model holds for concentrations: prefer raw or molarity and take ratios afterwards")
+        reader.remark(
+            "concs/internal",
+            "fsl_mrsi's internal scaling divides by the reference of the same voxel; the "
+            "acquisition model holds for concentrations: prefer raw or molarity and take ratios afterwards",
+        )
     return quality, flags
 
 
@@ -202,8 +224,10 @@ def _one_set(folder: Path, scaling: str | None) -> MapFiles:
     found = discover(folder, scaling)
     if len(found) > 1:
         labels = ", ".join(files.label for files in found[:6]) + (" ..." if len(found) > 6 else "")
-        raise MapInputError(f"{folder.name}: holds {len(found)} sets of maps ({labels}). Give the folder of one of "
-                            "them, or run them one after the other.")
+        raise MapInputError(
+            f"{folder.name}: holds {len(found)} sets of maps ({labels}). Give the folder of one of "
+            "them, or run them one after the other."
+        )
     return found[0]
 
 
@@ -249,8 +273,10 @@ def _read_named(reader: _Reader, sources: Mapping[str, Source]) -> tuple[Float32
     for name, source in sources.items():
         data, where = reader.volume(source, name)
         if data.shape[0] != 1:
-            raise MapInputError(f"{where}: holds {data.shape[0]} volumes where one map of {name} is expected. Give the "
-                                "stack alone, with names for its maps.")
+            raise MapInputError(
+                f"{where}: holds {data.shape[0]} volumes where one map of {name} is expected. Give the "
+                "stack alone, with names for its maps."
+            )
         volumes.append(data)
     return np.concatenate(volumes), tuple(sources)
 
@@ -260,8 +286,10 @@ def _read_stack(reader: _Reader, source: Source, names: Sequence[str] | None) ->
     if names is None and data.shape[0] == 1:
         names = [name_from_file(source)] if isinstance(source, (str, Path)) else ["map"]
     if names is None or len(names) != data.shape[0]:
-        raise MapInputError(f"{where}: holds {data.shape[0]} maps but {len(names or ())} names were given. Name each "
-                            "map, in order, e.g. tNAA,tCr,tCho.")
+        raise MapInputError(
+            f"{where}: holds {data.shape[0]} maps but {len(names or ())} names were given. Name each "
+            "map, in order, e.g. tNAA,tCr,tCho."
+        )
     return data.copy(), tuple(_canonical(names, {}))
 
 

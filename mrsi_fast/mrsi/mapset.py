@@ -55,8 +55,10 @@ class MapSet:
 
     def __post_init__(self) -> None:
         if self.maps.ndim != 4 or len(self.names) != self.maps.shape[0]:
-            raise MapInputError(f"{len(self.names)} names were given for maps of shape {self.maps.shape}; "
-                                "maps have shape [M, X, Y, Z] with one name each.")
+            raise MapInputError(
+                f"{len(self.names)} names were given for maps of shape {self.maps.shape}; "
+                "maps have shape [M, X, Y, Z] with one name each."
+            )
         for field in ("crlb", "snr", "fwhm", "mask", "lipid"):
             array = getattr(self, field)
             expected = self.maps.shape if field in ("crlb", "snr", "fwhm") else self.shape
@@ -84,5 +86,11 @@ class MapSet:
         def pick(array: Float32 | None) -> Float32 | None:
             return None if array is None else array[index]
 
-        return replace(self, maps=self.maps[index], names=tuple(wanted), crlb=pick(self.crlb), snr=pick(self.snr),
-                       fwhm=pick(self.fwhm))
+        return replace(
+            self,
+            maps=self.maps[index],
+            names=tuple(wanted),
+            crlb=pick(self.crlb),
+            snr=pick(self.snr),
+            fwhm=pick(self.fwhm),
+        )

@@ -22,8 +22,20 @@ OTHER_CHANNELS: tuple[int, ...] = (6, 7)
 ALIASES: dict[str, tuple[str, ...]] = {
     "tNAA": ("tNAA", "NAA+NAAG", "NAAG+NAA", "NAAx", "TotalNAA", "NAAtot"),
     "tCr": ("tCr", "Cr+PCr", "PCr+Cr", "TotalCr", "TotalCreatine", "tCre", "Cre+PCre", "Crtot"),
-    "tCho": ("tCho", "Cho", "Choline", "GPC+PCh", "PCh+GPC", "GPC+PCho", "PCho+GPC", "TotalCho", "TotalCholine",
-             "Chotot", "GPC+PCh+Cho", "GPC+Cho+PCh"),
+    "tCho": (
+        "tCho",
+        "Cho",
+        "Choline",
+        "GPC+PCh",
+        "PCh+GPC",
+        "GPC+PCho",
+        "PCho+GPC",
+        "TotalCho",
+        "TotalCholine",
+        "Chotot",
+        "GPC+PCh+Cho",
+        "GPC+Cho+PCh",
+    ),
     "Ins": ("Ins", "mI", "mIns", "myo-Ins", "myo-Inositol", "myoI", "Inositol", "MyoIno"),
     "Glx": ("Glx", "Glu+Gln", "Gln+Glu"),
     "2HG": ("2HG", "D2HG", "D-2-HG", "2-hydroxyglutarate", "D-2-hydroxyglutarate"),
@@ -53,8 +65,12 @@ BIDS_LABELS: dict[str, str] = {"tNAA": "NAANAAG", "tCr": "CrPCr", "tCho": "GPCPC
 ABSENT_IN_HEALTHY_BRAIN: frozenset[str] = frozenset({"2HG", "Lac", "Ala", "Gly"})
 """Metabolites that healthy tissue hardly holds: their maps may rightly be empty outside a lesion."""
 
-STAND_INS: dict[str, tuple[str, ...]] = {"tNAA": ("NAA",), "tCr": ("Cr", "PCr"), "tCho": ("GPC", "PCh"),
-                                         "Glx": ("Glu", "Gln")}
+STAND_INS: dict[str, tuple[str, ...]] = {
+    "tNAA": ("NAA",),
+    "tCr": ("Cr", "PCr"),
+    "tCho": ("GPC", "PCh"),
+    "Glx": ("Glu", "Gln"),
+}
 """Channel -> components that use it, in this order, where the total itself is not among the maps.
 
 A component has the total's spatial pattern to a good approximation (NAA is 80-90 % of tNAA), and the network is told
@@ -137,5 +153,5 @@ def assign_channels(names: Sequence[str]) -> list[tuple[int | None, ...]]:
             row[channel] = next((canonical.index(part) for part in STAND_INS.get(name, ()) if part in canonical), None)
     rest: list[int | None] = [index for index in range(len(canonical)) if index not in row]
     width = len(OTHER_CHANNELS)
-    pairs = [rest[start:start + width] for start in range(0, max(len(rest), 1), width)]
+    pairs = [rest[start : start + width] for start in range(0, max(len(rest), 1), width)]
     return [tuple(row + pair + [None] * (width - len(pair))) for pair in pairs]

@@ -89,18 +89,22 @@ def read_nifti(path: str | Path, form: Form = "auto", max_values: int = MAX_VALU
             n_bytes = _check_header(header, path.name, max_values)
             offset = int(header["vox_offset"])
             if path.suffix.lower() == ".nii" and path.stat().st_size < offset + n_bytes:
-                raise MapInputError(f"{path.name}: the file is truncated: its header asks for {offset + n_bytes} "
-                                    f"bytes, it has {path.stat().st_size}. {_AGAIN}")
+                raise MapInputError(
+                    f"{path.name}: the file is truncated: its header asks for {offset + n_bytes} "
+                    f"bytes, it has {path.stat().st_size}. {_AGAIN}"
+                )
             start = stream.tell()
             before = stream.read(offset - start)
             _refuse_spectra(header, before, path.name)
             raw = stream.read(n_bytes)
             if len(raw) < n_bytes:
-                raise MapInputError(f"{path.name}: the file is truncated: its data end after {len(raw)} of {n_bytes} "
-                                    f"bytes. {_AGAIN}")
+                raise MapInputError(
+                    f"{path.name}: the file is truncated: its data end after {len(raw)} of {n_bytes} bytes. {_AGAIN}"
+                )
             if len(stream.read(MAX_OFFSET_BYTES + 1)) > MAX_OFFSET_BYTES:  # reading on to the end checks the CRC
-                raise MapInputError(f"{path.name}: over {MAX_OFFSET_BYTES} bytes follow the data that the header "
-                                    f"declares. {_AGAIN}")
+                raise MapInputError(
+                    f"{path.name}: over {MAX_OFFSET_BYTES} bytes follow the data that the header declares. {_AGAIN}"
+                )
         remarks: list[str] = []
         affine, code = _oriented(header, form, path.name, remarks)
         if not np.isfinite(float(header["scl_slope"])):
@@ -201,7 +205,7 @@ def _check_header(header: nib.Nifti1Header, where: str, max_values: int) -> int:
     n_axes = int(header["dim"][0])
     if not 1 <= n_axes <= 7:
         raise MapInputError(f"{where}: not a valid NIfTI header ({n_axes} axes). {_AGAIN}")
-    shape = tuple(int(n) for n in header["dim"][1:n_axes + 1])
+    shape = tuple(int(n) for n in header["dim"][1 : n_axes + 1])
     dtype = header.get_data_dtype()
     _check_values(shape, dtype, where, max_values)
     offset = float(header["vox_offset"])
@@ -212,8 +216,10 @@ def _check_header(header: nib.Nifti1Header, where: str, max_values: int) -> int:
 
 def _check_values(shape: tuple[int, ...], dtype: np.dtype, where: str, max_values: int) -> None:
     if dtype.names or dtype.kind not in "fiubc":
-        raise MapInputError(f"{where}: holds colours or records ({dtype}), not one number per voxel. "
-                            "Give the map itself, not a picture of it.")
+        raise MapInputError(
+            f"{where}: holds colours or records ({dtype}), not one number per voxel. "
+            "Give the map itself, not a picture of it."
+        )
     if dtype.kind == "c":
         points = f", {shape[3]} points" if len(shape) > 3 else ""
         raise MapInputError(f"{where}: holds spectra or complex data ({dtype}{points}), not a metabolite map. {_FIT}")
@@ -223,14 +229,17 @@ def _check_values(shape: tuple[int, ...], dtype: np.dtype, where: str, max_value
     for size in shape:
         count *= size
     if count > max_values:
-        raise MapInputError(f"{where}: its header declares {' x '.join(map(str, shape))} = {count} values, more than "
-                            f"the {max_values} accepted. Check that this is the right file.")
+        raise MapInputError(
+            f"{where}: its header declares {' x '.join(map(str, shape))} = {count} values, more than "
+            f"the {max_values} accepted. Check that this is the right file."
+        )
 
 
 def _refuse_spectra(header: nib.Nifti1Header, extensions: bytes, where: str) -> None:
     """Refuse real-valued NIfTI-MRS data (a fourth axis of time or frequency); a 3-D map with that tag is a map."""
     tagged = bytes(header["intent_name"]).startswith(b"mrs_v") or _ECODE_NIFTI_MRS in _extension_codes(
-        extensions, header.endianness)
+        extensions, header.endianness
+    )
     if tagged and header["dim"][0] > 3 and header["dim"][4] > 1:
         points = int(header["dim"][4])
         raise MapInputError(f"{where}: holds spectra (NIfTI-MRS, {points} points), not a metabolite map. {_FIT}")
@@ -261,10 +270,13 @@ def _to_mm(
         sizes = voxel_sizes_mm(matrix)
         written = {1: "metres", 3: "microns"}[unit]
         if min(sizes) < _PLAUSIBLE_VOXEL_MM[0] or max(sizes) > _PLAUSIBLE_VOXEL_MM[1]:
-            raise MapInputError(f"{where}: its header says {written}, which makes voxels of "
-                                f"{' x '.join(f'{mm:g}' for mm in sizes)} mm. Correct xyzt_units in the header.")
-        remarks.append(f"the header's unit is {written}; converted to mm (voxels of "
-                       f"{' x '.join(f'{mm:.4g}' for mm in sizes)} mm)")
+            raise MapInputError(
+                f"{where}: its header says {written}, which makes voxels of "
+                f"{' x '.join(f'{mm:g}' for mm in sizes)} mm. Correct xyzt_units in the header."
+            )
+        remarks.append(
+            f"the header's unit is {written}; converted to mm (voxels of {' x '.join(f'{mm:.4g}' for mm in sizes)} mm)"
+        )
     return matrix
 
 
@@ -298,15 +310,18 @@ def _remark_on_difference(header: nib.Nifti1Header, use_s: bool, remarks: list[s
     except (nib.spatialimages.HeaderDataError, np.linalg.LinAlgError, ValueError):
         apart = float("nan")
     if not apart <= SAME_PLACE_MM:
-        remarks.append(f"sform and qform differ by up to {apart:.2f} mm; the {'s' if use_s else 'q'}form is used "
-                       "(other programs may take the other one)")
+        remarks.append(
+            f"sform and qform differ by up to {apart:.2f} mm; the {'s' if use_s else 'q'}form is used "
+            "(other programs may take the other one)"
+        )
 
 
 def _remark_on_axes(affine: NDArray[np.float64], remarks: list[str]) -> None:
     cosine = shear_cosine(affine)
     if cosine > SHEAR_TOLERANCE:
-        remarks.append(f"the axes are sheared (cosine {cosine:.3f}); ITK-based tools refuse such files, and a qform "
-                       "cannot hold it")
+        remarks.append(
+            f"the axes are sheared (cosine {cosine:.3f}); ITK-based tools refuse such files, and a qform cannot hold it"
+        )
     sizes = voxel_sizes_mm(affine)
     if min(sizes) < _PLAUSIBLE_VOXEL_MM[0] or max(sizes) > _PLAUSIBLE_VOXEL_MM[1]:
         remarks.append(f"voxels of {' x '.join(f'{mm:.4g}' for mm in sizes)} mm are implausible")

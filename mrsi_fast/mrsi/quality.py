@@ -105,9 +105,13 @@ def assess(maps: MapSet, rules: TrustRules | None = None) -> Trust:
     fitted = ~(missing | no_fit)
     support = maps.mask if maps.mask is not None else estimate_support(maps, fitted)
     no_fit |= _lone_zeros(maps, support)
-    bad = {"missing": missing, "no fit": no_fit & ~missing, **poor,
-           "lipid": np.broadcast_to(maps.lipid if maps.lipid is not None else False, values.shape),
-           "outside mask": np.broadcast_to(~maps.mask if maps.mask is not None else False, values.shape)}
+    bad = {
+        "missing": missing,
+        "no fit": no_fit & ~missing,
+        **poor,
+        "lipid": np.broadcast_to(maps.lipid if maps.lipid is not None else False, values.shape),
+        "outside mask": np.broadcast_to(~maps.mask if maps.mask is not None else False, values.shape),
+    }
     believed = support & ~np.logical_or.reduce(list(bad.values()))
     level, spread = _levels(values, believed)
     bad["blow-up"] = _blow_ups(maps, level, spread, rules.blow_up_sd) & ~missing
@@ -121,8 +125,9 @@ def assess(maps: MapSet, rules: TrustRules | None = None) -> Trust:
     for name, flags in zip(maps.names, trusted, strict=True):
         if not flags.any():
             remarks.append(f"{name}: no voxel is trusted, so its result is NaN everywhere.")
-    return Trust(trusted, support, sigma, _median_where(sigma, trusted & support, len(maps.names)), level, counts,
-                 tuple(remarks))
+    return Trust(
+        trusted, support, sigma, _median_where(sigma, trusted & support, len(maps.names)), level, counts, tuple(remarks)
+    )
 
 
 def estimate_support(maps: MapSet, fitted: Bool | None = None) -> Bool:
@@ -197,8 +202,10 @@ def _poor_spectra(maps: MapSet, rules: TrustRules, remarks: list[str]) -> dict[s
     if maps.fwhm is not None and rules.max_fwhm_ppm is not None:
         per_ppm = 1.0 if maps.fwhm_unit == "ppm" else rules.spectrometer_mhz
         if per_ppm is None:
-            remarks.append("fwhm: is in Hz and the spectrometer frequency is not known, so linewidth is not judged. "
-                           "State the frequency in MHz to have it judged.")
+            remarks.append(
+                "fwhm: is in Hz and the spectrometer frequency is not known, so linewidth is not judged. "
+                "State the frequency in MHz to have it judged."
+            )
         else:
             has_width = np.isfinite(maps.fwhm).any(axis=(1, 2, 3), keepdims=True)
             poor["fwhm"] = has_width & ~(maps.fwhm <= rules.max_fwhm_ppm * per_ppm)
@@ -223,8 +230,11 @@ def _blow_ups(maps: MapSet, level: Float64, spread: Float64, blow_up_sd: float) 
     the highest level among the other maps.
     """
     result = np.zeros(maps.maps.shape, dtype=bool)
-    ordinary = [one for name, one in zip(maps.names, level, strict=True)
-                if name not in ABSENT_IN_HEALTHY_BRAIN and not is_lipid_or_macromolecule(name) and one > 0]
+    ordinary = [
+        one
+        for name, one in zip(maps.names, level, strict=True)
+        if name not in ABSENT_IN_HEALTHY_BRAIN and not is_lipid_or_macromolecule(name) and one > 0
+    ]
     for index, name in enumerate(maps.names):
         values = maps.maps[index]
         if name in ABSENT_IN_HEALTHY_BRAIN:
@@ -253,8 +263,10 @@ def _large_bounds(
         if not where.any() or not level[index] > 0:
             continue
         if np.mean(maps.maps[index][where] >= 2.0 * sigma[index][where]) < 0.5:
-            remarks.append(f"{name}: most of it lies below twice its own noise, so its CRLB is not held against its "
-                           "median; the noise level is used all the same.")
+            remarks.append(
+                f"{name}: most of it lies below twice its own noise, so its CRLB is not held against its "
+                "median; the noise level is used all the same."
+            )
             continue
         large[index] = sigma[index] > rules.max_crlb_of_median * level[index]
     return large
@@ -268,9 +280,11 @@ def _remark_on_loss(
         lost = kept[index] & removed[index]
         if lost.any():
             low = np.median(maps.maps[index][lost]) / level[index] if level[index] > 0 else np.nan
-            remarks.append(f"{name}: the relative CRLB limit of {rules.max_relative_crlb_percent:g} % alone removes "
-                           f"{int(lost.sum())} of {int(kept[index].sum())} voxels, whose median is {low:.2f} of the "
-                           "map's; such a rule deletes tissue that holds little of a metabolite, tumours first.")
+            remarks.append(
+                f"{name}: the relative CRLB limit of {rules.max_relative_crlb_percent:g} % alone removes "
+                f"{int(lost.sum())} of {int(kept[index].sum())} voxels, whose median is {low:.2f} of the "
+                "map's; such a rule deletes tissue that holds little of a metabolite, tumours first."
+            )
 
 
 def _median_where(sigma: Float32 | None, where: Bool, n_maps: int) -> Float64:

@@ -23,8 +23,13 @@ if TYPE_CHECKING:
     from mrsi_fast.simulation.volume import SimulatedSubject as SimulatedSubject
     from mrsi_fast.simulation.volume import simulate as simulate
 
-_HOME = {"Simulator": "batch", "SimulationConfig": "config", "write_subject": "export", "SimulatedSubject": "volume",
-         "simulate": "volume"}
+_HOME = {
+    "Simulator": "batch",
+    "SimulationConfig": "config",
+    "write_subject": "export",
+    "SimulatedSubject": "volume",
+    "simulate": "volume",
+}
 
 __all__ = sorted(_HOME)
 

@@ -20,8 +20,19 @@ from mrsi_fast.simulation.fields import Array, Axis, SmoothField, correlate
 from mrsi_fast.simulation.keys import Key, log_uniform
 from mrsi_fast.simulation.subject import Slab
 
-SHIFT_PPM: dict[str, float] = {"tNAA": 2.01, "tCr": 3.03, "tCho": 3.21, "Ins": 3.56, "Glx": 2.35, "2HG": 2.25,
-                               "Gln": 2.44, "Glu": 2.34, "GSH": 2.95, "Gly": 3.55, "Lac": 1.31}
+SHIFT_PPM: dict[str, float] = {
+    "tNAA": 2.01,
+    "tCr": 3.03,
+    "tCho": 3.21,
+    "Ins": 3.56,
+    "Glx": 2.35,
+    "2HG": 2.25,
+    "Gln": 2.44,
+    "Glu": 2.34,
+    "GSH": 2.95,
+    "Gly": 3.55,
+    "Lac": 1.31,
+}
 """Chemical shift of each metabolite's main resonance, ppm (Govindaraju et al. 2000, NMR Biomed 13:129)."""
 
 REFERENCE_PPM = 2.35  # the sequence is centred on this frequency (assumed)
@@ -32,7 +43,10 @@ LIPID_LEAK: dict[str, float] = {"Lac": 1.0, "tNAA": 0.25, "Glx": 0.15, "2HG": 0.
 LIPID_FLAG_MM = 3.0  # lipid above this (mM of Lac) is seen in the spectra, and the voxel flagged (assumed)
 
 SUSCEPTIBILITY: tuple[tuple[tuple[float, float, float], float], ...] = (
-    ((0.0, 60.0, -32.0), 20.0), ((45.0, 8.0, -38.0), 18.0), ((-45.0, 8.0, -38.0), 18.0))
+    ((0.0, 60.0, -32.0), 20.0),
+    ((45.0, 8.0, -38.0), 18.0),
+    ((-45.0, 8.0, -38.0), 18.0),
+)
 """Places of poor B0 (frontal sinus, temporal poles): centre relative to the cerebrum's, and width, mm (assumed)."""
 
 BEST_FWHM_PPM = (0.04, 0.005)  # mean and SD of the linewidth where B0 is good
@@ -164,8 +178,16 @@ def poor_b0(key: Key, x: Axis, y: Axis, planes: Array) -> Array:
     return np.clip(total + 0.35 * np.maximum(wave - 0.5, 0), 0, 1.5)
 
 
-def measure(slab: Slab, truth: Array, names: tuple[str, ...], table_noise: Array, protocol: Protocol,
-            settings: SignalConfig, key: Key, slice_key: Key) -> Measurement:
+def measure(
+    slab: Slab,
+    truth: Array,
+    names: tuple[str, ...],
+    table_noise: Array,
+    protocol: Protocol,
+    settings: SignalConfig,
+    key: Key,
+    slice_key: Key,
+) -> Measurement:
     """Measures one slice.
 
     Args:
@@ -232,8 +254,16 @@ def _fitted(clean: Array, names: tuple[str, ...], settings: SignalConfig, key: K
     return maps
 
 
-def _fail(maps: Array, trusted: NDArray[np.bool_], support: NDArray[np.bool_], axes: tuple[Axis, Axis],
-          planes: Array, protocol: Protocol, settings: SignalConfig, key: Key) -> NDArray[np.bool_]:
+def _fail(
+    maps: Array,
+    trusted: NDArray[np.bool_],
+    support: NDArray[np.bool_],
+    axes: tuple[Axis, Axis],
+    planes: Array,
+    protocol: Protocol,
+    settings: SignalConfig,
+    key: Key,
+) -> NDArray[np.bool_]:
     """Plants spikes (single maps) and missing voxels (all maps, in clusters), in place; returns where."""
     rng = key.stream("failures")
     failed = np.zeros(maps.shape, bool)

@@ -8,9 +8,20 @@ from mrsi_fast.simulation.anatomy import CLASSES
 from mrsi_fast.simulation.fields import Array
 from mrsi_fast.simulation.keys import Key
 
-TYPICAL: dict[str, float] = {"air": 0.0, "WM": 1.0, "GM": 0.68, "CSF": 0.22, "deep GM": 0.80, "cerebellar WM": 0.97,
-                             "cerebellar GM": 0.66, "brain stem": 0.93, "bone": 0.15, "soft tissue": 0.6, "scalp": 1.1,
-                             "vessel": 0.6}
+TYPICAL: dict[str, float] = {
+    "air": 0.0,
+    "WM": 1.0,
+    "GM": 0.68,
+    "CSF": 0.22,
+    "deep GM": 0.80,
+    "cerebellar WM": 0.97,
+    "cerebellar GM": 0.66,
+    "brain stem": 0.93,
+    "bone": 0.15,
+    "soft tissue": 0.6,
+    "scalp": 1.1,
+    "vessel": 0.6,
+}
 """Intensity of each class relative to white matter in a usual MPRAGE (assumed)."""
 
 NOT_BRAIN = tuple(CLASSES.index(name) for name in ("air", "bone", "soft tissue", "scalp", "vessel"))

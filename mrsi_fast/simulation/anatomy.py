@@ -17,13 +17,32 @@ from numpy.typing import NDArray
 
 from mrsi_fast.config import ConfigError
 
-CLASSES: tuple[str, ...] = ("air", "WM", "GM", "CSF", "deep GM", "cerebellar WM", "cerebellar GM", "brain stem",
-                            "bone", "soft tissue", "scalp", "vessel")
+CLASSES: tuple[str, ...] = (
+    "air",
+    "WM",
+    "GM",
+    "CSF",
+    "deep GM",
+    "cerebellar WM",
+    "cerebellar GM",
+    "brain stem",
+    "bone",
+    "soft tissue",
+    "scalp",
+    "vessel",
+)
 BRAIN_CLASSES = slice(1, 8)
 """Classes inside the dura: tissue and CSF."""
 
-TISSUE_OF_CLASS: dict[str, str] = {"WM": "WM", "GM": "GM", "CSF": "CSF", "deep GM": "GM", "cerebellar WM": "WM",
-                                   "cerebellar GM": "GM", "brain stem": "WM"}
+TISSUE_OF_CLASS: dict[str, str] = {
+    "WM": "WM",
+    "GM": "GM",
+    "CSF": "CSF",
+    "deep GM": "GM",
+    "cerebellar WM": "WM",
+    "cerebellar GM": "GM",
+    "brain stem": "WM",
+}
 """Column of the concentration table that a class takes its mean from."""
 
 _LABELS: dict[str, tuple[int, ...]] = {
@@ -51,7 +70,9 @@ SPLITS: dict[str, tuple[str, ...]] = {
 """Subjects of ``anat_synthseg20`` by part; each part spans small to large ventricles."""
 
 TUMOUR_SPLITS: dict[str, tuple[str, ...]] = {
-    "train": ("01", "02", "03", "05", "07", "09"), "val": ("06",), "test": ("10",),
+    "train": ("01", "02", "03", "05", "07", "09"),
+    "val": ("06",),
+    "test": ("10",),
 }
 """Patients of ``tumour_btp11_ccby3`` by part; both dates of a patient are on one side."""
 
@@ -116,8 +137,10 @@ def load_head(path: str) -> Head:
     """
     labels, size = read_labels(path)
     if np.abs(size - 1).max() > 0.1:
-        raise ConfigError(f"{path}: expected voxels of 1 mm, found {size.round(2).tolist()} mm. Resample the label map "
-                          "with nearest-neighbour interpolation.")
+        raise ConfigError(
+            f"{path}: expected voxels of 1 mm, found {size.round(2).tolist()} mm. Resample the label map "
+            "with nearest-neighbour interpolation."
+        )
     return head_from_labels(labels, Path(path).name.split("_")[0].removesuffix(".nii.gz"))
 
 
@@ -142,8 +165,10 @@ def resolve_folder(folder: str) -> Path:
     for candidate in (Path(folder), Path(os.environ.get("MRSI_FAST_DATA", "../shared/data")) / folder):
         if candidate.is_dir():
             return candidate
-    raise ConfigError(f"The folder {folder!r} does not exist, here or under $MRSI_FAST_DATA. Name a folder "
-                      "of sub-XX_dseg.nii.gz files, or set heads = \"phantom\" for the analytic head.")
+    raise ConfigError(
+        f"The folder {folder!r} does not exist, here or under $MRSI_FAST_DATA. Name a folder "
+        'of sub-XX_dseg.nii.gz files, or set heads = "phantom" for the analytic head.'
+    )
 
 
 @lru_cache(maxsize=32)
@@ -154,8 +179,9 @@ def head_paths(folder: str, split: str) -> tuple[str, ...]:
         ConfigError: The folder does not exist or the part is empty.
     """
     files = sorted(resolve_folder(folder).glob("sub-*_dseg.nii.gz"))
-    chosen = tuple(str(f) for f in files
-                   if split == "all" or f.name.split("_")[0].removeprefix("sub-") in SPLITS[split])
+    chosen = tuple(
+        str(f) for f in files if split == "all" or f.name.split("_")[0].removeprefix("sub-") in SPLITS[split]
+    )
     if not chosen:
-        raise ConfigError(f"{folder}: no label map of split {split!r}; for heads of your own use split = \"all\".")
+        raise ConfigError(f'{folder}: no label map of split {split!r}; for heads of your own use split = "all".')
     return chosen

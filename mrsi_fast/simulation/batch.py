@@ -86,8 +86,9 @@ class Simulator:
         factor = int(rng.choice(both, p=shares / shares.sum()))
         return factor, factor
 
-    def _geometry(self, rng: np.random.Generator, matrix: tuple[int, int], factors: tuple[int, int],
-                  subject: Subject) -> Geometry:
+    def _geometry(
+        self, rng: np.random.Generator, matrix: tuple[int, int], factors: tuple[int, int], subject: Subject
+    ) -> Geometry:
         settings = self.config.batch
         if matrix == (settings.main_grid, settings.main_grid):
             voxel, slack = rng.uniform(*settings.fov_mm) / settings.main_grid, 8.0
@@ -100,9 +101,17 @@ class Simulator:
             height = subject.lesion.centre[2] + rng.uniform(-0.8, 0.8) * min(subject.lesion.shapes[0].reach, 30.0)
         centre = (float(rng.uniform(-slack, slack)), float(rng.uniform(-slack, slack)))
         fine = max(1, round(voxel / self.config.object_voxel_mm))
-        return Geometry(matrix, (float(voxel), float(voxel)), centre, float(height),
-                        log_uniform(rng, *settings.thickness_mm), fine, self.config.label_refinement,
-                        self.config.object_plane_mm, self.config.precision)
+        return Geometry(
+            matrix,
+            (float(voxel), float(voxel)),
+            centre,
+            float(height),
+            log_uniform(rng, *settings.thickness_mm),
+            fine,
+            self.config.label_refinement,
+            self.config.object_plane_mm,
+            self.config.precision,
+        )
 
     def _protocol(self, rng: np.random.Generator, geometry: Geometry, factors: tuple[int, int]) -> Protocol:
         lr_shape = (geometry.matrix[0] // factors[0], geometry.matrix[1] // factors[1])
@@ -117,8 +126,15 @@ class Simulator:
         if rng.random() < settings.noise_free:
             return Protocol(operator, "object", press=press)
         lipid = log_uniform(rng, 0.5, 20.0) if press is None and rng.random() < signal.lipid else 0.0
-        return Protocol(operator, "object", draw_noise(rng, signal), float(rng.uniform(*signal.missing)),
-                        bool(rng.random() < signal.masked), press, lipid)
+        return Protocol(
+            operator,
+            "object",
+            draw_noise(rng, signal),
+            float(rng.uniform(*signal.missing)),
+            bool(rng.random() < signal.masked),
+            press,
+            lipid,
+        )
 
     def _item(self, key: Key, matrix: tuple[int, int]) -> dict[str, NDArray]:
         rng = key.stream("item")
@@ -128,16 +144,20 @@ class Simulator:
         geometry = self._geometry(rng, matrix, factors, subject)
         protocol = self._protocol(rng, geometry, factors)
         part = render(subject, geometry, protocol.press)
-        measured = measure(part.slab, part.truth, subject.names, subject.noise_sd, protocol, self.config.signal, key,
-                           key)
+        measured = measure(
+            part.slab, part.truth, subject.names, subject.noise_sd, protocol, self.config.signal, key, key
+        )
         declared = rng.random() < self.config.batch.declared
         operator = protocol.operator if declared else replace(protocol.operator, support="square", window="none")
         with_t1 = rng.random() < self.config.batch.anatomy
         anatomy = self._anatomy(rng, part, key) if with_t1 else np.zeros(matrix)
         told = np.exp(self.config.batch.noise_told_sd * rng.standard_normal(len(subject.names)))
         return conditioning(measured, operator, told) | {
-            "hr": part.truth, "factors": np.array(factors), "voxel_mm": np.array(geometry.voxel),
-            "anatomy": anatomy[None], "anatomy_present": np.array(with_t1),
+            "hr": part.truth,
+            "factors": np.array(factors),
+            "voxel_mm": np.array(geometry.voxel),
+            "anatomy": anatomy[None],
+            "anatomy_present": np.array(with_t1),
             "brain": part.fractions[BRAIN_CLASSES].sum(0) > 0.5,
         }
 
@@ -166,5 +186,10 @@ def conditioning(measured: Measurement, operator: Acquisition, told: NDArray[np.
     scale = map_scale(filled, trusted & measured.support, noise)
     present = scale > SMALLEST_SCALE
     mask = upsample_nearest((trusted & present[:, None, None])[..., None], (*operator.factors, 1))[..., 0]
-    return {"z": estimate(operator, filled, bool(noise.any())), "mask": mask, "presence": present,
-            "scale": np.where(present, scale, 1.0), "noise": noise}
+    return {
+        "z": estimate(operator, filled, bool(noise.any())),
+        "mask": mask,
+        "presence": present,
+        "scale": np.where(present, scale, 1.0),
+        "noise": noise,
+    }

@@ -30,8 +30,9 @@ class Key:
     @classmethod
     def of(cls, *parts: int | str) -> Key:
         """Hashes integers and strings to a key by numpy's ``SeedSequence``."""
-        entropy = [zlib.crc32(part.encode()) if isinstance(part, str) else int(part) & 0xFFFFFFFFFFFFFFFF
-                   for part in parts]
+        entropy = [
+            zlib.crc32(part.encode()) if isinstance(part, str) else int(part) & 0xFFFFFFFFFFFFFFFF for part in parts
+        ]
         low, high = np.random.SeedSequence(entropy).generate_state(2, np.uint64)
         return cls(int(low), int(high))
 

@@ -45,8 +45,10 @@ class Geometry:
     @property
     def axes(self) -> tuple[Axis, Axis]:
         """Fine axes."""
-        x, y = (Axis.centred(c, extent, n * self.fine, self.dtype)
-                for c, extent, n in zip(self.centre, self.fov_mm, self.matrix, strict=True))
+        x, y = (
+            Axis.centred(c, extent, n * self.fine, self.dtype)
+            for c, extent, n in zip(self.centre, self.fov_mm, self.matrix, strict=True)
+        )
         return x, y
 
     @property
@@ -88,8 +90,14 @@ def render(subject: Subject, geometry: Geometry, press: PressBox | None) -> Slic
     """
     slab = excite(subject.slab(*geometry.axes, geometry.planes, geometry.refine), subject.names, press)
     fine = geometry.fine
-    return Slice(slab, pool(slab.maps, fine), pool(slab.fractions, fine), pool(slab.lesion, fine),
-                 pool(slab.core, fine), pool(slab.anatomy_lesion, fine))
+    return Slice(
+        slab,
+        pool(slab.maps, fine),
+        pool(slab.fractions, fine),
+        pool(slab.lesion, fine),
+        pool(slab.core, fine),
+        pool(slab.anatomy_lesion, fine),
+    )
 
 
 def pool(image: Array, fine: int) -> Array:

@@ -100,9 +100,18 @@ class SimulatedSubject:
         low = self.measured[factors]
         shape = low.maps.shape
         per_map = [None if q is None else np.broadcast_to(q, shape) for q in (low.snr, low.fwhm_ppm)]
-        return MapSet(low.maps, low.affine, self.names, crlb=low.crlb, snr=per_map[0], fwhm=per_map[1], mask=low.mask,
-                      lipid=low.lipid if low.lipid.any() else None, units="mM",
-                      source=f"simulation, preset {self.provenance['preset']}, subject {self.provenance['subject']}")
+        return MapSet(
+            low.maps,
+            low.affine,
+            self.names,
+            crlb=low.crlb,
+            snr=per_map[0],
+            fwhm=per_map[1],
+            mask=low.mask,
+            lipid=low.lipid if low.lipid.any() else None,
+            units="mM",
+            source=f"simulation, preset {self.provenance['preset']}, subject {self.provenance['subject']}",
+        )
 
     def checksum(self) -> str:
         """SHA-256 of truth, LR maps and masks, values rounded to :data:`CHECKSUM_MM` so that machines agree."""
@@ -118,8 +127,12 @@ class SimulatedSubject:
         return digest.hexdigest()
 
 
-def simulate(preset: str | SimulationConfig = "realistic-3T", subjects: int | Iterable[int] = 1, seed: int = 0,
-             scales: Sequence[int | Sequence[int]] = (2, 4, 8)) -> Iterator[SimulatedSubject]:
+def simulate(
+    preset: str | SimulationConfig = "realistic-3T",
+    subjects: int | Iterable[int] = 1,
+    seed: int = 0,
+    scales: Sequence[int | Sequence[int]] = (2, 4, 8),
+) -> Iterator[SimulatedSubject]:
     """Simulates subjects, one after the other.
 
     Args:
@@ -140,23 +153,30 @@ def simulate(preset: str | SimulationConfig = "realistic-3T", subjects: int | It
         yield simulate_subject(config, number, seed, factors)
 
 
-def simulate_subject(config: SimulationConfig, number: int, seed: int,
-                     factors: Sequence[tuple[int, int]]) -> SimulatedSubject:
+def simulate_subject(
+    config: SimulationConfig, number: int, seed: int, factors: Sequence[tuple[int, int]]
+) -> SimulatedSubject:
     """Simulates one subject; heads of the split are taken in turn by ``number``. See :func:`simulate`."""
     settings = config.volume
     for fx, fy in factors:
         if settings.matrix[0] % fx or settings.matrix[1] % fy:
-            raise ConfigError(f"The factor {fx},{fy} does not divide the matrix {settings.matrix[0]}x"
-                              f"{settings.matrix[1]} of preset {config.name}; change volume.matrix.")
+            raise ConfigError(
+                f"The factor {fx},{fy} does not divide the matrix {settings.matrix[0]}x"
+                f"{settings.matrix[1]} of preset {config.name}; change volume.matrix."
+            )
     key = Key.of("subject", seed, number)
     subject = draw_subject(config, key, settings.metabolites, head=number)
     rng = key.stream("acquisition")
     boxed, oily, masked = rng.random(3) < [config.signal.press, config.signal.lipid, config.signal.masked]
     press = draw_press(rng, settings.fov_mm, config.signal) if boxed else None
     common: dict[str, Any] = {
-        "source": settings.source, "noise": draw_noise(rng, config.signal), "press": press,
-        "missing": float(rng.uniform(*config.signal.missing)), "masked": bool(masked),
-        "lipid": log_uniform(rng, 0.5, 20.0) if oily else 0.0, "magnitude": settings.magnitude,
+        "source": settings.source,
+        "noise": draw_noise(rng, config.signal),
+        "press": press,
+        "missing": float(rng.uniform(*config.signal.missing)),
+        "masked": bool(masked),
+        "lipid": log_uniform(rng, 0.5, 20.0) if oily else 0.0,
+        "magnitude": settings.magnitude,
     }
     parts: list[Slice] = []
     measurements: dict[tuple[int, int], list[Measurement]] = {pair: [] for pair in factors}
@@ -165,12 +185,24 @@ def simulate_subject(config: SimulationConfig, number: int, seed: int,
         part = render(subject, _geometry(config, index), press)
         parts.append(part)
         for pair in factors:
-            measurements[pair].append(measure(part.slab, part.truth, subject.names, subject.noise_sd, protocols[pair],
-                                              config.signal, key, key.child("slice", index)))
+            measurements[pair].append(
+                measure(
+                    part.slab,
+                    part.truth,
+                    subject.names,
+                    subject.noise_sd,
+                    protocols[pair],
+                    config.signal,
+                    key,
+                    key.child("slice", index),
+                )
+            )
     affine = _affine(config)
     measured = {pair: _assemble(measurements[pair], protocols[pair], affine, key) for pair in factors}
-    t1 = [synthesise_t1(part.fractions, (part.anatomy_lesion, part.lesion), key, key.child("slice", index))
-          for index, part in enumerate(parts)]
+    t1 = [
+        synthesise_t1(part.fractions, (part.anatomy_lesion, part.lesion), key, key.child("slice", index))
+        for index, part in enumerate(parts)
+    ]
     return SimulatedSubject(
         names=subject.names,
         truth=_stack([part.truth for part in parts]),
@@ -193,8 +225,17 @@ def _geometry(config: SimulationConfig, index: int) -> Geometry:
     volume = config.volume
     x, y = (extent / count for extent, count in zip(volume.fov_mm, volume.matrix, strict=True))
     fine = max(1, int(np.ceil(max(x, y) / config.object_voxel_mm - 1e-9)))
-    return Geometry(volume.matrix, (x, y), (0.0, 0.0), volume.first_mm + index * volume.step_mm, volume.thickness_mm,
-                    fine, config.label_refinement, config.object_plane_mm, config.precision)
+    return Geometry(
+        volume.matrix,
+        (x, y),
+        (0.0, 0.0),
+        volume.first_mm + index * volume.step_mm,
+        volume.thickness_mm,
+        fine,
+        config.label_refinement,
+        config.object_plane_mm,
+        config.precision,
+    )
 
 
 def _affine(config: SimulationConfig) -> NDArray[np.float64]:
@@ -213,8 +254,9 @@ def _stack(slices: Sequence[NDArray]) -> Float32:
     return np.ascontiguousarray(np.stack(slices, axis=-1), np.float32)
 
 
-def _assemble(slices: Sequence[Measurement], protocol: Protocol, affine: NDArray[np.float64],
-              key: Key) -> MeasuredVolume:
+def _assemble(
+    slices: Sequence[Measurement], protocol: Protocol, affine: NDArray[np.float64], key: Key
+) -> MeasuredVolume:
     """One volume of measured slices, with the quality maps that a fitting program reports."""
     maps, sd = _stack([s.maps for s in slices]), _stack([s.noise_sd for s in slices])
     failed = np.stack([s.failed for s in slices], axis=-1)
@@ -229,8 +271,19 @@ def _assemble(slices: Sequence[Measurement], protocol: Protocol, affine: NDArray
         crlb = np.where(np.isnan(maps) | (failed & (maps == 0)), NO_FIT, crlb).astype(np.float32)
         snr, fwhm = snr.astype(np.float32), _stack([s.fwhm_ppm for s in slices])
     mask = np.stack([s.support for s in slices], axis=-1) if protocol.masked else None
-    return MeasuredVolume(maps, _stack([s.clean for s in slices]), low_affine, protocol.operator, sd, crlb, snr, fwhm,
-                          mask, np.stack([s.lipid for s in slices], axis=-1), failed)
+    return MeasuredVolume(
+        maps,
+        _stack([s.clean for s in slices]),
+        low_affine,
+        protocol.operator,
+        sd,
+        crlb,
+        snr,
+        fwhm,
+        mask,
+        np.stack([s.lipid for s in slices], axis=-1),
+        failed,
+    )
 
 
 def _tissue(parts: Sequence[Slice]) -> dict[str, Float32]:
@@ -242,9 +295,16 @@ def _tissue(parts: Sequence[Slice]) -> dict[str, Float32]:
 
 
 def _masks(parts: Sequence[Slice], subject: Subject, config: SimulationConfig) -> dict[str, Bool]:
-    white, core, lesion, brain = (np.stack(image, axis=-1) for image in zip(*(
-        (part.fractions[CLASSES.index("WM")], part.core, part.lesion, part.fractions[BRAIN_CLASSES].sum(0))
-        for part in parts), strict=True))
+    white, core, lesion, brain = (
+        np.stack(image, axis=-1)
+        for image in zip(
+            *(
+                (part.fractions[CLASSES.index("WM")], part.core, part.lesion, part.fractions[BRAIN_CLASSES].sum(0))
+                for part in parts
+            ),
+            strict=True,
+        )
+    )
     normal = (white > 0.9) & (lesion < 0.01)
     if subject.lesion is not None:
         x = _geometry(config, 0).axes[0].merged(parts[0].slab.x.count // white.shape[0]).points
@@ -252,15 +312,31 @@ def _masks(parts: Sequence[Slice], subject: Subject, config: SimulationConfig) -
     return {"brain": brain > 0.5, "lesion": core >= 0.5, "rim": (lesion >= 0.15) & (core < 0.5), "NAWM": normal}
 
 
-def _provenance(config: SimulationConfig, subject: Subject, number: int, seed: int,
-                protocol: dict[str, Any]) -> dict[str, Any]:
+def _provenance(
+    config: SimulationConfig, subject: Subject, number: int, seed: int, protocol: dict[str, Any]
+) -> dict[str, Any]:
     lesion = subject.lesion
     about: dict[str, Any] = {"kind": "none"}
     if lesion is not None:
-        about = {"kind": lesion.kind, "centre_mm": list(lesion.centre), "reach_mm": lesion.shapes[0].reach,
-                 "maps": [name for name, hit in zip(subject.names, lesion.changed, strict=True) if hit]}
-    return {"preset": config.name, "subject": number, "seed": seed, "split": config.anatomy.split,
-            "head": subject.anatomy.head.name, "lesion": about, "t1_only_lesion": subject.anatomy_lesion is not None,
-            "source": protocol["source"], "inverse_crime": protocol["source"] == "truth",
-            "support": config.volume.support, "window": config.volume.window, "noise_factor": protocol["noise"],
-            "press_box": protocol["press"] is not None, "lipid_mM": protocol["lipid"]}
+        about = {
+            "kind": lesion.kind,
+            "centre_mm": list(lesion.centre),
+            "reach_mm": lesion.shapes[0].reach,
+            "maps": [name for name, hit in zip(subject.names, lesion.changed, strict=True) if hit],
+        }
+    return {
+        "preset": config.name,
+        "subject": number,
+        "seed": seed,
+        "split": config.anatomy.split,
+        "head": subject.anatomy.head.name,
+        "lesion": about,
+        "t1_only_lesion": subject.anatomy_lesion is not None,
+        "source": protocol["source"],
+        "inverse_crime": protocol["source"] == "truth",
+        "support": config.volume.support,
+        "window": config.volume.window,
+        "noise_factor": protocol["noise"],
+        "press_box": protocol["press"] is not None,
+        "lipid_mM": protocol["lipid"],
+    }

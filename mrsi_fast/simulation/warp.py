@@ -53,13 +53,13 @@ class WarpedHead:
         fine = x.refined(refine), y.refined(refine)
         counts = np.zeros((len(CLASSES), x.count, y.count), np.uint16)
         for first in range(0, len(planes), LARGEST_COUNT // refine**2):
-            part = planes[first:first + LARGEST_COUNT // refine**2]
+            part = planes[first : first + LARGEST_COUNT // refine**2]
             packed = np.zeros((x.count * refine, y.count * refine), np.uint64)
             for z, lattice in zip(part, self._displacement(part, x.dtype), strict=True):
                 packed += ONE_OF_CLASS[self._labels(*fine, float(z), lattice)]
             total = packed[::refine, ::refine].copy()
             for offset in range(1, refine**2):
-                total += packed[offset // refine::refine, offset % refine::refine]
+                total += packed[offset // refine :: refine, offset % refine :: refine]
             for index in range(len(CLASSES)):
                 counts[index] += ((total >> (COUNT_BITS * index)) & LARGEST_COUNT).astype(np.uint16)
         fractions = counts.astype(x.dtype)
@@ -89,8 +89,11 @@ class WarpedHead:
         for row, size in enumerate((width, height, depth)):
             a, b, c = self.matrix[row].tolist()
             left = [np.stack([a * gx, one_x, bell_x * (a * offset[0]), bell_x], axis=1)]
-            right = [np.stack([one_y, b * gy + (c * z + head.centre[row] + 0.5), bell_y,
-                               bell_y * (b * offset[1] + c * offset[2])])]
+            right = [
+                np.stack(
+                    [one_y, b * gy + (c * z + head.centre[row] + 0.5), bell_y, bell_y * (b * offset[1] + c * offset[2])]
+                )
+            ]
             if lattice is not None and self.elastic is not None:
                 left.append(x.weights(self.elastic.spacing) @ lattice[row])
                 right.append(y.weights(self.elastic.spacing).T)

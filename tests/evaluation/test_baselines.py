@@ -23,8 +23,9 @@ def tiny(preset: str, split: str) -> SimulationConfig:
     config = SimulationConfig.preset(preset)
     anatomy = config.anatomy.model_copy(update={"heads": "phantom", "split": split, "tumour_masks": None})
     volume = config.volume.model_copy(update={"matrix": (24, 24), "slices": 2, "metabolites": ("tNAA", "tCho")})
-    return config.model_copy(update={"anatomy": anatomy, "volume": volume, "object_voxel_mm": 3.0,
-                                     "object_plane_mm": 5.0})
+    return config.model_copy(
+        update={"anatomy": anatomy, "volume": volume, "object_voxel_mm": 3.0, "object_plane_mm": 5.0}
+    )
 
 
 def posed(preset: str, split: str, number: int = 0) -> cases.Problem:
@@ -108,7 +109,8 @@ def test_ridge_finds_a_linear_rule() -> None:
         detail = np.zeros((1, 24, 22, 3))
         for phase in range(4):
             detail[:, phase // 2 :: 2, phase % 2 :: 2] = sum(
-                rule[a, b, phase] * padded[:, a : a + 12, b : b + 11] for a in range(3) for b in range(3))
+                rule[a, b, phase] * padded[:, a : a + 12, b : b + 11] for a in range(3) for b in range(3)
+            )
         return low, detail
 
     ridge = fit_ridge([(f"h{k}", *example(k)) for k in range(4)], (2, 2))
@@ -129,8 +131,9 @@ def test_texture_has_the_power_of_what_is_lost_and_depends_on_the_seed() -> None
     assert drawn.std() == pytest.approx(0.1 * lost.std(), rel=0.05)
     power = (np.abs(np.fft.fft2(drawn, axes=(1, 2))) ** 2).mean(axis=3)[0]
     assert power[spectrum == 0].sum() < 1e-6 * power.sum()
-    assert (texture.draw(np.ones((1, 32, 32, 1), np.float32), 3) != texture.draw(
-        np.ones((1, 32, 32, 1), np.float32), 4)).any()
+    assert (
+        texture.draw(np.ones((1, 32, 32, 1), np.float32), 3) != texture.draw(np.ones((1, 32, 32, 1), np.float32), 4)
+    ).any()
     assert not texture.draw(np.zeros((1, 32, 32, 1), np.float32), 3).any()  # no texture where there is no signal
 
 

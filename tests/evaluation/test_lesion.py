@@ -17,8 +17,13 @@ def scene() -> dict[str, np.ndarray]:
     radius = np.hypot(x[:, None], x[None])[..., None] * np.ones(3)
     brain = radius < 20
     core = (np.hypot(x[:, None] + 9, x[None]) < 5)[..., None] * np.array([0, 1, 0.0]) * brain
-    return {"brain": brain, "core": core, "white": brain.astype(float),
-            "tCho": np.where(core > 0, 3.0, 1.5) * brain, "tNAA": np.where(core > 0, 5.0, 10.0) * brain}
+    return {
+        "brain": brain,
+        "core": core,
+        "white": brain.astype(float),
+        "tCho": np.where(core > 0, 3.0, 1.5) * brain,
+        "tNAA": np.where(core > 0, 5.0, 10.0) * brain,
+    }
 
 
 @pytest.fixture
@@ -48,8 +53,9 @@ def test_no_lesion(scene) -> None:
     assert np.isnan(measures.contrast_recovery(scene["tCho"], scene["tCho"], regions))
     flat = relative(scene, np.where(scene["brain"], 1.5, 0), np.where(scene["brain"], 10.0, 0), regions)
     assert measures.hotspot(flat, flat, scene["brain"], VOXEL) is None
-    assert measures.detect(flat, flat, regions) == measures.Detection(0.0, pytest.approx(np.nan, nan_ok=True),
-                                                                      (0,) * 60, 3)
+    assert measures.detect(flat, flat, regions) == measures.Detection(
+        0.0, pytest.approx(np.nan, nan_ok=True), (0,) * 60, 3
+    )
 
 
 def test_recovery_and_contrast(scene, regions) -> None:

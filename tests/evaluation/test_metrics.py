@@ -101,7 +101,8 @@ def test_non_contiguous_slices_score_the_same() -> None:
     estimate = truth + 0.01 * np.cos(np.arange(25))
     wide = np.repeat(np.stack([truth, estimate], -1), 2, axis=0)
     assert metrics.score_slice(wide[::2, :, 0], wide[::2, :, 1], brain, "brain") == metrics.score_slice(
-        truth, estimate, brain, "brain")
+        truth, estimate, brain, "brain"
+    )
 
 
 def test_radial_spectrum_of_a_cosine_sits_in_its_ring() -> None:

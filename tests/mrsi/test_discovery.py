@@ -31,8 +31,11 @@ def test_flat_folder_with_prefixes(tmp_path):
     assert found(files.maps) == {"tNAA": "conc_NAA-NAAG.nii.gz", "-CrCH2": "conc_-CrCH2.nii.gz"}
     assert found(files.crlb) == {"tNAA": "crlb_NAA-NAAG.nii.gz"}
     assert found(files.snr) == {ALL_MAPS: "snr.nii.gz"} and found(files.fwhm) == {ALL_MAPS: "fwhm.nii"}
-    assert found(files.single) == {"anatomy": "T1_Bet.nii.gz", "mask": "brain_mask.nii.gz",
-                                   "lipid": "lipid_mask.nii.gz"}
+    assert found(files.single) == {
+        "anatomy": "T1_Bet.nii.gz",
+        "mask": "brain_mask.nii.gz",
+        "lipid": "lipid_mask.nii.gz",
+    }
 
 
 def test_flat_folder_with_plain_names(tmp_path):

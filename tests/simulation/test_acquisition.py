@@ -52,8 +52,10 @@ def test_sampling_the_object_equals_the_truncated_fourier_integral(support: str,
     operator = Acquisition((nx, ny), (fine, fine), support, window)
     centre = (9.3, 7.1)
     px, py = ((np.arange(n * fine) + 0.5) / fine - 0.5 for n in (nx, ny))
-    bell = [np.exp(-(((p - c + n / 2) % n - n / 2) ** 2) / 2 / sd**2)
-            for p, c, n in zip((px, py), centre, (nx, ny), strict=True)]
+    bell = [
+        np.exp(-(((p - c + n / 2) % n - n / 2) ** 2) / 2 / sd**2)
+        for p, c, n in zip((px, py), centre, (nx, ny), strict=True)
+    ]
     low = sample(operator, bell[0][:, None] * bell[1][None, :])
     kx, ky = np.arange(-(nx // 2), nx // 2 + 1), np.arange(-(ny // 2), ny // 2 + 1)
     half = np.where(np.abs(ky) * 2 == ny, 0.5, 1.0)  # the lines +-n/2 of an even n share one sample

@@ -14,8 +14,12 @@ def test_streams_depend_on_key_name_and_index_only() -> None:
     first = key.stream("texture", -2).random(4)
     key.stream("other").random(100)
     np.testing.assert_array_equal(Key.of("subject", 3, 7).stream("texture", -2).random(4), first)
-    others = [Key.of("subject", 3, 8).stream("texture", -2), key.stream("texture", -1), key.stream("region", -2),
-              key.child("texture").stream("texture", -2)]
+    others = [
+        Key.of("subject", 3, 8).stream("texture", -2),
+        key.stream("texture", -1),
+        key.stream("region", -2),
+        key.child("texture").stream("texture", -2),
+    ]
     assert all(not np.array_equal(other.random(4), first) for other in others)
 
 
@@ -30,8 +34,9 @@ def test_white_noise_is_the_same_plane_by_plane() -> None:
 def test_field_has_unit_variance_and_its_stated_width(width_mm: float) -> None:
     """The correlation of a field smoothed by a kernel of SD w is 1/e^(1/4) at distance w if the kernel is Gaussian."""
     x = y = Axis.centred(0.0, 240.0, 80, "float64")
-    samples = np.stack([SmoothField(Key.of(seed), "f", 8, width_mm, "float64").slab(x, y, np.array([5.3]))
-                        for seed in range(24)]).reshape(-1, 80, 80)
+    samples = np.stack(
+        [SmoothField(Key.of(seed), "f", 8, width_mm, "float64").slab(x, y, np.array([5.3])) for seed in range(24)]
+    ).reshape(-1, 80, 80)
     cells = samples.shape[0] * (240.0 / width_mm) ** 2 / 12  # independent values, roughly
     assert samples.mean() == pytest.approx(0.0, abs=5 / np.sqrt(cells))
     assert samples.var() == pytest.approx(1.0, abs=8 / np.sqrt(cells))

@@ -80,8 +80,10 @@ def test_ventricles_grow_and_shrink(scale: float) -> None:
 
 
 def test_elastic_deformation_is_smooth_and_keeps_the_tissue() -> None:
-    still, moved = (draw_head(AnatomyConfig(**(STILL | {"elastic_mm": mm}), split="all"), Key.of(9), 0, "float64")
-                    for mm in (0.0, 1.6))
+    still, moved = (
+        draw_head(AnatomyConfig(**(STILL | {"elastic_mm": mm}), split="all"), Key.of(9), 0, "float64")
+        for mm in (0.0, 1.6)
+    )
     before, after = (head.fractions(*grid(), np.array([12.0]), 1) for head in (still, moved))
     assert 0.02 < np.abs(before - after).sum(0).mean() / 2 < 0.25
     np.testing.assert_allclose(after.sum((1, 2))[[1, 2]], before.sum((1, 2))[[1, 2]], rtol=0.12)
@@ -117,8 +119,12 @@ def test_the_b1_field_is_common_to_all_metabolites_and_bounded() -> None:
     for seed in range(30):
         config = phantom_settings(tumour=NO_TUMOUR, variation=NO_VARIATION, signal={"bias": 0.15})
         with_field = draw_subject(config, Key.of(seed), NAMES, head=0)
-        without = draw_subject(phantom_settings(tumour=NO_TUMOUR, variation=NO_VARIATION, signal={"bias": 0.0}),
-                               Key.of(seed), NAMES, head=0)
+        without = draw_subject(
+            phantom_settings(tumour=NO_TUMOUR, variation=NO_VARIATION, signal={"bias": 0.0}),
+            Key.of(seed),
+            NAMES,
+            head=0,
+        )
         a, b = (s.slab(*grid(30), np.array([15.0])).maps for s in (with_field, without))
         brain = b[0] > 5
         field = a[:, brain] / b[:, brain]
