@@ -96,7 +96,7 @@ class Simulator:
             lr = log_uniform(rng, *settings.lr_voxel_mm)
             voxel = float(np.clip(lr / max(factors), 100.0 / max(matrix), settings.fov_mm[1] / max(matrix)))
             slack = 8.0 if voxel * min(matrix) > HEAD_FOV_MM else 20.0
-        height = rng.uniform(-30.0, 52.0)
+        height = rng.uniform(-30.0, 44.0)
         if subject.lesion is not None and rng.random() < 0.7:
             height = subject.lesion.centre[2] + rng.uniform(-0.8, 0.8) * min(subject.lesion.shapes[0].reach, 30.0)
         centre = (float(rng.uniform(-slack, slack)), float(rng.uniform(-slack, slack)))

@@ -17,7 +17,7 @@ Volumes = dict[str, "NDArray[np.generic] | None"]
 def write_subject(subject: SimulatedSubject, output: str | Path) -> list[Path]:
     """Writes one subject as NIfTI and JSON.
 
-    ``sub-N_acq-xF/`` holds what a session would give at factor F: ``conc_*``, ``crlb_*``, ``snr``, ``fwhm``, ``mask``,
+    ``sub-N_acq-xF/`` holds what a scan would give at factor F: ``conc_*``, ``crlb_*``, ``snr``, ``fwhm``, ``mask``,
     ``lipid_mask``. ``sub-N_truth/`` holds the HR maps, tissue shares, masks, the lesion's membership and the T1 image.
     Each folder has a ``simulation.json`` with preset, seed, head and lesion; the truth's has the checksum too.
 
