@@ -24,10 +24,10 @@ def solver_step(
 ) -> Tensor:
     """``c0 base + P(c1 now + c2 prev) + c3 noise``, ``P(v) = v - Qx'(K . (Qx v Qy'))Qy`` over the last two axes.
 
-    The update of ``mrsi_fast.diffusion.solvers.Step`` with estimates of the residual that hard data consistency projects
-    off the measured band (Qx, Qy, K of ``Acquisition.modes``: ``hr_x``, ``hr_y``, ``kept``). P is linear, so that one
-    projection of the combination serves both estimates. Coefficients and index are tensors: a captured graph replays
-    this for every step. A term with coefficient 0 is left out, whatever its tensor holds.
+    The update of ``mrsi_fast.diffusion.solvers.Step`` with estimates of the residual that hard data consistency
+    projects off the measured band (Qx, Qy, K of ``Acquisition.modes``: ``hr_x``, ``hr_y``, ``kept``). P is linear,
+    so that one projection of the combination serves both estimates. Coefficients and index are tensors: a captured
+    graph replays this for every step. A term with coefficient 0 is left out, whatever its tensor holds.
 
     Args:
         base: [..., X, Y] committed state. Kernels take float32, contiguous (CUDA).

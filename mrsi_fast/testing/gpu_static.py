@@ -168,7 +168,8 @@ def render(rows: Iterable[Row], versions: str) -> str:
         "",
         "Shared: bytes of a block at the shipped model's largest shape. Blocks: how many fit on one multiprocessor;",
         "fill: the share of its threads that they make up. Loads, stores: 128-bit ones to global memory. Tensor:",
-        "tensor-core instructions. Async: asynchronous copies to shared memory. Spills: bytes of stack and local memory.",
+        "tensor-core instructions. Async: asynchronous copies to shared memory. Spills: bytes of stack "
+        "and local memory.",
         "",
         "| source | kernel | sm | registers | shared | blocks | fill | loads | stores | tensor | async | spills |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
