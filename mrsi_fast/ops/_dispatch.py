@@ -1,6 +1,6 @@
 """The one place where an implementation of an operation is chosen, with the reasons against the others.
 
-``MRSI_FAST_BACKEND=native|cuda|triton|reference`` pins one (and fails where it cannot serve a call);
+``MRSI_FAST_BACKEND=native|cuda|triton|reference`` pins one: an operation that has such a kernel uses it or fails;
 ``MRSI_FAST_DISABLE=native,triton`` acts as if these were not installed.
 """
 
@@ -132,9 +132,10 @@ def choose(op: str, device: str, inputs: tuple[Any, ...], *, backward: bool = Fa
         if reason is None:
             return Choice(op, device, implementation, refused)
         refused[backend] = reason
-    if SERVES.get(_active.pinned) == device:
-        why = refused.get(_active.pinned, "it has no such kernel")
-        raise RuntimeError(f"MRSI_FAST_BACKEND={_active.pinned} cannot run {op} on this input: {why}.")
+    if any(one.backend == _active.pinned for one in candidates):
+        raise RuntimeError(
+            f"MRSI_FAST_BACKEND={_active.pinned} cannot run {op} on this input: {refused[_active.pinned]}."
+        )
     if candidates and missing == len(candidates):
         _warn_once(device, refused)
     return Choice(op, device, None, refused)
