@@ -181,8 +181,8 @@ def arch_flags(archs: tuple[str, ...]) -> list[str]:
 
 
 def isas() -> list[str]:
-    """Instruction sets compiled for this processor family."""
-    return list(ISA_FLAGS) if platform.machine() in ("x86_64", "AMD64") else ["plain"]
+    """Instruction sets compiled for this processor family and system."""
+    return list(ISA_FLAGS) if platform.machine() == "x86_64" and sys.platform == "linux" else ["plain"]
 
 
 def include_flags() -> list[str]:

@@ -4,7 +4,7 @@
 // namespace of its own. What it exports is declared here with MRSI_FAST_PER_ISA and chosen with MRSI_FAST_PICK.
 #pragma once
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && defined(__linux__)  // as `isas` in build.py
 #define MRSI_FAST_X86 1
 #endif
 
