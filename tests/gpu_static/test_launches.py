@@ -33,7 +33,7 @@ def loop() -> CapturedLoop:
 
 # The goal is a half. Of the fused kernels 39 add biases of convolutions and 14 are FiLM layers: a plan that folds the
 # former into group_norm_silu (the launcher takes conv_bias) and computes the latter once for all steps gets there.
-SHARE = 0.65
+SHARE = 0.6
 
 
 def test_a_fused_step_launches_fewer_kernels_than_an_eager_one(loop):
@@ -47,6 +47,6 @@ def test_a_fused_step_launches_fewer_kernels_than_an_eager_one(loop):
     print("(calls, kernels) of a step:", report)
     fused, eager = (columns[name].kernels for name in ("fused", "eager"))
     assert fused["mrsi_fast.solver_step_out"] == 1 and fused["mrsi_fast.group_norm_silu"] > 10
-    assert eager["mrsi_fast.group_norm_silu"] == 0 and eager["aten.group_norm"] == fused["mrsi_fast.group_norm_silu"]
+    assert columns["eager"].calls["aten.group_norm"] == fused["mrsi_fast.group_norm_silu"]
     assert fused["aten.convolution"] == eager["aten.convolution"]
     assert report["fused"][1] <= SHARE * report["eager"][1], report
