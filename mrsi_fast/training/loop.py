@@ -1,4 +1,7 @@
-"""The training loop: resumable, interruptible, every random number a function of (seed, step)."""
+"""The training loop: resumable, interruptible, every random number a function of (seed, step).
+
+On one machine with one number of threads a resumed run equals an uninterrupted one to the bit.
+"""
 
 from __future__ import annotations
 

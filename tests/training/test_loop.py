@@ -70,7 +70,8 @@ def write_config(
 
 def run_and_kill(config: Path, at_step: int, number: signal.Signals) -> subprocess.CompletedProcess[str]:
     script = (
-        "import os, signal, sys; from mrsi_fast.training import train\n"
+        "import os, signal, sys, torch; from mrsi_fast.training import train\n"
+        "torch.set_num_threads(1)\n"
         "def report(step, steps, message):\n"
         f"    if step == {at_step}: os.kill(os.getpid(), {int(number)})\n"
         "train(sys.argv[1], report)\n"
