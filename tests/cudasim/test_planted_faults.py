@@ -100,7 +100,7 @@ def attend(simulator):
     "fault, call",
     [
         ((*NORM, "__syncthreads();  // the sum", "// the sum"), normalise),
-        ((*NORM, "packet.store(tile + p * width);", "packet.store(tile);"), normalise),
+        ((*NORM, "packet.store(tile + p * width);", "packet.store(tile + p % 2 * width);"), normalise),
         ((*ATTENTION, "__syncthreads();  // nobody reads", "// nobody reads"), attend),
         ((*ATTENTION, "__syncthreads();  // the tiles", "// the tiles"), attend),
         ((*ATTENTION, "prim::cp_async_wait<1>();", ""), attend),
