@@ -23,7 +23,7 @@ def run_facts(run: Path) -> str:
     return (
         f"- {last['step']} optimiser steps, {last['slices']} training slices.\n"
         f"- {last['seconds'] / 3600:.2f} h wall and {last['cpu_seconds'] / 3600:.2f} h CPU of the training process, "
-        "on two cores of a shared x86-64 machine (AVX2), without the CPU time of the simulating process.\n"
+        "on two cores of a shared x86-64 machine (AVX2). The process that simulates the batches comes on top.\n"
         f"- Last validation of the weight average during training: {figures}.\n"
     )
 
