@@ -79,8 +79,9 @@ def lesion_regions(
     if affected.any():
         distance = ndimage.distance_transform_edt(~affected, sampling=voxel_mm)
     area = float(inside.sum(axis=(0, 1)).max()) * voxel_mm[0] * voxel_mm[1]
-    return LesionRegions(inside, (lesion > 0.1) & brain & ~inside, nawm, brain & (distance > margin_mm),
-                         float(2 * np.sqrt(area / np.pi)))
+    return LesionRegions(
+        inside, (lesion > 0.1) & brain & ~inside, nawm, brain & (distance > margin_mm), float(2 * np.sqrt(area / np.pi))
+    )
 
 
 def _purest(white: NDArray, allowed: Mask) -> Mask:
@@ -167,8 +168,12 @@ def hotspot(truth: NDArray, estimate: NDArray, brain: Mask, voxel_mm: tuple[floa
     found = brain & (estimate > HOTSPOT)
     others = estimate[brain & ~hot]
     limit = float(np.quantile(others, 1 - FALSE_POSITIVE_SHARE)) if others.size else HOTSPOT
-    return Hotspot(dice(hot, found), dice(hot, brain & (estimate > limit)), hausdorff95(hot, found, voxel_mm),
-                   100 * (float(found.sum()) / float(hot.sum()) - 1))
+    return Hotspot(
+        dice(hot, found),
+        dice(hot, brain & (estimate > limit)),
+        hausdorff95(hot, found, voxel_mm),
+        100 * (float(found.sum()) / float(hot.sum()) - 1),
+    )
 
 
 def dice(first: Mask, second: Mask) -> float:
@@ -215,8 +220,12 @@ def detect(truth: NDArray, estimate: NDArray, regions: LesionRegions) -> Detecti
     values = np.where(regions.away, np.nan_to_num(estimate), 0.0)
     bodies = [sum(ndimage.label(values[..., z] > limit)[1] for z in range(values.shape[2])) for limit in THRESHOLDS]
     found = lesion.any()
-    return Detection(regions.diameter_mm if found else 0.0, float(estimate[lesion].max()) if found else float("nan"),
-                     tuple(int(count) for count in bodies), int(regions.away.any(axis=(0, 1)).sum()))
+    return Detection(
+        regions.diameter_mm if found else 0.0,
+        float(estimate[lesion].max()) if found else float("nan"),
+        tuple(int(count) for count in bodies),
+        int(regions.away.any(axis=(0, 1)).sum()),
+    )
 
 
 def threshold_at_rate(cases: Sequence[Detection], false_per_slice: float) -> float:

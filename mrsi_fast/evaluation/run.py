@@ -133,8 +133,12 @@ class _Pictures:
         core = np.zeros(case.brain.shape[2]) if case.regions is None else case.regions.core.sum(axis=(0, 1))
         self.z = int(core.argmax()) if core.any() else case.brain.shape[2] // 2
         self.arrays: dict[str, NDArray] = {"truth": case.truth[..., self.z]}
-        self.facts = {"names": np.array(case.measured.names), "affine": case.affine, "head": np.array(case.head),
-                      "brain": case.brain[..., self.z]}
+        self.facts = {
+            "names": np.array(case.measured.names),
+            "affine": case.affine,
+            "head": np.array(case.head),
+            "brain": case.brain[..., self.z],
+        }
 
     def add(self, estimate: scoring.Estimate) -> None:
         """Keeps the slice of an estimate."""
@@ -171,8 +175,10 @@ def part_header(problem: cases.Problem, config: EvaluationConfig) -> dict[str, A
     case = problem.case
     shape, factors = case.truth.shape[1:3], case.factors
     return {
-        "preset": case.facts["preset"], "split": case.facts["split"] if config.held_out is None else "held-out",
-        "head": case.head, "subject": case.facts.get("subject", case.head),
+        "preset": case.facts["preset"],
+        "split": case.facts["split"] if config.held_out is None else "held-out",
+        "head": case.head,
+        "subject": case.facts.get("subject", case.head),
         "N": str(shape[0]) if shape[0] == shape[1] else f"{shape[0]}x{shape[1]}",
         "factor": factors[0] if factors[0] == factors[1] else f"{factors[0]}x{factors[1]}",
         "voxel_mm": round(float(voxel_sizes_mm(case.affine)[0]), 4),
@@ -196,8 +202,13 @@ def estimates(
     for method, anatomy in ((OURS, None), (OURS_T1, problem.case.anatomy)):
         if method == OURS_T1 and (not config.anatomy or anatomy is None):
             continue
-        call = {**problem.case.arguments(), "data_consistency": mode, "anatomy": anatomy, "keep_filled": True,
-                "seed": config.seed}
+        call = {
+            **problem.case.arguments(),
+            "data_consistency": mode,
+            "anatomy": anatomy,
+            "keep_filled": True,
+            "seed": config.seed,
+        }
         yield scoring.Estimate(method, "one-step mean", 1, resolver(problem.case.measured, samples=0, **call).mean)
         for steps in config.steps if config.samples else ():
             result = resolver(problem.case.measured, samples=config.samples, steps=steps, **call)

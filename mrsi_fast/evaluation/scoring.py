@@ -45,8 +45,12 @@ class Estimate:
     @property
     def label(self) -> Row:
         """Method and operating point, as every row of this estimate carries them."""
-        return {"method": self.method, "operating_point": self.operating_point, "steps": self.steps,
-                "samples": 0 if self.samples is None else len(self.samples)}
+        return {
+            "method": self.method,
+            "operating_point": self.operating_point,
+            "steps": self.steps,
+            "samples": 0 if self.samples is None else len(self.samples),
+        }
 
     @property
     def images(self) -> Sequence[Float32]:
@@ -100,7 +104,8 @@ def _holds_signal(problem: Problem, index: int, z: int) -> bool:
     volume = problem.prepared.volume
     largest = float(problem.case.truth[index, ..., z].max())
     return problem.prepared.content[index] != "empty" and largest > max(
-        volume.noise[index], 0.02 * volume.scale[index], 0.0)
+        volume.noise[index], 0.02 * volume.scale[index], 0.0
+    )
 
 
 def _row(metric: str, value: float, metabolite: str = "", convention: str = "", **more: Any) -> Row:
@@ -128,21 +133,30 @@ def _image_rows(
         for metric in ("psnr", "ssim", "nrmse") if scores else ():
             values = np.array([score[metric] for score in scores])
             values = values[~np.isnan(values)]  # SSIM of grids that are too small for its window
-            yield _row(metric, values.mean() if len(values) else np.nan, name, convention,
-                       slices=len(scores) // len(estimate.images))
+            yield _row(
+                metric,
+                values.mean() if len(values) else np.nan,
+                name,
+                convention,
+                slices=len(scores) // len(estimate.images),
+            )
         if with_lpips and big_enough and pairs:
             inside = [np.where(pair.region, (pair.truth, pair.estimate), 0.0) for pair in pairs]
             high = np.array([max(pair.truth[pair.region].max(), 1e-12) for pair in pairs])
-            distances = perceptual.lpips_pairs(np.stack([p[0] for p in inside]), np.stack([p[1] for p in inside]),
-                                               np.zeros(len(pairs)), high)
+            distances = perceptual.lpips_pairs(
+                np.stack([p[0] for p in inside]), np.stack([p[1] for p in inside]), np.zeros(len(pairs)), high
+            )
             yield _row("lpips", distances.mean(), name, convention, slices=len(scores) // len(estimate.images))
 
 
 def _spectrum_rows(problem: Problem, estimate: Estimate) -> Iterator[Row]:
     """Error power by spatial frequency, over all maps that hold signal but 2HG, each divided by its scale."""
     case = problem.case
-    used = [index for index, name in enumerate(case.measured.names)
-            if name != "2HG" and problem.prepared.volume.scale[index] > 0]
+    used = [
+        index
+        for index, name in enumerate(case.measured.names)
+        if name != "2HG" and problem.prepared.volume.scale[index] > 0
+    ]
     if not used:
         return
     truth, image = (np.moveaxis((maps / problem.scale)[used], -1, 1) for maps in (case.truth, estimate.images[0]))
@@ -213,12 +227,21 @@ def _lesion_rows(problem: Problem, estimate: Estimate) -> Iterator[Row]:
             parts = {"core": regions.core, "rim": regions.rim, "NAWM": regions.nawm}
             for label, mask in parts.items():
                 if mask.any():
-                    yield _row(f"mean_{label}", float(image[mask].mean(dtype=np.float64)), name,
-                               true=float(truth[mask].mean(dtype=np.float64)), **size)
+                    yield _row(
+                        f"mean_{label}",
+                        float(image[mask].mean(dtype=np.float64)),
+                        name,
+                        true=float(truth[mask].mean(dtype=np.float64)),
+                        **size,
+                    )
             yield _row("recovery", lesion.contrast_recovery(truth, image, regions), name, **size)
             true_cnr = lesion.contrast_to_noise(truth, regions)
-            yield _row("cnr_ratio", lesion.contrast_to_noise(image, regions) / true_cnr if abs(true_cnr) > 0.1 else
-                       np.nan, name, **size)
+            yield _row(
+                "cnr_ratio",
+                lesion.contrast_to_noise(image, regions) / true_cnr if abs(true_cnr) > 0.1 else np.nan,
+                name,
+                **size,
+            )
     if not {"tCho", "tNAA"} <= set(names) or not regions.nawm.any():
         return
     above, below = names.index("tCho"), names.index("tNAA")
@@ -230,5 +253,11 @@ def _lesion_rows(problem: Problem, estimate: Estimate) -> Iterator[Row]:
     for metric, value in ({} if found is None else asdict(found)).items():
         yield _row(f"hotspot_{metric}", value, "tCho/tNAA", **size)
     seen = lesion.detect(true_ratio, ratio, regions)
-    yield _row("detection_peak", seen.peak, "tCho/tNAA", diameter_mm=seen.diameter_mm, false=list(seen.false),
-               slices=seen.slices)
+    yield _row(
+        "detection_peak",
+        seen.peak,
+        "tCho/tNAA",
+        diameter_mm=seen.diameter_mm,
+        false=list(seen.false),
+        slices=seen.slices,
+    )

@@ -25,8 +25,27 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-COLUMNS = ("preset", "split", "head", "subject", "N", "voxel_mm", "factor", "consistency", "convention", "method",
-           "operating_point", "steps", "samples", "metabolite", "metric", "value", "true", "diameter_mm", "slices")
+COLUMNS = (
+    "preset",
+    "split",
+    "head",
+    "subject",
+    "N",
+    "voxel_mm",
+    "factor",
+    "consistency",
+    "convention",
+    "method",
+    "operating_point",
+    "steps",
+    "samples",
+    "metabolite",
+    "metric",
+    "value",
+    "true",
+    "diameter_mm",
+    "slices",
+)
 
 PUBLISHED = """## Published, other data, conventions unknown
 
@@ -64,20 +83,35 @@ def markdown(evaluation: Evaluation) -> str:
     parts = [_introduction(evaluation)]
     for group, rows in _grouped(evaluation.rows, _GROUP):
         facts = dict(zip(_GROUP, group, strict=True))
-        title = (f"{facts['preset']}, {facts['split']} heads, N = {facts['N']} ({facts['voxel_mm']:.2f} mm voxels), "
-                 f"data consistency {facts['consistency']}")
+        title = (
+            f"{facts['preset']}, {facts['split']} heads, N = {facts['N']} ({facts['voxel_mm']:.2f} mm voxels), "
+            f"data consistency {facts['consistency']}"
+        )
         parts.append(f"## {title}")
         for convention in CONVENTIONS:
             parts += [_image_table(rows, convention, apart) for apart in (False, True)]
-        parts += [_comparisons(rows), _consistency_table(rows), _tissue_table(rows), _tumour_table(rows),
-                  _hotspot_table(rows), _detection_table(rows), _calibration_table(rows), _nearest_table(rows)]
+        parts += [
+            _comparisons(rows),
+            _consistency_table(rows),
+            _tissue_table(rows),
+            _tumour_table(rows),
+            _hotspot_table(rows),
+            _detection_table(rows),
+            _calibration_table(rows),
+            _nearest_table(rows),
+        ]
     return "\n\n".join(part for part in [*parts, PUBLISHED] if part) + "\n"
 
 
 def head_values(rows: Iterable[Row], metric: str, convention: str, apart: bool = False) -> dict[str, float]:
     """Mean per head of one metric, over subjects and maps (2HG alone, or all but it)."""
-    return statistics.head_means([(row["head"], row["value"]) for row in rows if row["metric"] == metric
-                                  and row["convention"] == convention and (row["metabolite"] == APART) == apart])
+    return statistics.head_means(
+        [
+            (row["head"], row["value"])
+            for row in rows
+            if row["metric"] == metric and row["convention"] == convention and (row["metabolite"] == APART) == apart
+        ]
+    )
 
 
 def methods(rows: Iterable[Row]) -> list[tuple[str, str, int]]:
@@ -100,15 +134,21 @@ def method_label(key: tuple[str, str, int]) -> str:
 
 def detections(rows: Iterable[Row]) -> list[Detection]:
     """Detection records of rows of one method and factor."""
-    return [Detection(row["diameter_mm"], row["value"], tuple(row["false"]), row["slices"])
-            for row in rows if row["metric"] == "detection_peak"]
+    return [
+        Detection(row["diameter_mm"], row["value"], tuple(row["false"]), row["slices"])
+        for row in rows
+        if row["metric"] == "detection_peak"
+    ]
 
 
 def _introduction(evaluation: Evaluation) -> str:
     settings, heads = evaluation.facts["settings"], sorted({row["head"] for row in evaluation.rows})
     model = evaluation.facts.get("model")
-    lines = ["# Evaluation", "", f"Model: {model['name']} (sha256 {model['sha256'][:12]})." if model else
-             "Baselines alone, no model."]
+    lines = [
+        "# Evaluation",
+        "",
+        f"Model: {model['name']} (sha256 {model['sha256'][:12]})." if model else "Baselines alone, no model.",
+    ]
     if "test" in {row["split"] for row in evaluation.rows}:
         lines.append("**These are the TEST heads.** They are for one final report, not for choosing anything.")
     lines += [
@@ -118,8 +158,9 @@ def _introduction(evaluation: Evaluation) -> str:
         "The Self-Attention UNet trained as a regressor with the same size, data and budget is ours at one step: from "
         "pure noise at sigma_max the denoiser returns the posterior mean under the training prior.",
         *(convention.describe() for convention in CONVENTIONS.values()),
-        "LPIPS: AlexNet v0.1, both maps on the truth's scale." if evaluation.facts["lpips"] is None else
-        f"LPIPS: not available ({evaluation.facts['lpips']}).",
+        "LPIPS: AlexNet v0.1, both maps on the truth's scale."
+        if evaluation.facts["lpips"] is None
+        else f"LPIPS: not available ({evaluation.facts['lpips']}).",
     ]
     return "\n".join([lines[0], "", *(f"- {line}" for line in lines[2:])])
 
@@ -130,8 +171,11 @@ def _image_table(rows: Sequence[Row], convention: str, apart: bool) -> str:
     lines = []
     for key in methods(rows):
         own = of_method(rows, key)
-        cells = [_mean_cell(head_values([r for r in own if r["factor"] == f], m[0], convention, apart), m[2])
-                 for f in factors for m in metrics]
+        cells = [
+            _mean_cell(head_values([r for r in own if r["factor"] == f], m[0], convention, apart), m[2])
+            for f in factors
+            for m in metrics
+        ]
         if any(cells):
             lines.append([method_label(key), *cells])
     heads = ["method", *(f"{m[1]} x{f}" for f in factors for m in metrics)]
@@ -154,26 +198,43 @@ def _comparisons(rows: Sequence[Row]) -> str:
                 values = {method_label(o): head_values(of_method(part, o), metric, "brain") for o in others}
                 found = statistics.compare(own, {o: v for o, v in values.items() if v}, larger)
                 refusals |= {comparison.refusal for comparison in found.values() if comparison.refusal}
-                lines.append([f"x{factor}", method_label(key), name, *(
-                    found[o].sentence() if o in found else "" for o in values)])
-    table = _table("### Ours minus each baseline (brain, maps without 2HG): heads on which ours is better, mean "
-                   "difference and its 95 % bootstrap interval by head, exact Wilcoxon p after Holm",
-                   ["factor", "ours", "metric", *(method_label(key) for key in others)], lines)
+                lines.append(
+                    [
+                        f"x{factor}",
+                        method_label(key),
+                        name,
+                        *(found[o].sentence() if o in found else "" for o in values),
+                    ]
+                )
+    table = _table(
+        "### Ours minus each baseline (brain, maps without 2HG): heads on which ours is better, mean "
+        "difference and its 95 % bootstrap interval by head, exact Wilcoxon p after Holm",
+        ["factor", "ours", "metric", *(method_label(key) for key in others)],
+        lines,
+    )
     return table + "".join(f"\n\nNo p is given: {reason}." for reason in sorted(refusals)) if table else ""
 
 
 def _consistency_table(rows: Sequence[Row]) -> str:
-    return _by_factor(rows, "### Residual against the measured maps", [
-        ("relative", lambda own: _metric(own, "residual_relative"), "{:.2e}"),
-        ("over noise", lambda own: _metric(own, "residual_over_noise"), "{:.2f}")])
+    return _by_factor(
+        rows,
+        "### Residual against the measured maps",
+        [
+            ("relative", lambda own: _metric(own, "residual_relative"), "{:.2e}"),
+            ("over noise", lambda own: _metric(own, "residual_over_noise"), "{:.2f}"),
+        ],
+    )
 
 
 def tissue_bias(rows: Sequence[Row], label: str) -> dict[str, float]:
     """Mean bias of a tissue's or tumour part's level in percent, per map, over heads."""
     result: dict[str, float] = {}
     for name in dict.fromkeys(row["metabolite"] for row in rows if row["metric"] == label):
-        values = [(row["head"], relative_bias_percent(row["value"], row["true"])) for row in rows
-                  if row["metric"] == label and row["metabolite"] == name and row["true"] > 0.3]
+        values = [
+            (row["head"], relative_bias_percent(row["value"], row["true"]))
+            for row in rows
+            if row["metric"] == label and row["metabolite"] == name and row["true"] > 0.3
+        ]
         found = statistics.head_means(values)
         if found:
             result[name] = float(np.mean(list(found.values())))
@@ -203,37 +264,61 @@ def _agreement(label: str) -> Callable[[Sequence[Row]], str]:
 
 def _tissue_table(rows: Sequence[Row]) -> str:
     title = "### Tissue levels on the fine grid: bias in percent, Bland-Altman bias [95 % limits] in mM"
-    fine = _by_factor(rows, title, [
-        ("WM %", _bias("level_WM"), "{}"), ("GM %", _bias("level_GM"), "{}"),
-        ("WM Bland-Altman", _agreement("level_WM"), "{}"), ("GM Bland-Altman", _agreement("level_GM"), "{}")])
-    measured = _by_factor(rows, "### Tissue levels at the measured resolution (maps and tissue shares in the measured "
-                                "band): bias in percent",
-                          [("WM %", _bias("band_level_WM"), "{}"), ("GM %", _bias("band_level_GM"), "{}")])
+    fine = _by_factor(
+        rows,
+        title,
+        [
+            ("WM %", _bias("level_WM"), "{}"),
+            ("GM %", _bias("level_GM"), "{}"),
+            ("WM Bland-Altman", _agreement("level_WM"), "{}"),
+            ("GM Bland-Altman", _agreement("level_GM"), "{}"),
+        ],
+    )
+    measured = _by_factor(
+        rows,
+        "### Tissue levels at the measured resolution (maps and tissue shares in the measured band): bias in percent",
+        [("WM %", _bias("band_level_WM"), "{}"), ("GM %", _bias("band_level_GM"), "{}")],
+    )
     return "\n\n".join(part for part in (fine, measured) if part)
 
 
 def _tumour_table(rows: Sequence[Row]) -> str:
     def recovery(low: float, high: float) -> Callable[[Sequence[Row]], str]:
         def cell(own: Sequence[Row]) -> str:
-            values = [row["value"] for row in own if row["metric"] == "recovery" and row["metabolite"] == "tCho"
-                      and low <= row["diameter_mm"] < high and math.isfinite(row["value"])]
+            values = [
+                row["value"]
+                for row in own
+                if row["metric"] == "recovery"
+                and row["metabolite"] == "tCho"
+                and low <= row["diameter_mm"] < high
+                and math.isfinite(row["value"])
+            ]
             return f"{np.mean(values):.2f} ({len(values)})" if values else ""
+
         return cell
 
     bins = list(zip(DIAMETERS_MM, [*DIAMETERS_MM[1:], math.inf], strict=True))
-    columns: list[Any] = [("core %", _bias("mean_core"), "{}"), ("rim %", _bias("mean_rim"), "{}"),
-                          ("NAWM %", _bias("mean_NAWM"), "{}"),
-                          ("CNR ratio tCho", lambda own: _metric(own, "cnr_ratio", "tCho"), "{:.2f}")]
+    columns: list[Any] = [
+        ("core %", _bias("mean_core"), "{}"),
+        ("rim %", _bias("mean_rim"), "{}"),
+        ("NAWM %", _bias("mean_NAWM"), "{}"),
+        ("CNR ratio tCho", lambda own: _metric(own, "cnr_ratio", "tCho"), "{:.2f}"),
+    ]
     columns += [(f"recovery tCho {_range(low, high)}", recovery(low, high), "{}") for low, high in bins]
     return _by_factor(rows, "### Lesions: bias in percent per map, contrast recovery by diameter (lesions)", columns)
 
 
 def _hotspot_table(rows: Sequence[Row]) -> str:
-    return _by_factor(rows, "### tCho/tNAA hotspot (above twice NAWM)", [
-        ("Dice", lambda own: _metric(own, "hotspot_dice"), "{:.3f}"),
-        ("Dice at 0.2 % false voxels", lambda own: _metric(own, "hotspot_dice_equal_false"), "{:.3f}"),
-        ("HD95 mm", lambda own: _metric(own, "hotspot_hd95_mm"), "{:.1f}"),
-        ("volume error %", lambda own: _metric(own, "hotspot_volume_error_percent"), "{:+.0f}")])
+    return _by_factor(
+        rows,
+        "### tCho/tNAA hotspot (above twice NAWM)",
+        [
+            ("Dice", lambda own: _metric(own, "hotspot_dice"), "{:.3f}"),
+            ("Dice at 0.2 % false voxels", lambda own: _metric(own, "hotspot_dice_equal_false"), "{:.3f}"),
+            ("HD95 mm", lambda own: _metric(own, "hotspot_hd95_mm"), "{:.1f}"),
+            ("volume error %", lambda own: _metric(own, "hotspot_volume_error_percent"), "{:+.0f}"),
+        ],
+    )
 
 
 def _detection_table(rows: Sequence[Row]) -> str:
@@ -241,6 +326,7 @@ def _detection_table(rows: Sequence[Row]) -> str:
         def cell(own: Sequence[Row]) -> str:
             found = {r[0]: r for r in recall_by_diameter(detections(own), FALSE_PER_SLICE, DIAMETERS_MM)}[low]
             return f"{found[2]} of {found[3]}" if found[3] else ""
+
         return cell
 
     bins = list(zip(DIAMETERS_MM, [*DIAMETERS_MM[1:], math.inf], strict=True))
@@ -250,25 +336,41 @@ def _detection_table(rows: Sequence[Row]) -> str:
     if not any(row["metric"] == "detection_peak" for row in rows):
         return ""
     searched = sum(d.slices for d in detections(of_method(rows, methods(rows)[0])))
-    return _by_factor(rows, f"### Lesions found by diameter at {FALSE_PER_SLICE} false lesions per slice "
-                            f"({searched} slices searched, all factors)", columns)
+    return _by_factor(
+        rows,
+        f"### Lesions found by diameter at {FALSE_PER_SLICE} false lesions per slice "
+        f"({searched} slices searched, all factors)",
+        columns,
+    )
 
 
 def _calibration_table(rows: Sequence[Row]) -> str:
-    columns: list[Any] = [(f"{label} coverage", lambda own, m=f"coverage_{label}": _metric(own, m), "{:.3f}")
-                          for label in ("brain", "GM", "WM", "CSF")]
-    columns += [("spread / error", lambda own: _metric(own, "spread_over_error"), "{:.2f}"),
-                ("CRPS tNAA, mM", lambda own: _metric(own, "crps", "tNAA"), "{:.3f}")]
-    return _by_factor([row for row in rows if row["metric"].startswith(("coverage", "crps", "spread"))],
-                      "### Calibration: share of voxels inside the 90 % interval (0.90 is right)", columns)
+    columns: list[Any] = [
+        (f"{label} coverage", lambda own, m=f"coverage_{label}": _metric(own, m), "{:.3f}")
+        for label in ("brain", "GM", "WM", "CSF")
+    ]
+    columns += [
+        ("spread / error", lambda own: _metric(own, "spread_over_error"), "{:.2f}"),
+        ("CRPS tNAA, mM", lambda own: _metric(own, "crps", "tNAA"), "{:.3f}"),
+    ]
+    return _by_factor(
+        [row for row in rows if row["metric"].startswith(("coverage", "crps", "spread"))],
+        "### Calibration: share of voxels inside the 90 % interval (0.90 is right)",
+        columns,
+    )
 
 
 def _nearest_table(rows: Sequence[Row]) -> str:
-    columns: list[Any] = [(name, lambda own, m=f"nearest_train_{name}": _metric(own, m), "{:.3f}")
-                          for name in ("sample", "truth", "control")]
-    return _by_factor([row for row in rows if row["metric"].startswith("nearest")],
-                      "### Nearest train neighbour of unseen detail: correlation (memorised gyri would bring the "
-                      "sample above the truth, towards the control)", columns)
+    columns: list[Any] = [
+        (name, lambda own, m=f"nearest_train_{name}": _metric(own, m), "{:.3f}")
+        for name in ("sample", "truth", "control")
+    ]
+    return _by_factor(
+        [row for row in rows if row["metric"].startswith("nearest")],
+        "### Nearest train neighbour of unseen detail: correlation (memorised gyri would bring the "
+        "sample above the truth, towards the control)",
+        columns,
+    )
 
 
 def _by_factor(rows: Sequence[Row], title: str, columns: Sequence[tuple[str, Callable[..., Any], str]]) -> str:
@@ -285,8 +387,11 @@ def _by_factor(rows: Sequence[Row], title: str, columns: Sequence[tuple[str, Cal
 
 def _metric(rows: Sequence[Row], metric: str, metabolite: str | None = None) -> float:
     """Mean over heads of one metric, 2HG left out unless asked for."""
-    chosen = [(r["head"], r["value"]) for r in rows if r["metric"] == metric
-              and (r["metabolite"] == metabolite if metabolite else r["metabolite"] != APART)]
+    chosen = [
+        (r["head"], r["value"])
+        for r in rows
+        if r["metric"] == metric and (r["metabolite"] == metabolite if metabolite else r["metabolite"] != APART)
+    ]
     found = statistics.head_means(chosen)
     return float(np.mean(list(found.values()))) if found else math.nan
 

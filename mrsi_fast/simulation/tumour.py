@@ -185,8 +185,17 @@ class Lesion:
             gx, gy = x.points[window[0]], y.points[window[1]]
             out[window] = self.memberships(fractions[part], gx, gy, planes)[0]
 
-    def apply(self, maps: Array, lesion: Array, core: Array, fractions: Array, x: Axis, y: Axis, planes: Array,
-              b1: Callable[[Axis, Axis, float], Array]) -> None:
+    def apply(
+        self,
+        maps: Array,
+        lesion: Array,
+        core: Array,
+        fractions: Array,
+        x: Axis,
+        y: Axis,
+        planes: Array,
+        b1: Callable[[Axis, Axis, float], Array],
+    ) -> None:
         """Mixes the lesion into ``maps`` [M, X, Y] (mM) and writes its memberships into ``lesion`` and ``core``.
 
         ``b1(x, y, z)`` is the field [X, Y] that the maps already carry.
@@ -252,11 +261,20 @@ def _make_lesion(
             moved = np.array(centre) + direction / np.linalg.norm(direction) * step
             shapes.append(_blob(rng, tuple(moved.tolist()), float(rng.uniform(2, 4)), settings))
     necrosis = rng.uniform(3, 8) if kind == "IDHwt" and radius > 8 and rng.random() < 0.7 else np.inf
-    return Lesion(kind, tuple(shapes), float(rng.uniform(*settings.edge_mm)),
-                  settings.infiltration * float(rng.uniform(0.3, 1.0)),
-                  float(rng.uniform(*settings.infiltration_mm)), float(necrosis), values, necrotic, changed,
-                  SmoothField(key, "lesion texture", len(names), 6.0, config.precision), settings.texture_sd,
-                  correlate(names, "tNAA", "tCho", -0.5, config.precision))
+    return Lesion(
+        kind,
+        tuple(shapes),
+        float(rng.uniform(*settings.edge_mm)),
+        settings.infiltration * float(rng.uniform(0.3, 1.0)),
+        float(rng.uniform(*settings.infiltration_mm)),
+        float(necrosis),
+        values,
+        necrotic,
+        changed,
+        SmoothField(key, "lesion texture", len(names), 6.0, config.precision),
+        settings.texture_sd,
+        correlate(names, "tNAA", "tCho", -0.5, config.precision),
+    )
 
 
 def _place(rng: np.random.Generator, anatomy: WarpedHead) -> tuple[float, float, float]:
@@ -281,8 +299,9 @@ def _blob(rng: np.random.Generator, centre: tuple[float, float, float], radius: 
     return Blob(centre, radius, waves, phases, settings.irregularity)
 
 
-def _main_shape(config: SimulationConfig, rng: np.random.Generator, centre: tuple[float, float, float],
-                radius: float) -> Blob | MaskShape:
+def _main_shape(
+    config: SimulationConfig, rng: np.random.Generator, centre: tuple[float, float, float], radius: float
+) -> Blob | MaskShape:
     blob = _blob(rng, centre, radius, config.tumour)
     anatomy = config.anatomy
     if anatomy.tumour_masks is None or anatomy.heads == "phantom" or rng.random() >= config.tumour.real_shape:
@@ -317,8 +336,9 @@ def mask_distance(path: str) -> tuple[Array, float, float]:
     largest = bodies == 1 + int(np.argmax(ndimage.sum(filled, bodies, np.arange(1, count + 1))))
     box = ndimage.find_objects(largest.astype(np.uint8))[0]
     body = np.pad(largest[box], [(20, 20), (20, 20), (3, 3)])
-    distance = (ndimage.distance_transform_edt(~body, sampling=TRUE_VOXEL_MM)
-                - ndimage.distance_transform_edt(body, sampling=TRUE_VOXEL_MM))
+    distance = ndimage.distance_transform_edt(~body, sampling=TRUE_VOXEL_MM) - ndimage.distance_transform_edt(
+        body, sampling=TRUE_VOXEL_MM
+    )
     zoom = [v / MASK_GRID_MM for v in TRUE_VOXEL_MM]
     field = ndimage.zoom(distance.astype(np.float32), zoom, order=1, mode="nearest", grid_mode=True)
     points = np.argwhere(field < 0) - (np.array(field.shape) - 1) / 2

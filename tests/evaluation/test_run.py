@@ -26,15 +26,26 @@ from mrsi_fast.simulation.config import SimulationConfig
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """An untrained network of a few thousand weights."""
-    shape = ModelConfig(widths=(32,), encoder_blocks=(1,), decoder_blocks=(1,), encoder_attention=(False,),
-                        decoder_attention=(False,), embedding_width=32)
+    shape = ModelConfig(
+        widths=(32,),
+        encoder_blocks=(1,),
+        decoder_blocks=(1,),
+        encoder_attention=(False,),
+        decoder_attention=(False,),
+        embedding_width=32,
+    )
     torch.manual_seed(0)
     network = SelfAttentionUNet(shape)
     with torch.no_grad():
         for weight in network.parameters():
             weight += 0.02 * torch.randn_like(weight)
-    config = FolderConfig(name="tiny", model=shape, trained_voxel_mm=(3, 20), trained_grid=(12, 96),
-                          diffusion=DiffusionConfig(residual_rms={str(f): (0.1,) * 8 for f in (1, 2, 4, 8)}))
+    config = FolderConfig(
+        name="tiny",
+        model=shape,
+        trained_voxel_mm=(3, 20),
+        trained_grid=(12, 96),
+        diffusion=DiffusionConfig(residual_rms={str(f): (0.1,) * 8 for f in (1, 2, 4, 8)}),
+    )
     folder = tmp_path_factory.mktemp("model")
     save_pretrained(folder, config, network.state_dict(), "# untrained\n")
     return str(folder)
@@ -53,8 +64,16 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SimulationConfig, "preset", classmethod(coarse))
 
 
-SETTINGS = {"preset": "realistic-3T", "scales": (2,), "heads": "phantom", "slices": 2, "fit_slices": 1, "samples": 8,
-            "steps": (2,), "methods": ("zero-fill", "ridge")}
+SETTINGS = {
+    "preset": "realistic-3T",
+    "scales": (2,),
+    "heads": "phantom",
+    "slices": 2,
+    "fit_slices": 1,
+    "samples": 8,
+    "steps": (2,),
+    "methods": ("zero-fill", "ridge"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +94,11 @@ def test_one_command_writes_every_table_and_goes_on_where_it_stopped(model: str,
     label = ("preset", "N", "factor", "method", "operating_point", "consistency")
     assert all(line[key] for line in lines for key in label)
     assert {line["operating_point"] for line in lines} == {
-        "point estimate", "one-step mean", "sample", "mean of 8 samples"}
+        "point estimate",
+        "one-step mean",
+        "sample",
+        "mean of 8 samples",
+    }
     assert {line["convention"] for line in lines if line["metric"] == "psnr"} == {"yale", "brain"}
 
     part = next((first.parts).glob("001_x2.json"))
@@ -147,8 +170,9 @@ def write_pair(folder: Path, factor: int) -> None:
     rng = np.random.default_rng(0)
     truth = np.zeros((24, 20, 2), np.float32)
     truth[5:19, 4:16] = 8 + rng.random((14, 12, 2))
-    low = np.moveaxis(Acquisition((24 // factor, 20 // factor), (factor, factor)).forward(
-        np.moveaxis(truth, -1, 0)), 0, -1)
+    low = np.moveaxis(
+        Acquisition((24 // factor, 20 // factor), (factor, factor)).forward(np.moveaxis(truth, -1, 0)), 0, -1
+    )
     affine = np.diag([4.0, 4.0, 10.0, 1.0])
     for name, scale in (("tNAA", 1.0), ("tCr", 0.6)):
         for kind, volume, grid in (("hr", truth, affine), ("lr", low, hr_affine(affine, (1 / factor, 1 / factor, 1)))):
@@ -174,8 +198,13 @@ def test_pairs_that_do_not_match_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "data" / "anna" / "hr" / "conc_tNAA.nii.gz"
     image = nib.load(file)
     for name in ("tNAA", "tCr"):
-        write_map(file.with_name(f"conc_{name}.nii.gz"), image.get_fdata(), image.affine @ np.diag([1.1, 1, 1, 1]),
-                  kind="map", name=name)
+        write_map(
+            file.with_name(f"conc_{name}.nii.gz"),
+            image.get_fdata(),
+            image.affine @ np.diag([1.1, 1, 1, 1]),
+            kind="map",
+            name=name,
+        )
     with pytest.raises(MapInputError, match="corners"):
         plan.plan(EvaluationConfig(held_out=str(tmp_path / "data")))
 
@@ -203,11 +232,25 @@ def test_memorisation_is_seen_through_shift_and_mirror() -> None:
 
 def test_rows_of_one_method_and_operating_point_are_not_mixed() -> None:
     def row(point: str, steps: int, head: str, value: float, metabolite: str = "tNAA") -> dict:
-        return {"method": "m", "operating_point": point, "steps": steps, "head": head, "metric": "psnr",
-                "convention": "brain", "metabolite": metabolite, "value": value}
+        return {
+            "method": "m",
+            "operating_point": point,
+            "steps": steps,
+            "head": head,
+            "metric": "psnr",
+            "convention": "brain",
+            "metabolite": metabolite,
+            "value": value,
+        }
 
-    rows = [row("sample", 8, "a", 1.0), row("sample", 8, "a", 3.0), row("sample", 20, "a", 50.0),
-            row("mean", 8, "a", 70.0), row("sample", 8, "b", 5.0), row("sample", 8, "a", 99.0, "2HG")]
+    rows = [
+        row("sample", 8, "a", 1.0),
+        row("sample", 8, "a", 3.0),
+        row("sample", 20, "a", 50.0),
+        row("mean", 8, "a", 70.0),
+        row("sample", 8, "b", 5.0),
+        row("sample", 8, "a", 99.0, "2HG"),
+    ]
     assert tables.methods(rows) == [("m", "sample", 8), ("m", "sample", 20), ("m", "mean", 8)]
     assert tables.head_values(tables.of_method(rows, ("m", "sample", 8)), "psnr", "brain") == {"a": 2.0, "b": 5.0}
     assert tables.head_values(rows, "psnr", "brain", apart=True) == {"a": 99.0}

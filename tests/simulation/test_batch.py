@@ -37,9 +37,19 @@ def noisy() -> Batch:
 
 
 def test_shapes_and_types(mixed: Batch) -> None:
-    shapes = {"hr": (12, 8, 64, 64), "z": (12, 8, 64, 64), "mask": (12, 8, 64, 64), "presence": (12, 8),
-              "scale": (12, 8), "noise": (12, 8), "factors": (12, 2), "voxel_mm": (12, 2),
-              "anatomy": (12, 1, 64, 64), "anatomy_present": (12,), "brain": (12, 64, 64)}
+    shapes = {
+        "hr": (12, 8, 64, 64),
+        "z": (12, 8, 64, 64),
+        "mask": (12, 8, 64, 64),
+        "presence": (12, 8),
+        "scale": (12, 8),
+        "noise": (12, 8),
+        "factors": (12, 2),
+        "voxel_mm": (12, 2),
+        "anatomy": (12, 1, 64, 64),
+        "anatomy_present": (12,),
+        "brain": (12, 64, 64),
+    }
     assert {name: value.shape for name, value in mixed.items()} == shapes
     assert all(v.dtype == np.float32 and v.flags.c_contiguous and np.isfinite(v).all() for v in mixed.values())
     for name in ("mask", "presence", "anatomy_present", "brain"):

@@ -102,8 +102,12 @@ def test_heterogeneity_of_tnaa_runs_against_tcho() -> None:
 def test_a_real_rim_is_filled_and_brought_to_true_proportions(tmp_path: Path) -> None:
     """An ellipsoid of 18 x 14 x 20 mm semi-axes, drawn as a rim on the 0.9 x 0.9 x 6.5 mm grid with a 1 mm header."""
     grids = np.meshgrid(*(np.arange(n) for n in (80, 80, 12)), indexing="ij")
-    radius = np.sqrt(sum(((g - c) * v / half) ** 2 for g, c, v, half in
-                         zip(grids, (41, 38, 6), TRUE_VOXEL_MM, (18, 14, 20), strict=True)))
+    radius = np.sqrt(
+        sum(
+            ((g - c) * v / half) ** 2
+            for g, c, v, half in zip(grids, (41, 38, 6), TRUE_VOXEL_MM, (18, 14, 20), strict=True)
+        )
+    )
     mask = ((radius < 1) & (radius > 0.8)).astype(np.uint8)
     mask[2, 2, 2] = 1  # a stray voxel, not the largest body
     path = tmp_path / "sub-01_ses-pre_mask.nii.gz"

@@ -93,8 +93,9 @@ def test_the_checksum_sees_every_array(realistic: SimulatedSubject) -> None:
 def test_grids_share_their_field_of_view(realistic: SimulatedSubject) -> None:
     for (fx, fy), low in realistic.measured.items():
         np.testing.assert_allclose(hr_affine(low.affine, (fx, fy, 1)), realistic.affine, atol=1e-9)
-        assert fov_corner_difference_mm(low.affine, low.maps.shape[1:], realistic.affine,
-                                        realistic.truth.shape[1:]) == pytest.approx(0.0, abs=1e-9)
+        assert fov_corner_difference_mm(
+            low.affine, low.maps.shape[1:], realistic.affine, realistic.truth.shape[1:]
+        ) == pytest.approx(0.0, abs=1e-9)
     centre = realistic.affine @ [31.5, 31.5, 0, 1]
     np.testing.assert_allclose(centre[:3], [0.0, 0.0, 5.0], atol=1e-9)
 
@@ -107,7 +108,8 @@ def test_quality_maps_say_what_the_noise_is(realistic: SimulatedSubject) -> None
     trust = assess(realistic.mapset(2))
     table = np.array([metabolite(name).noise(1.0) for name in realistic.names])
     assert (trust.noise[[0, 1, 2]] / table[[0, 1, 2]] > 0).all() and trust.noise[5] == pytest.approx(
-        np.median(low.noise_sd[5][low.mask]), rel=0.25)
+        np.median(low.noise_sd[5][low.mask]), rel=0.25
+    )
     missing = np.isnan(low.maps)
     assert not trust.trusted[missing].any()
     kept = (trust.trusted & low.mask).sum() / (low.mask.sum() * len(realistic.names))
