@@ -79,9 +79,9 @@ def _forms(operation: Operation) -> tuple[Callable[..., Any], Callable[..., Any]
 
     def out(*arguments: Any) -> None:
         *inputs, result = arguments
-        _check_out(operation, inputs, result)
+        writable = _writable(operation, inputs, result)
         chosen = _dispatch.choose(name, result.device.type, tuple(inputs)).implementation
-        if chosen is None or not _writable(operation, inputs, result):
+        if chosen is None or not writable:
             result.copy_(forward(*inputs))
         else:
             chosen.out(*inputs, result)
@@ -101,29 +101,34 @@ def _refuse_forward_mode(name: str) -> None:
         )
 
 
-def _check_out(operation: Operation, inputs: list[Any], out: Tensor) -> None:
+def _writable(operation: Operation, inputs: list[Any], out: Tensor) -> bool:
+    """Whether a kernel may write straight into ``out``: the strides it expects, and no byte shared with an input.
+
+    Raises:
+        ValueError: ``out`` has another shape or dtype than the result.
+    """
     wanted = operation.allocate(*inputs, device="meta")
     if out.shape != wanted.shape or out.dtype != wanted.dtype:
         raise ValueError(
             f"{operation.name}: out must have shape {tuple(wanted.shape)} and dtype {wanted.dtype}, "
             f"got {tuple(out.shape)} and {out.dtype}."
         )
-
-
-def _writable(operation: Operation, inputs: list[Any], out: Tensor) -> bool:
-    """Whether a kernel may write straight into ``out``: the strides it expects, and no byte shared with an input."""
-    if out.stride() != operation.allocate(*inputs, device="meta").stride():
-        return False
     start, end = _span(out)
-    return not any(_span(one)[0] < end and start < _span(one)[1] for one in inputs if isinstance(one, Tensor))
+    for one in inputs:
+        if isinstance(one, Tensor):
+            first, last = _span(one)
+            if first < end and start < last:
+                return False
+    return out.stride() == wanted.stride()
 
 
 def _span(tensor: Tensor) -> tuple[int, int]:
-    """First byte of a tensor, and the one after its last."""
-    if tensor.numel() == 0:
-        return 0, 0
+    """First byte of a tensor, and the one after its last. Storages do not tell: two may be views of one NumPy array."""
+    first = tensor.data_ptr()
+    if tensor.is_contiguous() or tensor.numel() == 0:
+        return first, first + tensor.nbytes
     extent = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
-    return tensor.data_ptr(), tensor.data_ptr() + extent * tensor.element_size()
+    return first, first + extent * tensor.element_size()
 
 
 def _as_result(gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...] | Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -284,6 +285,15 @@ def test_out_may_overlap_the_input(how, offset):
     out = memory[offset : offset + x.numel()].view_as(x)
     with ops.override():  # a pinned kernel would still have to refuse the overlap
         OUT(x, *inputs[1:], out)
+    torch.testing.assert_close(out, wanted)
+
+
+def test_out_may_be_another_view_of_the_inputs_numpy_array(how):
+    inputs = make_inputs(MapShape("", 2, 24, 7, 5, 3), "contiguous")
+    wanted, count = group_norm_silu(*inputs), inputs[0].numel()
+    memory = np.concatenate([inputs[0].numpy().ravel(), np.zeros(3, np.float32)])
+    x, out = (torch.from_numpy(memory[first : first + count]).view_as(inputs[0]) for first in (0, 3))
+    OUT(x, *inputs[1:], out)
     torch.testing.assert_close(out, wanted)
 
 
