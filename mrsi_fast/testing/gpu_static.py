@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mrsi_fast.testing.cuda_tools import nvcc
+from mrsi_fast.testing.data import checkout
 from mrsi_fast.testing.occupancy import DEVICES, blocks_per_multiprocessor
 from mrsi_fast.testing.sass import KernelCode, read_cubin
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = checkout()
 TABLE = ROOT / "docs/gpu_static.md"
 BARS = ROOT / "tests/gpu_static/bars.json"
 ARCHITECTURES = tuple(DEVICES)
