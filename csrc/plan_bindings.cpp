@@ -64,12 +64,42 @@ void run(Plan& plan, const std::vector<std::array<double, 8>>& steps, Address fi
 }
 
 // shape = (batch, height, width, in_channels, out_channels, groups, tile)
-void conv3x3_gn_silu(const std::array<int, 7>& shape, double eps, Address x, Address gamma, Address beta, Address scale,
-                     Address shift, Address weight, Address bias, Address residual, Address out, int threads) {
+mrsi_fast::Conv3x3GnSilu describe(const std::array<int, 7>& shape, double eps, const std::array<Address, 5>& inputs,
+                                  int threads) {
+    mrsi_fast::Conv3x3GnSilu request{};
+    request.batch = shape[0], request.height = shape[1], request.width = shape[2], request.in_channels = shape[3];
+    request.out_channels = shape[4], request.groups = shape[5], request.tile = shape[6], request.eps = eps;
+    request.x = floats(inputs[0]), request.gamma = floats(inputs[1]), request.beta = floats(inputs[2]);
+    request.scale = floats(inputs[3]), request.shift = floats(inputs[4]), request.threads = threads;
+    return request;
+}
+
+void conv3x3_gn_silu(const std::array<int, 7>& shape, double eps, const std::array<Address, 5>& inputs, Address weight,
+                     Address bias, Address residual, Address out, int threads) {
     py::gil_scoped_release unlocked;
-    mrsi_fast::conv3x3_gn_silu({floats(x), shape[0], shape[1], shape[2], shape[3], shape[5], eps, floats(gamma),
-                                floats(beta), floats(scale), floats(shift), shape[6], floats(weight), shape[4],
-                                floats(bias), floats(residual), reinterpret_cast<float*>(out), threads});
+    mrsi_fast::Conv3x3GnSilu request = describe(shape, eps, inputs, threads);
+    request.weight = floats(weight), request.bias = floats(bias), request.residual = floats(residual);
+    request.out = reinterpret_cast<float*>(out);
+    mrsi_fast::conv3x3_gn_silu(request);
+}
+
+// steps = (out, in, tap): how far apart neighbouring channels and taps of the filters lie, in floats
+void conv3x3_pack(Address weight, const std::array<std::int64_t, 3>& steps, int tile, int in_channels, int out_channels,
+                  Address packed, int threads) {
+    py::gil_scoped_release unlocked;
+    mrsi_fast::conv3x3_pack({floats(weight), steps[0], steps[1], steps[2], static_cast<mrsi_fast::Method>(tile), 3,
+                             in_channels, out_channels},
+                            reinterpret_cast<float*>(packed), threads);
+}
+
+void conv3x3_filter_gradient(const std::array<int, 7>& shape, double eps, const std::array<Address, 5>& inputs,
+                             Address grad, Address workspace, Address out, const std::array<std::int64_t, 3>& steps,
+                             int threads) {
+    py::gil_scoped_release unlocked;
+    mrsi_fast::Filters filters{};
+    filters.out_step = steps[0], filters.in_step = steps[1], filters.tap_step = steps[2];
+    mrsi_fast::conv3x3_filter_gradient(describe(shape, eps, inputs, threads), floats(grad), filters,
+                                       reinterpret_cast<float*>(workspace), reinterpret_cast<float*>(out));
 }
 
 }  // namespace
@@ -77,13 +107,12 @@ void conv3x3_gn_silu(const std::array<int, 7>& shape, double eps, Address x, Add
 void bind_plan(py::module_& module) {
     module.def("conv3x3_packed_floats", &mrsi_fast::conv3x3_packed_floats, py::arg("tile"), py::arg("in_channels"),
                py::arg("out_channels"));
-    module.def(
-        "conv3x3_pack",
-        [](Address weight, int tile, int in_channels, int out_channels, Address packed) {
-            mrsi_fast::conv3x3_pack(floats(weight), tile, in_channels, out_channels, reinterpret_cast<float*>(packed));
-        },
-        py::arg("weight"), py::arg("tile"), py::arg("in_channels"), py::arg("out_channels"), py::arg("packed"));
+    module.def("conv3x3_pack", &conv3x3_pack);
     module.def("conv3x3_gn_silu", &conv3x3_gn_silu);
+    module.def("conv3x3_filter_gradient_workspace", [](const std::array<int, 7>& shape) {
+        return mrsi_fast::conv3x3_filter_gradient_workspace(describe(shape, 0.0, {}, 1));
+    });
+    module.def("conv3x3_filter_gradient", &conv3x3_filter_gradient);
     py::class_<Plan>(module, "Plan", "One network evaluation and solver step of fixed shape; see mrsi_fast/plan.h.")
         .def(py::init<std::size_t, std::size_t, int>(), py::arg("arena_floats"), py::arg("film_width"),
              py::arg("threads"))

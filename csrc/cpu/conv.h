@@ -31,6 +31,22 @@ struct Winograd<4> {
         o[2] = s1 + 4.0f * s2;
         o[3] = m[5] + (d1 + 8.0f * d2);
     }
+    static inline void output_transposed(const Vec* y, Vec* o) {
+        const Vec even = y[0] + y[2], odd = y[1] + y[3], even4 = y[0] + 4.0f * y[2], odd2 = 2.0f * y[1] + 8.0f * y[3];
+        o[0] = y[0];
+        o[1] = even + odd;
+        o[2] = even - odd;
+        o[3] = even4 + odd2;
+        o[4] = even4 - odd2;
+        o[5] = y[3];
+    }
+    static inline void filter_transposed(const Vec* u, Vec* o) {
+        const Vec s1 = (u[1] + u[2]) * (1.0f / 6), d1 = (u[2] - u[1]) * (1.0f / 6);
+        const Vec s2 = (u[3] + u[4]) * (1.0f / 6), d2 = (u[3] - u[4]) * (1.0f / 12);
+        o[0] = 0.25f * u[0] - s1 + 0.25f * s2;
+        o[1] = d1 + d2;
+        o[2] = u[5] - s1 + s2;
+    }
 };
 
 template <>
@@ -44,6 +60,18 @@ struct Winograd<2> {
     static inline void output(const Vec* m, Vec* o) {
         o[0] = m[0] + m[1] + m[2];
         o[1] = m[1] - m[2] - m[3];
+    }
+    static inline void output_transposed(const Vec* y, Vec* o) {
+        o[0] = y[0];
+        o[1] = y[0] + y[1];
+        o[2] = y[0] - y[1];
+        o[3] = -y[1];
+    }
+    static inline void filter_transposed(const Vec* u, Vec* o) {
+        const Vec s = (u[1] + u[2]) * 0.5f;
+        o[0] = u[0] + s;
+        o[1] = (u[1] - u[2]) * 0.5f;
+        o[2] = u[3] + s;
     }
 };
 
@@ -65,34 +93,40 @@ struct Scratch {
     float* v;      // Winograd: transformed input, [plane][tile][pitch]
     float* m;      // products, [plane][tile or pixel][channels_per_item]
     int64_t v_plane, m_plane;
-    int pitch;  // floats per input pixel: in_channels rounded up to a vector
+    int pitch;        // floats per input pixel: in_channels rounded up to a vector
+    int64_t v_pitch;  // floats per tile of v
 };
 
-static Scratch carve(const Conv* c, Carver* carver) {
-    Scratch s;
-    s.pitch = (int)round_up(c->in_channels, kLanes);
+// The part that reads: tables of the normalisation, activated rows, one row of tiles.
+static Scratch carve_input(const Conv* c, Carver* carver) {
+    Scratch s = {};
+    s.v_pitch = s.pitch = (int)round_up(c->in_channels, kLanes);
     s.affine.image = -1;
     s.affine.centre = carver->take(s.pitch);
     s.affine.gain = carver->take(s.pitch);
     s.affine.offset = carver->take(s.pitch);
     const int64_t strips = c->strips_per_item, columns = strip_columns(c);
     if (c->method == kDirect) {
-        s.v_plane = 0;
-        s.m_plane = strips * kStripRows * c->out_width * c->channels_per_item;
         s.rows = carver->take(strips * segment_rows(c, 1) * columns * s.pitch);
-        s.lines = s.v = nullptr;
-        s.m = carver->take(s.m_plane);
         return s;
     }
-    const int64_t a = c->method + 2, together = smaller(strips, strips_of(c->out_height));
-    const int64_t tiles = strips * (kStripRows / c->method) * ((columns - 2) / c->method);
+    s.rows = carver->take(segment_rows(c, (int)smaller(strips, strips_of(c->out_height))) * columns * s.pitch);
+    s.lines = carver->take((c->method + 2) * columns * kLanes);
+    return s;
+}
+
+static Scratch carve(const Conv* c, Carver* carver) {
+    Scratch s = carve_input(c, carver);
+    if (c->method == kDirect) {
+        s.m = carver->take((int64_t)c->strips_per_item * kStripRows * c->out_width * c->channels_per_item);
+        return s;
+    }
+    const int64_t tiles = (int64_t)c->strips_per_item * (kStripRows / c->method) * ((strip_columns(c) - 2) / c->method);
     // One cache line more than a plane needs: planes a multiple of 4 KiB apart would all fall into one cache set.
     s.v_plane = round_up(tiles * s.pitch, 16) + 16;
     s.m_plane = round_up(tiles * c->channels_per_item, 16) + 16;
-    s.rows = carver->take(segment_rows(c, (int)together) * columns * s.pitch);
-    s.lines = carver->take(a * columns * kLanes);
-    s.v = carver->take(a * a * s.v_plane);
-    s.m = carver->take(a * a * s.m_plane);
+    s.v = carver->take(planes_of(c->method, 3) * s.v_plane);
+    s.m = carver->take(planes_of(c->method, 3) * s.m_plane);
     return s;
 }
 
@@ -118,7 +152,7 @@ static void transform_input(const Scratch* s, const float* rows, int columns, in
             for (int y = 0; y < A; ++y) {
                 Vec o[A];
                 Winograd<M>::input(lines + y * columns + t * M, o);
-                for (int x = 0; x < A; ++x) store(v + (y * A + x) * s->v_plane + (int64_t)t * s->pitch + ch, o[x]);
+                for (int x = 0; x < A; ++x) store(v + (y * A + x) * s->v_plane + t * s->v_pitch + ch, o[x]);
             }
     }
 }
@@ -181,20 +215,28 @@ static void item_stats(const Conv* c, Range r) {
     }
 }
 
+// Activates and transforms the strips of a range; returns the number of tiles.
 template <int M>
-static void winograd_item(const Conv* c, Range r, Scratch* s) {
-    constexpr int A = M + 2, BANDS = kStripRows / M;  // rows of tiles in a strip
+static int winograd_input(const Conv* c, Range r, Scratch* s) {
     const int per_image = strips_of(c->out_height), columns = strip_columns(c), across = (c->width + M - 1) / M;
     int done = 0;
     for (int strip = r.strip0; strip < r.strip1;) {
         const int n = strip / per_image, first = strip % per_image;
         const int last = (int)smaller(first + (r.strip1 - strip), per_image);
         fill(c, n, first * kStripRows - 1, segment_rows(c, last - first), 1, columns, s->pitch, &s->affine, s->rows);
-        for (int band = 0; band < (last - first) * BANDS; ++band, done += across)
+        for (int band = 0; band < (last - first) * (kStripRows / M); ++band, done += across)
             transform_input<M>(s, s->rows + (int64_t)band * M * columns * s->pitch, columns, across,
-                               s->v + (int64_t)done * s->pitch);
+                               s->v + done * s->v_pitch);
         strip += last - first;
     }
+    return done;
+}
+
+template <int M>
+static void winograd_item(const Conv* c, Range r, Scratch* s) {
+    constexpr int A = M + 2, BANDS = kStripRows / M;  // rows of tiles in a strip
+    const int per_image = strips_of(c->out_height), across = (c->width + M - 1) / M;
+    const int done = winograd_input<M>(c, r, s);
     const int64_t panels = round_up(c->out_channels, kPanel);
     for (int e = 0; e < A * A; ++e)
         gemm(s->v + e * s->v_plane, s->pitch, done, c->in_channels,

@@ -1,6 +1,7 @@
 // Runs one convolution of the native network engine on PyTorch tensors: statistics first, then the fused convolution.
 #include "mrsi_fast/conv3x3_gn_silu.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "mrsi_fast/network.h"
@@ -12,22 +13,11 @@
 #endif
 
 namespace mrsi_fast {
+namespace {
 
-std::size_t conv3x3_packed_floats(int tile, int in_channels, int out_channels) {
-    return packed_size(static_cast<Method>(tile), 3, in_channels, out_channels, MRSI_FAST_PICK(kNetworkKernels).panel);
-}
-
-void conv3x3_pack(const float* weight, int tile, int in_channels, int out_channels, float* packed) {
-    pack_weights(weight, static_cast<Method>(tile), 3, in_channels, out_channels, MRSI_FAST_PICK(kNetworkKernels).panel,
-                 packed);
-}
-
-void conv3x3_gn_silu(const Conv3x3GnSilu& r) {
-    const NetworkKernels& kernels = MRSI_FAST_PICK(kNetworkKernels);
-    const int strips = r.batch * strips_of(r.height);
-    std::vector<float> stats(r.groups ? static_cast<std::size_t>(strips) * 2 * r.in_channels : 0);
+Conv describe(const Conv3x3GnSilu& r, const float* stats) {
     Conv c{};
-    c.source[0] = {r.x, stats.data(), r.in_channels, 0};
+    c.source[0] = {r.x, stats, r.in_channels, 0};
     c.sources = 1;
     c.batch = r.batch, c.height = c.out_height = r.height, c.width = c.out_width = r.width,
     c.in_channels = r.in_channels;
@@ -35,8 +25,30 @@ void conv3x3_gn_silu(const Conv3x3GnSilu& r) {
     c.scale = r.scale, c.shift = r.shift, c.film_stride = r.in_channels;
     c.method = static_cast<Method>(r.tile), c.kernel = 3, c.stride = 1, c.out_channels = r.out_channels;
     c.weight = r.weight, c.bias = r.bias, c.residual = r.residual, c.out = r.out;
+    return c;
+}
+
+std::vector<float> room_for_stats(const Conv3x3GnSilu& r) {
+    return std::vector<float>(r.groups ? static_cast<std::size_t>(r.batch) * strips_of(r.height) * 2 * r.in_channels
+                                       : 0);
+}
+
+}  // namespace
+
+std::size_t conv3x3_packed_floats(int tile, int in_channels, int out_channels) {
+    return packed_size(static_cast<Method>(tile), 3, in_channels, out_channels, MRSI_FAST_PICK(kNetworkKernels).panel);
+}
+
+void conv3x3_pack(const Filters& filters, float* packed, int threads) {
+    pack_weights(MRSI_FAST_PICK(kNetworkKernels), filters, packed, threads);
+}
+
+void conv3x3_gn_silu(const Conv3x3GnSilu& r) {
+    const NetworkKernels& kernels = MRSI_FAST_PICK(kNetworkKernels);
+    std::vector<float> stats = room_for_stats(r);
+    Conv c = describe(r, stats.data());
     cut_work(&c, r.threads, kernels.panel);
-    const int items = conv_items(&c), stats_items = r.groups ? strips : 0;
+    const int items = conv_items(&c), stats_items = r.groups ? r.batch * strips_of(r.height) : 0;
     const std::size_t scratch_floats = kernels.conv_scratch(&c);
 #ifdef _OPENMP
 #pragma omp parallel num_threads(r.threads)
@@ -52,6 +64,44 @@ void conv3x3_gn_silu(const Conv3x3GnSilu& r) {
 #pragma omp for schedule(dynamic, 1)
 #endif
         for (int item = 0; item < items; ++item) kernels.conv_item(&c, item, scratch.data());
+    }
+}
+
+std::size_t conv3x3_filter_gradient_workspace(const Conv3x3GnSilu& r) {
+    const Conv c = describe(r, nullptr);
+    return gradient_floats(&c, r.in_channels) + gradient_floats(&c, r.out_channels);
+}
+
+void conv3x3_filter_gradient(const Conv3x3GnSilu& r, const float* grad, const Filters& filters, float* workspace,
+                             float* out) {
+    const NetworkKernels& kernels = MRSI_FAST_PICK(kNetworkKernels);
+    std::vector<float> stats = room_for_stats(r);
+    FilterGradient g{};
+    Conv& c = g.conv = describe(r, stats.data());
+    const int strips = r.batch * strips_of(r.height), share = (strips + r.threads - 1) / r.threads;
+    c.strips_per_item = std::min(share, strips_of(r.height)), c.channels_per_item = r.out_channels;
+    g.grad = grad, g.v = workspace, g.m = workspace + gradient_floats(&c, r.in_channels);
+    g.out = out, g.out_step = filters.out_step, g.in_step = filters.in_step, g.tap_step = filters.tap_step;
+    const std::size_t scratch_floats = kernels.filter_gradient_scratch(&g);
+    const int transforms = kernels.filter_gradient_items(&g, 0), blocks = kernels.filter_gradient_items(&g, 1);
+#ifdef _OPENMP
+#pragma omp parallel num_threads(r.threads)
+#endif
+    {
+        Block scratch(scratch_floats);
+#ifdef _OPENMP
+#pragma omp for schedule(static)
+#endif
+        for (int item = 0; item < (r.groups ? strips : 0); ++item)
+            kernels.stats_item(r.x, r.height, r.width, r.in_channels, stats.data(), item);
+#ifdef _OPENMP
+#pragma omp for schedule(dynamic, 1)
+#endif
+        for (int item = 0; item < transforms; ++item) kernels.filter_gradient_item(&g, 0, item, scratch.data());
+#ifdef _OPENMP
+#pragma omp for schedule(dynamic, 1)
+#endif
+        for (int item = 0; item < blocks; ++item) kernels.filter_gradient_item(&g, 1, item, scratch.data());
     }
 }
 

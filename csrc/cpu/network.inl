@@ -1,14 +1,26 @@
 // The kernels of the native network engine, gathered in one table per instruction set.
 #include "attention.h"
 #include "conv.h"
+#include "filter_gradient.h"
+#include "filters.h"
 #include "solver_step.h"
 
 namespace mrsi_fast {
 namespace MRSI_ISA {
 
-extern const NetworkKernels kNetworkKernels;
-const NetworkKernels kNetworkKernels = {kPanel,         kLanes,         conv_scratch, conv_item, attention_scratch,
-                                        attention_item, solver_scratch, solver_item,  stats_item};
+extern const NetworkKernels kNetworkKernels = {kPanel,
+                                               kLanes,
+                                               conv_scratch,
+                                               conv_item,
+                                               attention_scratch,
+                                               attention_item,
+                                               solver_scratch,
+                                               solver_item,
+                                               filter_gradient_items,
+                                               filter_gradient_scratch,
+                                               filter_gradient_item,
+                                               pack_panel,
+                                               stats_item};
 
 }  // namespace MRSI_ISA
 }  // namespace mrsi_fast

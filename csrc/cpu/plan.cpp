@@ -104,7 +104,11 @@ void Plan::add_conv(const ConvSpec& spec) {
     c.out_height = (spec.height + 2 * (spec.kernel / 2) - spec.kernel) / spec.stride + 1;
     c.out_width = (spec.width + 2 * (spec.kernel / 2) - spec.kernel) / spec.stride + 1;
     Block packed(packed_size(spec.method, spec.kernel, c.in_channels, c.out_channels, kernels_->panel));
-    pack_weights(spec.weight, spec.method, spec.kernel, c.in_channels, c.out_channels, kernels_->panel, packed.data());
+    const int taps = spec.kernel * spec.kernel;
+    pack_weights(*kernels_,
+                 {spec.weight, (std::int64_t)c.in_channels * taps, taps, 1, spec.method, spec.kernel, c.in_channels,
+                  c.out_channels},
+                 packed.data(), threads_);
     kept_.push_back(std::move(packed));
     c.weight = kept_.back().data();
     c.bias = keep(spec.bias, c.out_channels);

@@ -30,6 +30,8 @@ class Operation:
         allocate: ``(*inputs, device=None) -> Tensor``: an uninitialised result; gives every form the same strides.
         differentiable: Positions of the inputs that have gradients, in the order of ``reference_backward``.
         implementations: Fast ones, the preferred first.
+        folded: Optional tensors that only the ``_out`` form takes, by keyword: what a plan folds into the operation
+            from its neighbours. ``reference`` and the implementations take them after the other inputs, default None.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Operation:
     allocate: Callable[..., Tensor]
     differentiable: tuple[int, ...]
     implementations: tuple[_dispatch.Implementation, ...]
+    folded: tuple[str, ...] = ()
 
 
 def register(operation: Operation) -> None:
@@ -48,7 +51,7 @@ def register(operation: Operation) -> None:
     LIBRARY.impl(name, forward, "CompositeExplicitAutograd")
     LIBRARY.impl(f"{name}_out", out, "CompositeExplicitAutograd")
     torch.library.register_fake(f"mrsi_fast::{name}", operation.allocate, lib=LIBRARY)
-    torch.library.register_fake(f"mrsi_fast::{name}_out", lambda *inputs: None, lib=LIBRARY)
+    torch.library.register_fake(f"mrsi_fast::{name}_out", lambda *inputs, **folded: None, lib=LIBRARY)
     _forbid_gradient(f"{name}_out")
     if operation.reference_backward is None:
         _forbid_gradient(name)
@@ -75,10 +78,15 @@ def _forms(operation: Operation) -> tuple[Callable[..., Any], Callable[..., Any]
         chosen = _dispatch.choose(name, grad.device.type, inputs, backward=True).implementation
         run = operation.reference_backward if chosen is None else chosen.backward
         assert run is not None  # `choose` asked for one
-        return _as_result(run(grad, *inputs))
+        gradients = list(run(grad, *inputs))
+        for index, position in enumerate(operation.differentiable):
+            if inputs[position] is not None:
+                gradients[index] = _in_layout(gradients[index], _gradient_like(inputs[position], index == 0))
+        return _as_result(tuple(gradients))
 
-    def out(*arguments: Any) -> None:
+    def out(*arguments: Any, **folded: Tensor | None) -> None:
         *inputs, result = arguments
+        inputs += [folded.get(key) for key in operation.folded]
         writable = _writable(operation, inputs, result)
         chosen = _dispatch.choose(name, result.device.type, tuple(inputs)).implementation
         if chosen is None or not writable:
@@ -136,6 +144,19 @@ def _as_result(gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...] | Tensor:
     return gradients[0] if len(gradients) == 1 else gradients
 
 
+def _gradient_like(one: Tensor, first: bool) -> Tensor:
+    """An uninitialised gradient: the first input's has the layout of results, the others' are laid out as the inputs.
+
+    So a parameter and its gradient agree, as torch's optimisers and gradient accumulation like them best.
+    """
+    form = memory_format_of(one) if first else torch.preserve_format
+    return torch.empty_like(one, memory_format=form)
+
+
+def _in_layout(gradient: Tensor, wanted: Tensor) -> Tensor:
+    return gradient if gradient.stride() == wanted.stride() else wanted.copy_(gradient)
+
+
 def _fake_backward(operation: Operation) -> Callable[..., tuple[Tensor, ...] | Tensor]:
     def fake(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...] | Tensor:
         gradients = []
@@ -144,8 +165,7 @@ def _fake_backward(operation: Operation) -> Callable[..., tuple[Tensor, ...] | T
             if one is None:
                 gradients.append(grad.new_empty(0))
             else:
-                gradients.append(torch.empty_like(one, memory_format=torch.contiguous_format))
-        gradients[0] = torch.empty_like(inputs[0], memory_format=memory_format_of(inputs[0]))
+                gradients.append(_gradient_like(one, position == operation.differentiable[0]))
         return _as_result(tuple(gradients))
 
     return fake
@@ -155,11 +175,12 @@ def _forbid_gradient(key: str) -> None:
     """Register an autograd kernel that raises where a gradient would be lost."""
     op = getattr(torch.ops.mrsi_fast, key).default
 
-    def without_gradient(*arguments: Any) -> Any:
-        if torch.is_grad_enabled() and any(isinstance(one, Tensor) and one.requires_grad for one in arguments):
+    def without_gradient(*arguments: Any, **folded: Tensor | None) -> Any:
+        given = (*arguments, *folded.values())
+        if torch.is_grad_enabled() and any(isinstance(one, Tensor) and one.requires_grad for one in given):
             raise RuntimeError(f"{key} records no gradient; call it under torch.no_grad() or inference_mode().")
         with torch._C._AutoDispatchBelowAutograd():
-            return op(*arguments)
+            return op(*arguments, **folded)
 
     LIBRARY.impl(key, without_gradient, "Autograd")
 

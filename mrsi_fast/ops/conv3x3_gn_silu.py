@@ -102,62 +102,102 @@ def _refuse(x: Tensor, *others: Any) -> str | None:
     return None
 
 
-def _pack(weight: Tensor, tile: int) -> Tensor:
-    """Weights as the kernel reads them, ``weight`` being [K, C, 3, 3] and contiguous."""
+def _steps(filters: Tensor) -> tuple[int, int, int]:
+    """How far apart output channels, input channels and taps lie, in floats; see ``_in_one_step``."""
+    return filters.stride(0), filters.stride(1), filters.stride(3)
+
+
+def _in_one_step(filters: Tensor) -> Tensor:
+    """``filters`` [K, C, 3, 3] such that one step leads from each of the nine taps to the next."""
+    return filters if filters.stride(2) == 3 * filters.stride(3) else filters.contiguous()
+
+
+def _pack(weight: Tensor, tile: int, transposed: bool) -> Tensor:
+    """Weights as the kernel reads them; ``transposed``: of the convolution that takes the gradient back."""
     native: Any = _native.module()
+    weight = _in_one_step(weight)
     outputs, inputs = weight.shape[:2]
-    packed = torch.empty(native.conv3x3_packed_floats(tile, inputs, outputs))
-    native.conv3x3_pack(weight.data_ptr(), tile, inputs, outputs, packed.data_ptr())
+    out_step, in_step, tap_step = _steps(weight)
+    address = weight.data_ptr()
+    if transposed:  # channels exchanged, filters turned by 180 degrees
+        address += 8 * tap_step * weight.element_size()
+        outputs, inputs, out_step, in_step, tap_step = inputs, outputs, in_step, out_step, -tap_step
+    packed = torch.empty(native.conv3x3_packed_floats(tile, inputs, outputs), dtype=torch.float32)
+    steps, threads = (out_step, in_step, tap_step), torch.get_num_threads()
+    native.conv3x3_pack(address, steps, tile, inputs, outputs, packed.data_ptr(), threads)
     return packed
 
 
-def _convolve(x: Tensor, weight: Tensor, out: Tensor, **optional: Any) -> None:
-    """``out = conv3x3(prologue(x)) + ...``; without ``norm`` there is no prologue."""
-    native: Any = _native.module()
+Norm = tuple[Tensor | None, Tensor | None, int, Tensor | None, Tensor | None, float]
+NO_NORM: Norm = (None, None, 0, None, None, 0.0)
+
+
+def _inputs(x: Tensor, outputs: int, norm: Norm) -> tuple[tuple[int, ...], list[int], list[Tensor | None]]:
+    """Shape and addresses that every kernel takes first, and what must live as long as these."""
     batch, channels, height, width = x.shape
-    norm_weight, norm_bias, groups, scale, shift, eps = optional.get("norm", (None, None, 0, None, None, 0.0))
-    tile = winograd_tile(height, width)
-    packed = _pack(weight.contiguous(), tile)
-    tensors = [norm_weight, norm_bias, scale, shift, packed, optional.get("bias")]
-    tensors = [None if one is None else one.contiguous() for one in tensors]
-    residual = optional.get("residual")
-    if residual is not None:
-        residual = residual.contiguous(memory_format=torch.channels_last)
-    pointers = [0 if one is None else one.data_ptr() for one in (x, *tensors, residual, out)]
-    shape = (batch, height, width, channels, weight.shape[0], groups, tile)
-    native.conv3x3_gn_silu(shape, eps, *pointers, torch.get_num_threads())
+    norm_weight, norm_bias, groups, scale, shift, _ = norm
+    tensors = [x, *(one if one is None else one.contiguous() for one in (norm_weight, norm_bias, scale, shift))]
+    shape = (batch, height, width, channels, outputs, groups, winograd_tile(height, width))
+    return shape, [0 if one is None else one.data_ptr() for one in tensors], tensors
+
+
+def _convolve(
+    x: Tensor,
+    weight: Tensor,
+    out: Tensor,
+    norm: Norm = NO_NORM,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    transposed: bool = False,
+) -> None:
+    """``out = conv3x3(prologue(x)) + bias + residual``."""
+    native: Any = _native.module()
+    shape, addresses, _kept = _inputs(x, out.shape[1], norm)
+    packed = _pack(weight, shape[-1], transposed)
+    bias = None if bias is None else bias.contiguous()
+    residual = None if residual is None else residual.contiguous(memory_format=torch.channels_last)
+    others = [0 if one is None else one.data_ptr() for one in (packed, bias, residual, out)]
+    native.conv3x3_gn_silu(shape, norm[-1], addresses, *others, torch.get_num_threads())
 
 
 def _native_out(*arguments: Any) -> None:
     x, norm_weight, norm_bias, groups, weight, bias, scale, shift, residual, eps, out = arguments
-    if out.numel() == 0:
-        return
-    norm = (norm_weight, norm_bias, groups, scale, shift, eps)
-    _convolve(x, weight, out, norm=norm, bias=bias, residual=residual)
+    if out.numel() > 0:
+        _convolve(x, weight, out, (norm_weight, norm_bias, groups, scale, shift, eps), bias, residual)
+
+
+def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, norm: Norm) -> Tensor:
+    """By Winograd, too, unless the image is too small for it; laid out as the weights are."""
+    native: Any = _native.module()
+    shape, addresses, _kept = _inputs(x, weight.shape[0], norm)
+    if shape[-1] == 0:
+        activated = torch.ops.mrsi_fast.group_norm_silu(x, *norm)
+        arguments = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1, [False, True, False])
+        return torch.ops.aten.convolution_backward(grad, activated, weight, None, *arguments)[1]
+    result = torch.empty_like(_in_one_step(weight))
+    workspace = torch.empty(native.conv3x3_filter_gradient_workspace(shape), dtype=torch.float32)
+    pointers = (grad.data_ptr(), workspace.data_ptr(), result.data_ptr())
+    native.conv3x3_filter_gradient(shape, norm[-1], addresses, *pointers, _steps(result), torch.get_num_threads())
+    return result
 
 
 def _native_backward(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
-    """The input's gradient is a convolution with the flipped filters; the filters' gradient is PyTorch's."""
+    """The input's gradient is a convolution with the filters turned round."""
     x, norm_weight, norm_bias, groups, weight, bias, scale, shift, residual, eps = inputs
     if x.numel() == 0 or grad.numel() == 0:
         return reference.conv3x3_gn_silu_backward(grad, *inputs)
-    norm = (norm_weight, norm_bias, groups, scale, shift, eps)
+    norm: Norm = (norm_weight, norm_bias, groups, scale, shift, eps)
     grad = grad.contiguous(memory_format=torch.channels_last)
-    activated = torch.ops.mrsi_fast.group_norm_silu(x, *norm)
     grad_activated = torch.empty_like(x, memory_format=torch.channels_last)
-    _convolve(grad, weight.flip(2, 3).transpose(0, 1), grad_activated)
-    wanted = [False, True, bias is not None]
-    _, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
-        grad, activated, weight, [len(weight)], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, wanted
-    )
+    _convolve(grad, weight, grad_activated, transposed=True)
     through = torch.ops.mrsi_fast.group_norm_silu_backward(grad_activated, x, *norm)
     absent = x.new_empty(0)
     return (
         *through[:3],
-        grad_weight.contiguous(),
-        absent if bias is None else grad_bias,
+        _weight_gradient(grad, x, weight, norm),
+        absent if bias is None else grad.sum((0, 2, 3)),
         *through[3:],
-        absent if residual is None else grad.clone(memory_format=torch.contiguous_format),
+        absent if residual is None else grad.clone(),
     )
 
 

@@ -57,7 +57,7 @@ void check(double value, double exact, double bar, const char* what, unsigned se
         std::printf("%s, seed %u: got %.9g, expected %.9g\n", what, seed, value, exact);
         std::exit(1);
     }
-    worst = std::fmax(worst, error / bar);
+    worst = std::fmax(worst, bar > 0 ? error / bar : 0.0);
 }
 
 double silu(double x) { return x / (1.0 + std::exp(-x)); }
@@ -145,7 +145,9 @@ void conv_round(const NetworkKernels& kernels, unsigned seed) {
                                         1.0f / std::sqrt(1.0f * taps * c.in_channels));
     const size_t packed = packed_size(c.method, c.kernel, c.in_channels, c.out_channels, kernels.panel);
     float* u = own(nans(packed));
-    pack_weights(weight.get(), c.method, c.kernel, c.in_channels, c.out_channels, kernels.panel, u);
+    pack_weights(kernels,
+                 {weight.get(), c.in_channels * taps, taps, 1, c.method, c.kernel, c.in_channels, c.out_channels}, u,
+                 1);
     c.weight = u;
     if (random.coin()) c.bias = own(random.normal(c.out_channels));
     const size_t out_size = static_cast<size_t>(c.batch) * c.out_height * c.out_width * c.out_channels;
@@ -195,6 +197,58 @@ void conv_round(const NetworkKernels& kernels, unsigned seed) {
             check(stats[(strip * 2) * c.out_channels + k], mean, 1e-5, "mean of a strip", seed);
             check(stats[(strip * 2 + 1) * c.out_channels + k], m2, 1e-4 * (1 + m2), "M2 of a strip", seed);
         }
+}
+
+// The filters' gradient, and filters packed from another layout, turned by 180 degrees: the input's gradient.
+void gradient_round(const NetworkKernels& kernels, unsigned seed) {
+    Random random{std::mt19937(seed)};
+    FilterGradient g{};
+    Conv& c = g.conv;
+    c.method = random.coin() ? kWinograd4 : kWinograd2, c.kernel = 3, c.stride = 1, c.sources = 1;
+    c.batch = random.from_to(1, 3), c.height = c.out_height = random.from_to(1, 13),
+    c.width = c.out_width = random.from_to(1, 13);
+    c.in_channels = random.from_to(1, 70), c.out_channels = random.from_to(1, 60);
+    const int pixels = c.height * c.width;
+    const Floats x = random.normal(static_cast<size_t>(c.batch) * pixels * c.in_channels);
+    const Floats grad = random.normal(static_cast<size_t>(c.batch) * pixels * c.out_channels);
+    c.source[0] = {x.get(), nullptr, c.in_channels, 0};
+    const int strips = c.batch * strips_of(c.height);
+    c.strips_per_item = random.from_to(1, strips), c.channels_per_item = c.out_channels;
+    Floats v = nans(gradient_floats(&c, c.in_channels)), m = nans(gradient_floats(&c, c.out_channels));
+    Floats out = nans(static_cast<size_t>(9) * c.in_channels * c.out_channels);
+    const bool channels_last = random.coin();
+    g.grad = grad.get(), g.v = v.get(), g.m = m.get(), g.out = out.get(), g.out_step = 9 * c.in_channels;
+    g.in_step = channels_last ? 1 : 9, g.tap_step = channels_last ? c.in_channels : 1;
+    for (int phase = 0; phase < 2; ++phase)
+        for (int item = kernels.filter_gradient_items(&g, phase) - 1; item >= 0; --item) {
+            const Scratch scratch(kernels.filter_gradient_scratch(&g));
+            kernels.filter_gradient_item(&g, phase, item, scratch.block.get());
+        }
+    for (int k = 0; k < c.out_channels; ++k)
+        for (int ch = 0; ch < c.in_channels; ++ch)
+            for (int t = 0; t < 9; ++t) {
+                double sum = 0;
+                for (int n = 0; n < c.batch; ++n)
+                    for (int p = 0; p < pixels; ++p) {
+                        const int y = p / c.width + t / 3 - 1, w = p % c.width + t % 3 - 1;
+                        if (y < 0 || w < 0 || y >= c.height || w >= c.width) continue;
+                        sum += static_cast<double>(grad[(n * pixels + p) * c.out_channels + k]) *
+                               x[(n * pixels + y * c.width + w) * c.in_channels + ch];
+                    }
+                check(out[k * g.out_step + ch * g.in_step + t * g.tap_step], sum, 1e-3, "gradient of a filter", seed);
+            }
+    const Filters turned = {
+        out.get() + 8 * g.tap_step, g.in_step, g.out_step, -g.tap_step, kDirect, 3, c.out_channels, c.in_channels};
+    const size_t size = packed_size(kDirect, 3, c.out_channels, c.in_channels, kernels.panel);
+    const Floats packed = nans(size);
+    pack_weights(kernels, turned, packed.get(), 1);
+    for (size_t i = 0; i < size; ++i) {
+        const int lane = i % kernels.panel, k = i / kernels.panel % c.out_channels,
+                  t = i / kernels.panel / c.out_channels % 9,
+                  ch = i / kernels.panel / c.out_channels / 9 * kernels.panel + lane;
+        const double exact = ch < c.in_channels ? out[k * g.out_step + ch * g.in_step + (8 - t) * g.tap_step] : 0.0;
+        check(packed[i], exact, 0.0, "turned filter", seed);
+    }
 }
 
 void attention_round(const NetworkKernels& kernels, unsigned seed) {
@@ -328,6 +382,7 @@ int main(int argc, char** argv) {
             conv_round(kernels, seed);
             if (seed % 4 == 0) attention_round(kernels, seed);
             if (seed % 4 == 1) solver_round(kernels, seed);
+            if (seed % 4 == 2) gradient_round(kernels, seed);
         }
         std::printf("%s: %u rounds, worst error %.2f of its bar\n", isa_name(isa), rounds, worst);
     }

@@ -111,6 +111,21 @@ def test_gradients_agree_with_float64(how: str, shape, optional: bool) -> None:
         assert (ours - exact).abs().max() < 20 * BAR * size
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("isa", ISAS)
+def test_the_filters_gradient_is_laid_out_as_the_filters(isa: str, layout: torch.memory_format) -> None:
+    """At a size where it is summed in several pieces; a gradient in another layout would be copied at each step."""
+    inputs = make_inputs((3, 40, 64, 27, 31, 4), optional=False)
+    inputs[4] = inputs[4].contiguous(memory_format=layout).requires_grad_()
+    grad = torch.randn(3, 64, 27, 31)
+    exact = mapped(inputs, lambda one: one.detach().double().requires_grad_())
+    (truth,) = torch.autograd.grad(eager(*exact), exact[4], grad.double())
+    with using(isa):
+        (ours,) = torch.autograd.grad(conv3x3_gn_silu(*inputs), inputs[4], grad)
+    assert ours.stride() == inputs[4].stride()
+    assert relative_l2(ours, truth) < 2 * BAR
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(1, 3), st.integers(1, 40), st.integers(1, 40), st.integers(1, 15), st.integers(1, 15), st.booleans())
 def test_any_shape(batch: int, c: int, k: int, height: int, width: int, optional: bool) -> None:

@@ -3,6 +3,8 @@
 
 #include <cstddef>
 
+#include "mrsi_fast/network.h"
+
 namespace mrsi_fast {
 
 // out = conv3x3(silu(group_norm(x) * (1 + scale) + shift)) + bias + residual, or conv3x3(x) + ... where groups is 0.
@@ -23,8 +25,14 @@ struct Conv3x3GnSilu {
 
 // Floats of the packed weights, for the instruction set in use.
 std::size_t conv3x3_packed_floats(int tile, int in_channels, int out_channels);
-void conv3x3_pack(const float* weight, int tile, int in_channels, int out_channels, float* packed);
+void conv3x3_pack(const Filters& filters, float* packed, int threads);
 
 void conv3x3_gn_silu(const Conv3x3GnSilu& request);
+
+// Gradient of the filters from that of the result, by Winograd (tile 2 or 4). Of the request, weight, bias, residual and
+// out are not read; `filters` says how the result is laid out, except for its data, which is `out`.
+std::size_t conv3x3_filter_gradient_workspace(const Conv3x3GnSilu& request);
+void conv3x3_filter_gradient(const Conv3x3GnSilu& request, const float* grad, const Filters& filters, float* workspace,
+                             float* out);
 
 }  // namespace mrsi_fast

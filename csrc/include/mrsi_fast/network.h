@@ -5,6 +5,7 @@
 #pragma once
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "mrsi_fast/isa.h"
 
@@ -24,6 +25,20 @@ struct Source {
 };
 
 enum Method { kDirect = 0, kWinograd2 = 2, kWinograd4 = 4 };
+
+// Matrices that the filters of one convolution become: one per tap, or one per point of the Winograd transform.
+static inline int planes_of(Method method, int kernel) {
+    return method == kDirect ? kernel * kernel : (method + 2) * (method + 2);
+}
+
+// Filters in any layout: tap t from input channel c to output channel k is data[k out_step + c in_step + t tap_step].
+// A negative tap_step turns them by 180 degrees, which with the channels exchanged gives the input's gradient.
+struct Filters {
+    const float* data;
+    int64_t out_step, in_step, tap_step;
+    Method method;
+    int kernel, in_channels, out_channels;
+};
 
 // out = conv(silu(group_norm(concat(sources)) * (1 + scale) + shift)) + bias + residual, and the statistics of out.
 struct Conv {
@@ -56,6 +71,26 @@ static inline int conv_row_items(const Conv* c) {
 }
 static inline int conv_items(const Conv* c) {
     return conv_row_items(c) * ((c->out_channels + c->channels_per_item - 1) / c->channels_per_item);
+}
+
+// Gradient of the filters of a stride-1 3x3 convolution in the Winograd domain: dU = sum over tiles of V dM with V the
+// transformed input, as the forward pass has it, and dM = A dY A'; then dW = G' dU G.
+struct FilterGradient {
+    Conv conv;          // of the forward pass, by Winograd; its weight, bias, residual and out are not read
+    const float* grad;  // gradient of its result
+    float *v, *m;       // [plane][tile][gradient_pitch] of all input and of all output channels
+    float* out;         // laid out as Filters are
+    int64_t out_step, in_step, tap_step;
+};
+
+static inline int64_t tiles_of(const Conv* c) {
+    return (int64_t)c->batch * strips_of(c->out_height) * (kStripRows / c->method) *
+           ((c->out_width + c->method - 1) / c->method);
+}
+// An odd number of cache lines: rows of the same channels are then spread over all sets of the first-level cache.
+static inline int64_t gradient_pitch(int channels) { return ((channels + 15) / 16 | 1) * 16; }
+static inline int64_t gradient_floats(const Conv* c, int channels) {
+    return planes_of(c->method, 3) * tiles_of(c) * gradient_pitch(channels) + 32;  // a last panel may read past its row
 }
 
 // out = softmax(q k' / sqrt(head)) v per image and head. A row of qkv holds [q | k | v], each heads x head_channels.
@@ -97,6 +132,11 @@ struct NetworkKernels {
     void (*attention_item)(const Attention*, int item, float* scratch);  // items: batch * heads
     size_t (*solver_scratch)(const SolverStep*);
     void (*solver_item)(const SolverStep*, int item, float* scratch);  // items: batch
+    // Phase 0 fills v and m, one item per run of strips; phase 1 multiplies, one item per block of filters.
+    int (*filter_gradient_items)(const FilterGradient*, int phase);
+    size_t (*filter_gradient_scratch)(const FilterGradient*);
+    void (*filter_gradient_item)(const FilterGradient*, int phase, int item, float* scratch);
+    void (*pack_panel)(const Filters*, int panel, float* packed);  // one panel of output channels
     // Statistics of strip `item` of x [N][height][width][channels], as a convolution would have left them.
     void (*stats_item)(const float* x, int height, int width, int channels, float* stats, int item);
 };

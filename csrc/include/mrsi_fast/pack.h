@@ -10,10 +10,9 @@ namespace mrsi_fast {
 // Floats that pack_weights writes. `panel` is that of the kernels in use (NetworkKernels::panel).
 size_t packed_size(Method method, int kernel, int in_channels, int out_channels, int panel);
 
-// weight [out][in][kernel][kernel] -> direct: [out / panel][tap][in][panel]; Winograd: [plane][out / panel][in][panel].
-// Output channels past the last one are zero.
-void pack_weights(const float* weight, Method method, int kernel, int in_channels, int out_channels, int panel,
-                  float* packed);
+// Direct: [out / panel][tap][in][panel]; Winograd: [plane][out / panel][in][panel]. Output channels past the last one
+// are zero.
+void pack_weights(const NetworkKernels& kernels, const Filters& filters, float* packed, int threads);
 
 size_t packed_matrix_size(int rows, int columns, int panel);
 

@@ -56,9 +56,9 @@ def conv3x3_gn_silu_backward(
         grad_x,
         grad_gamma,
         grad_beta,
-        grad_weight.contiguous(),
+        grad_weight,
         absent if bias is None else grad_bias,
         grad_scale,
         grad_shift,
-        absent if residual is None else grad.clone(memory_format=torch.contiguous_format),
+        absent if residual is None else grad.clone(),
     )
