@@ -1,16 +1,22 @@
-"""How a benchmark reports: peers are timed together beforehand, and each row replays its own durations.
+"""How benchmarks report: peers are timed together beforehand, and each row replays its own durations.
 
 pytest-benchmark times one function after the other: on a machine that drifts it compares moments, not functions.
 """
 
 from __future__ import annotations
 
+import os
+
+# Before PyTorch's OpenMP starts: threads that wait for work must not take the cores from the next peer.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from collections.abc import Callable, Sequence
+
 import pytest
-import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from mrsi_fast.testing.backends import describe, missing_required
-from mrsi_fast.testing.timing import paired_ratio
+from mrsi_fast.testing.contest import Entry, Outcome, hold
 
 
 class Replay:
@@ -29,6 +35,11 @@ class Replay:
 replay = Replay()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("mrsi_fast benchmarks")
+    group.addoption("--rounds", type=int, help="Rounds of timing; default as many as each benchmark's budget allows.")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     missing = missing_required()
     if missing:
@@ -45,16 +56,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.benchmark(timer=replay))
 
 
+@pytest.fixture(scope="session")
+def contest(request: pytest.FixtureRequest) -> Callable[..., Outcome]:
+    """``contest(name, threads, entries, **options)``: the contest of that name, held when it is first asked for."""
+    held: dict[tuple[str, int], Outcome] = {}
+
+    def of(name: str, threads: int, entries: Callable[[int], Sequence[Entry]], **options: object) -> Outcome:
+        if (name, threads) not in held:
+            options = {"rounds": request.config.getoption("--rounds"), **options}
+            held[name, threads] = hold(name, threads, entries(threads), **options)
+        return held[name, threads]
+
+    return of
+
+
 @pytest.fixture
-def report(benchmark: BenchmarkFixture):
-    """``report(label, seconds, against, **facts)``: one row from a dictionary of interleaved timings."""
+def row(benchmark: BenchmarkFixture) -> Callable[..., None]:
+    """``row(outcome, label, case, than)``: one row of a contest; skipped with the reason where the peer is missing."""
 
-    def row(label: str, seconds: dict[str, list[float]], against: str, **facts: object) -> None:
-        ratio = paired_ratio(seconds[against], seconds[label])
-        benchmark.extra_info.update(
-            {f"times_faster_than_{against}": str(ratio), "threads": torch.get_num_threads(), **facts}
-        )
-        replay.load(seconds[label])
-        benchmark.pedantic(lambda: None, rounds=len(seconds[label]), iterations=1)
+    def replayed(outcome: Outcome, label: str, case: str = "", than: str = "eager") -> None:
+        key = label, case
+        if key in outcome.missing:
+            pytest.skip(outcome.missing[key])
+        facts = {"backend": outcome.backends[key], "threads": outcome.threads, "peak_mb": outcome.peak_mb.get(key)}
+        if (than, case) in outcome.seconds:
+            facts[f"times_faster_than_{than}"] = str(outcome.faster(key, than))
+        benchmark.extra_info.update(facts | outcome.rates(key))
+        replay.load(outcome.seconds[key])
+        benchmark.pedantic(lambda: None, rounds=len(outcome.seconds[key]), iterations=1)
 
-    return row
+    return replayed

@@ -5,8 +5,13 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+Label = TypeVar("Label", bound=Hashable)
+
+FEWEST_ROUNDS, MOST_ROUNDS = 7, 40
 
 
 @dataclass(frozen=True)
@@ -23,29 +28,38 @@ class Ratio:
 
 
 def interleave(
-    functions: Mapping[str, Callable[[], object]], rounds: int = 30, at_least_s: float = 2e-3, seed: int = 0
-) -> dict[str, list[float]]:
+    functions: Mapping[Label, Callable[[], object]],
+    rounds: int | None = None,
+    at_least_s: float = 2e-3,
+    seed: int = 0,
+    budget_s: float = 10.0,
+) -> dict[Label, list[float]]:
     """Time functions against each other.
 
     Every round calls all of them, in an order shuffled anew, so that a slow minute of the machine falls on all alike.
 
     Args:
         functions: What to time, by label; called without arguments.
-        rounds: Number of rounds.
+        rounds: Number of rounds; by default as many as the budget allows, within 7 and 40.
         at_least_s: Short functions are called several times in a row until about this long, and the mean is kept.
         seed: Of the shuffling.
+        budget_s: About how long all rounds may take together.
 
     Returns:
         Seconds per call, one value a round, by label.
     """
-    repeats = {}
+    repeats, one_round = {}, 0.0
     for label, function in functions.items():
         function()  # warm: caches, first-call set-up
         start = time.perf_counter()
         function()
-        repeats[label] = max(1, round(at_least_s / max(time.perf_counter() - start, 1e-7)))
+        once = max(time.perf_counter() - start, 1e-7)
+        repeats[label] = max(1, round(at_least_s / once))
+        one_round += repeats[label] * once
+    if rounds is None:
+        rounds = min(MOST_ROUNDS, max(FEWEST_ROUNDS, int(budget_s / max(one_round, 1e-9))))
     order, shuffle = list(functions), random.Random(seed).shuffle
-    seconds: dict[str, list[float]] = {label: [] for label in functions}
+    seconds: dict[Label, list[float]] = {label: [] for label in functions}
     for _ in range(rounds):
         shuffle(order)
         for label in order:
@@ -57,7 +71,7 @@ def interleave(
     return seconds
 
 
-def paired_ratio(slow: list[float], fast: list[float], seed: int = 0, draws: int = 2000) -> Ratio:
+def paired_ratio(slow: Sequence[float], fast: Sequence[float], seed: int = 0, draws: int = 2000) -> Ratio:
     """Median of the rounds' ratios ``slow / fast`` with a 95 % bootstrap interval over rounds."""
     ratios = [a / b for a, b in zip(slow, fast, strict=True)]
     pick = random.Random(seed)

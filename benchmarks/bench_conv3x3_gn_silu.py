@@ -1,0 +1,57 @@
+"""The network's 3x3 convolutions of stride 1, with GroupNorm-SiLU in front and alone, for batches of 8 and 1.
+
+``share_of_gemm`` counts the operations of the direct method, so Winograd can pass 1. The cases "all" add up
+what one evaluation has.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+from mrsi_fast.testing.contest import Entry
+from mrsi_fast.testing.convolutions import ALONE, FUSED, ConvInputs, ConvShape, model_convolutions
+
+THREADS = (1, 2)
+BATCHES = (8, 1)
+SHAPES = {shape.name: shape for batch in BATCHES for shape in model_convolutions(batch)}
+
+
+def entry(kind: str, label: str, shape: ConvShape, threads: int) -> Entry:
+    peers = {"fused": FUSED, "alone": ALONE}[kind]
+    build = lambda: peers[label](ConvInputs.of(shape), threads)  # noqa: E731
+    return Entry(label, build, shape.name, shape.flops, shape.bytes, {"onednn": "oneDNN"}.get(label, label))
+
+
+def entries(kind: str, threads: int) -> list[Entry]:
+    peers = {"fused": FUSED, "alone": ALONE}[kind]
+    shapes = [shape for shape in SHAPES.values() if shape.fused or kind == "alone"]
+    return [entry(kind, label, shape, threads) for shape in shapes for label in peers]
+
+
+def sums(kind: str) -> dict[str, dict[str, int]]:
+    return {
+        f"b{batch}-all": {one.name: one.count for one in model_convolutions(batch) if one.fused or kind == "alone"}
+        for batch in BATCHES
+    }
+
+
+ALL = tuple(sums("alone"))
+
+
+@pytest.mark.parametrize("threads", THREADS, ids="t{}".format)
+@pytest.mark.parametrize("shape", [*ALL, *(name for name, shape in SHAPES.items() if shape.fused)])
+@pytest.mark.parametrize("label", FUSED)
+def bench_conv3x3_gn_silu(row, contest, label, shape, threads):
+    build = functools.partial(entries, "fused")
+    row(contest("conv3x3_gn_silu", threads, build, budget_s=12.0, sums=sums("fused")), label, shape)
+
+
+@pytest.mark.parametrize("threads", THREADS, ids="t{}".format)
+@pytest.mark.parametrize("shape", [*ALL, *SHAPES])
+@pytest.mark.parametrize("label", ALONE)
+def bench_conv3x3(row, contest, label, shape, threads):
+    build = functools.partial(entries, "alone")
+    held = contest("conv3x3", threads, build, reference="onednn", budget_s=12.0, sums=sums("alone"))
+    row(held, label, shape, than="onednn")

@@ -1,0 +1,30 @@
+"""One evaluation of the shipped network, 8 slices of 8 maps of 64x64: every engine on the same weights and inputs."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+from mrsi_fast.testing.contest import Entry
+from mrsi_fast.testing.peers import ENGINES, UNetCase, shipped_case
+
+THREADS = (1, 2)
+
+
+@functools.cache
+def case() -> UNetCase:
+    return shipped_case(batch=8, grid=(64, 64))
+
+
+def entries(threads: int) -> list[Entry]:
+    return [
+        Entry(label, functools.partial(build, case(), threads), flops=case().flops, backend=label)
+        for label, build in ENGINES.items()
+    ]
+
+
+@pytest.mark.parametrize("threads", THREADS, ids="t{}".format)
+@pytest.mark.parametrize("engine", ENGINES)
+def bench_unet(row, contest, engine, threads):
+    row(contest("unet", threads, entries, budget_s=40.0), engine)

@@ -1,0 +1,294 @@
+"""The engines that a network evaluation is timed with, each on the same weights, inputs and number of threads.
+
+A peer is a function that builds what is timed: ``peer(case, threads)`` returns a callable without arguments whose
+result is the denoiser's estimate. One that cannot run here raises ``Missing`` and says what was missing.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mrsi_fast.config import DiffusionConfig, ModelConfig
+from mrsi_fast.diffusion.denoiser import Denoiser
+from mrsi_fast.diffusion.solvers import make_steps
+from mrsi_fast.engine import native
+from mrsi_fast.engine.job import SamplingJob
+from mrsi_fast.models import blocks
+from mrsi_fast.models.condition import Condition, condition_vector
+from mrsi_fast.models.pretrained import load_pretrained
+from mrsi_fast.models.unet import SelfAttentionUNet, flop_split
+from mrsi_fast.ops.reference.conv3x3_gn_silu import conv3x3_gn_silu
+from mrsi_fast.ops.reference.group_norm_silu import group_norm_silu
+from mrsi_fast.ops.reference.self_attention import self_attention
+
+ONNX_OPSET = 21
+INPUTS = ("x", "sigma", "z", "mask", "anatomy", "vector")
+
+
+class Missing(Exception):
+    """A peer that cannot run here; the message is a clause that says what was missing."""
+
+
+@dataclass(frozen=True)
+class UNetCase:
+    """One evaluation: a network and what it is given.
+
+    Attributes:
+        network: In evaluation mode, float32, on the CPU.
+        diffusion: Its noise levels.
+        x: [B, K, X, Y] noisy residual.
+        sigma: [B] its noise level.
+        cond: What the network is told.
+    """
+
+    network: SelfAttentionUNet
+    diffusion: DiffusionConfig
+    x: Tensor
+    sigma: Tensor
+    cond: Condition
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """As tensors alone, in the order of ``INPUTS``."""
+        cond = self.cond
+        return self.x, self.sigma, cond.z, cond.mask, cond.anatomy, cond.vector
+
+    @property
+    def flops(self) -> float:
+        """Of the direct method, 2 per multiply-add."""
+        batch, _, *grid = self.x.shape
+        return 1e9 * batch * sum(flop_split(self.network, (grid[0], grid[1])).values())
+
+    def denoiser(self, network: nn.Module | None = None) -> Denoiser:
+        """Around the network, or another one in its place."""
+        return Denoiser(network or self.network, self.diffusion.sigma_max).eval()
+
+
+def shipped_case(batch: int = 8, grid: tuple[int, int] = (64, 64), seed: int = 0) -> UNetCase:
+    """The shipped weights on a random batch in which all maps are present."""
+    pretrained = load_pretrained()
+    return random_case(pretrained.network, pretrained.config.diffusion, batch, grid, seed)
+
+
+def random_case(
+    network: SelfAttentionUNet, diffusion: DiffusionConfig, batch: int, grid: tuple[int, int], seed: int = 0
+) -> UNetCase:
+    """A random batch for a network, all maps present, factor 4, noise level 1."""
+    draw = torch.Generator().manual_seed(seed)
+    config: ModelConfig = network.config
+    maps = len(config.channels)
+    full = (batch, maps, *grid)
+    ones = torch.ones(batch, maps)
+    vector = condition_vector(ones, ones, 0.03 * ones, 4 * ones[:, :2], 3.4 * ones[:, :2], ones[:, 0])
+    cond = Condition(
+        z=torch.rand(full, generator=draw),
+        mask=torch.ones(full),
+        anatomy=torch.randn(batch, 1, *grid, generator=draw),
+        vector=vector,
+    )
+    sigma = torch.ones(batch)
+    return UNetCase(network, diffusion, torch.randn(full, generator=draw) * 2**0.5, sigma, cond)
+
+
+@contextmanager
+def plain_operations() -> Iterator[None]:
+    """Lets the network call plain PyTorch where it calls ``mrsi_fast.ops``, so that a compiler or exporter sees it.
+
+    (``ops.override("reference")`` computes the same, but behind a custom operation that no exporter knows.)
+    """
+    names = vars(blocks)
+    before = names["ops"]
+    references = {"conv3x3_gn_silu": conv3x3_gn_silu, "group_norm_silu": group_norm_silu}
+    names["ops"] = SimpleNamespace(**references, self_attention=_plain_attention)
+    try:
+        yield
+    finally:
+        names["ops"] = before
+
+
+def _plain_attention(qkv: Tensor, scale: float | None = None) -> Tensor:
+    return self_attention(qkv, qkv.shape[-1] ** -0.5 if scale is None else scale)
+
+
+class PlainUNet(SelfAttentionUNet):
+    """The same network and weights in one memory format throughout; runs under ``plain_operations``."""
+
+    def __init__(self, network: SelfAttentionUNet, layout: torch.memory_format) -> None:
+        super().__init__(network.config)
+        self.load_state_dict(network.state_dict())
+        self.layout = layout
+        self.to(memory_format=layout).eval()
+
+    def stem_input(self, x: Tensor, cond: Condition) -> Tensor:
+        """As in the network, in this one's memory format."""
+        return super().stem_input(x, cond).contiguous(memory_format=self.layout)
+
+
+class PlainEvaluation(nn.Module):
+    """The denoiser as a function of tensors alone, as compilers and exporters want it."""
+
+    def __init__(self, case: UNetCase, layout: torch.memory_format) -> None:
+        super().__init__()
+        self.denoiser = case.denoiser(PlainUNet(case.network, layout))
+
+    def forward(self, x: Tensor, sigma: Tensor, z: Tensor, mask: Tensor, anatomy: Tensor, vector: Tensor) -> Tensor:
+        """[B, K, X, Y]; see ``UNetCase``."""
+        return self.denoiser(x, sigma, Condition(z, mask, anatomy, vector))
+
+
+Runner = Callable[[], Any]
+
+
+def _inference(function: Callable[..., Tensor], case: UNetCase) -> Runner:
+    inputs = case.inputs
+
+    def run() -> Tensor:
+        with torch.inference_mode(), plain_operations():
+            return function(*inputs)
+
+    return run
+
+
+def eager(case: UNetCase, threads: int) -> Runner:
+    """Plain PyTorch, contiguous tensors."""
+    return _inference(PlainEvaluation(case, torch.contiguous_format).eval(), case)
+
+
+def eager_channels(case: UNetCase, threads: int) -> Runner:
+    """Plain PyTorch, channels-last tensors: the faster layout of most convolutions on a CPU."""
+    return _inference(PlainEvaluation(case, torch.channels_last).eval(), case)
+
+
+def fused_eager(case: UNetCase, threads: int) -> Runner:
+    """Our operations called one by one from PyTorch: the engine ``eager`` of the package."""
+    denoiser = case.denoiser().to(memory_format=torch.channels_last)
+
+    def run() -> Tensor:
+        with torch.inference_mode():
+            return denoiser(case.x, case.sigma, case.cond)
+
+    return run
+
+
+def compiled(case: UNetCase, threads: int, mode: str | None = None) -> Runner:
+    """``torch.compile`` with frozen weights, which are then packed for oneDNN; the compiler takes a minute or two."""
+    import torch._dynamo
+    import torch._inductor.config as inductor
+
+    torch._dynamo.reset()  # the number of threads is compiled in
+    module = PlainEvaluation(case, torch.channels_last).eval()
+    with torch.no_grad(), plain_operations(), inductor.patch(freezing=True):
+        function = torch.compile(module, dynamic=False, mode=mode)
+        try:
+            function(*case.inputs)
+        except Exception as error:  # whatever a compiler of another project may raise
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise Missing(f"torch.compile failed here ({type(error).__name__}: {first[:120]})") from error
+
+    def run() -> Tensor:
+        with torch.no_grad(), plain_operations():
+            return function(*case.inputs)
+
+    return run
+
+
+def native_engine(case: UNetCase, threads: int) -> Runner:
+    """Our C++ plan, one step from this noise level to 0, whose result is the denoiser's estimate.
+
+    Copying the inputs into the arena and computing the embedding are timed as well, as they are for all others.
+    """
+    denoiser = case.denoiser()
+    obstacle = native.obstacle(denoiser, torch.device("cpu"))
+    if obstacle is not None:
+        raise Missing(obstacle)
+    engine = native.NativeEngine(denoiser, "benchmark", threads)
+    job = SamplingJob(case.cond, case.x, make_steps("ddim", [float(case.sigma[0]), 0.0]))
+    return lambda: engine.run(job)
+
+
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise Missing(f"{name} is not installed (pip install '.[peers]'): {error}") from error
+
+
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="mrsi_fast_peers_")  # removed when the process ends
+
+
+_exported: dict[int, tuple[UNetCase, Path]] = {}  # by id of the case, which is kept alive beside it
+
+
+def export_onnx(case: UNetCase) -> Path:
+    """The evaluation as an ONNX file of opset 21, static shapes; made once for a case."""
+    if id(case) in _exported:
+        return _exported[id(case)][1]
+    for name in ("onnx", "onnxscript"):
+        _module(name)
+    path = Path(_folder().name) / f"unet{len(_exported)}.onnx"
+    module = PlainEvaluation(case, torch.contiguous_format).eval()
+    with torch.no_grad(), plain_operations():
+        torch.onnx.export(
+            module, case.inputs, path, input_names=list(INPUTS), opset_version=ONNX_OPSET, dynamo=True, verbose=False
+        )
+    _exported[id(case)] = (case, path)
+    return path
+
+
+def onnx_runtime(case: UNetCase, threads: int) -> Runner:
+    """ONNX Runtime on the CPU in float32, all graph optimisations, threads that do not spin while others run."""
+    runtime = _module("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = runtime.InferenceSession(export_onnx(case), options, providers=["CPUExecutionProvider"])
+    wanted = {one.name for one in session.get_inputs()}
+    feed = {name: one.numpy() for name, one in zip(INPUTS, case.inputs, strict=True) if name in wanted}
+    return lambda: torch.from_numpy(session.run(None, feed)[0])
+
+
+def openvino(case: UNetCase, threads: int) -> Runner:
+    """OpenVINO on the CPU, float32 asked for (its default may be lower), one stream on pinned threads."""
+    library = _module("openvino")
+    model = library.Core().compile_model(
+        str(export_onnx(case)),
+        "CPU",
+        {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": "1",
+            "ENABLE_CPU_PINNING": True,
+            "PERFORMANCE_HINT": "LATENCY",
+        },
+    )
+    request = model.create_infer_request()
+    named = dict(zip(INPUTS, case.inputs, strict=True))
+    feed = {port.any_name: named[port.any_name].numpy() for port in model.inputs}
+    return lambda: torch.from_numpy(request.infer(feed, share_inputs=True)[model.output(0)])
+
+
+ENGINES: dict[str, Callable[[UNetCase, int], Runner]] = {
+    "native": native_engine,
+    "eager": eager,
+    "eager-channels": eager_channels,
+    "fused-eager": fused_eager,
+    "compile": compiled,
+    "ort": onnx_runtime,
+    "openvino": openvino,
+}
+"""Peers by the label of their rows."""
