@@ -28,6 +28,27 @@ class GroupNormSiLU(nn.Module):
         return f"{self.weight.numel()}, num_groups={self.num_groups}"
 
 
+def norm_conv3x3(
+    norm: GroupNormSiLU,
+    conv: nn.Conv2d,
+    x: Tensor,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """``conv(norm(x, scale, shift)) + residual``.
+
+    One operation where a gradient is wanted on the CPU: its forward and both its gradients run by Winograd. It packs the
+    filters at every call, which inference need not pay: the engines fuse the network by themselves.
+    """
+    if x.device.type == "cpu" and torch.is_grad_enabled():
+        return ops.conv3x3_gn_silu(
+            x, norm.weight, norm.bias, norm.num_groups, conv.weight, conv.bias, scale, shift, residual
+        )
+    out = conv(norm(x, scale, shift))
+    return out if residual is None else residual + out
+
+
 class ResBlock(nn.Module):
     """Two 3x3 convolutions behind GroupNorm-SiLU; the second norm is scaled and shifted by the embedding (FiLM)."""
 
@@ -45,9 +66,8 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """``x`` [B, C_in, X, Y], ``embedding`` [B, E] -> [B, C_out, X, Y]."""
         scale, shift = self.film(embedding).chunk(2, dim=1)
-        hidden = self.conv1(self.norm1(x))
-        hidden = self.conv2(self.norm2(hidden, scale, shift))
-        return self.skip(x) + hidden
+        hidden = norm_conv3x3(self.norm1, self.conv1, x)
+        return norm_conv3x3(self.norm2, self.conv2, hidden, scale, shift, residual=self.skip(x))
 
 
 class AttentionBlock(nn.Module):
@@ -65,12 +85,9 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``x`` [B, C, X, Y] -> [B, C, X, Y]."""
         batch, channels, width, height = x.shape
-        qkv = self.qkv(self.norm(x))
-        tokens = qkv.permute(0, 2, 3, 1).reshape(batch, width * height, 3, self.num_heads, -1)
-        query, key, value = tokens.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value)
-        mixed = mixed.transpose(1, 2).reshape(batch, width, height, channels).permute(0, 3, 1, 2)
-        return x + self.proj(mixed)
+        qkv = self.qkv(self.norm(x)).permute(0, 2, 3, 1)
+        mixed = ops.self_attention(qkv.reshape(batch, width * height, 3, self.num_heads, -1))
+        return x + self.proj(mixed.reshape(batch, width, height, channels).permute(0, 3, 1, 2))
 
 
 class Embedding(nn.Module):

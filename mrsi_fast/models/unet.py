@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mrsi_fast.config import ModelConfig
-from mrsi_fast.models.blocks import AttentionBlock, Embedding, GroupNormSiLU, ResBlock
+from mrsi_fast.models.blocks import AttentionBlock, Embedding, GroupNormSiLU, ResBlock, norm_conv3x3
 from mrsi_fast.models.condition import Condition, vector_width
 
 
@@ -113,7 +113,7 @@ class SelfAttentionUNet(nn.Module):
             if index + 1 < len(self.decoder):
                 features = F.interpolate(features, scale_factor=2.0, mode="nearest")
             features = self.decoder[index](torch.cat([features, skips[index]], dim=1), embedding)
-        output = F.pixel_shuffle(self.head(self.norm(features)), self.config.stem_factor)
+        output = F.pixel_shuffle(norm_conv3x3(self.norm, self.head, features), self.config.stem_factor)
         return output[..., : x.shape[-2], : x.shape[-1]]
 
     def stem_input(self, x: Tensor, cond: Condition) -> Tensor:
