@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,17 @@ def lpips_reason() -> str | None:
     return None
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The convolutions' summation order depends on the number of threads; scores must not (it moves them by 1e-9)."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def lpips_pairs(truth: NDArray, estimate: NDArray, low: NDArray, high: NDArray) -> NDArray[np.float64]:
     """LPIPS between true and estimated slices.
 
@@ -116,7 +129,7 @@ def lpips_pairs(truth: NDArray, estimate: NDArray, low: NDArray, high: NDArray) 
         return torch.from_numpy(scaled.astype(np.float32))[:, None].expand(-1, 3, -1, -1)
 
     values = []
-    with torch.inference_mode():
+    with torch.inference_mode(), _one_thread():
         for start in range(0, len(truth), 32):
             part = slice(start, start + 32)
             values.append(module(picture(truth)[part], picture(estimate)[part]).reshape(-1).double().numpy())

@@ -32,7 +32,7 @@ from mrsi_fast.simulation.volume import SimulatedSubject, simulate_subject
 
 OURS = "mrsi_fast"
 OURS_T1 = "mrsi_fast + T1"
-FORMAT = 2
+FORMAT = 3
 """Version of the parts; parts of another version are computed again."""
 
 
@@ -137,6 +137,7 @@ class _Pictures:
             "names": np.array(case.measured.names),
             "affine": case.affine,
             "head": np.array(case.head),
+            "unit": np.array(case.measured.units),
             "brain": case.brain[..., self.z],
         }
 

@@ -33,6 +33,18 @@ Row = dict[str, Any]
 
 _EXAMPLE_METHODS = ("zero-fill", "TV", "ridge")
 
+_COLOURS = {
+    "zero-fill": "#7f7f7f",
+    "bicubic": "#bcbd22",
+    "lanczos": "#8c564b",
+    "TV": "#2ca02c",
+    "ridge": "#9467bd",
+    "zero-fill + texture": "#e377c2",
+    "mrsi_fast": "#1f77b4",
+    "mrsi_fast + T1": "#d62728",
+}
+"""A method has one colour on every figure; the marker tells the operating point."""
+
 
 def draw_figures(evaluation: Evaluation) -> list[Path]:
     """Draws every figure that the results allow into the evaluation's folder.
@@ -67,9 +79,8 @@ def perception_distortion(rows: Sequence[Row]) -> Figure | None:
     if not points:
         return None
     figure, axes = _figure(6.4, 4.2)
-    for number, (key, (x, y)) in enumerate(points.items()):
-        ours = key[0].startswith("mrsi_fast")
-        axes.plot(x, y, "o" if ours else "s", color=f"C{number % 10}", markersize=6, label=_short(key))
+    for key, (x, y) in points.items():
+        axes.plot(x, y, _marker(key), color=_colour(key), markersize=6, label=_short(key))
     for method in {key[0] for key in points if key[0].startswith("mrsi_fast")}:
         for point in {key[1] for key in points if key[0] == method}:
             line = sorted((key[2], xy) for key, xy in points.items() if key[:2] == (method, point))
@@ -85,17 +96,17 @@ def error_spectrum(rows: Sequence[Row]) -> Figure | None:
     curves = {key: [row for row in of_method(rows, key) if row["metric"] == "spectrum"] for key in methods(rows)}
     if not any(curves.values()):
         return None
-    figure, axes = _figure(5.6, 4.0)
-    for number, (key, own) in enumerate((k, v) for k, v in curves.items() if v):
+    figure, axes = _figure(7.0, 4.0)
+    for key, own in ((k, v) for k, v in curves.items() if v):
         frequency = np.array(own[0]["frequency"], float)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.mean([np.array(r["error"], float) / np.array(r["truth"], float) for r in own], axis=0)
-        style = "-" if key[0].startswith("mrsi_fast") else "--"
-        axes.semilogy(frequency, ratio, style, color=f"C{number % 10}", label=_short(key), linewidth=1.2)
+        axes.plot(frequency, ratio, _line(key), color=_colour(key), label=_short(key), linewidth=1.2)
     axes.axhline(1.0, color="0.7", linewidth=0.8)
+    axes.set_ylim(0, 2.6)
     axes.set_xlabel("spatial frequency, cycles/mm")
     axes.set_ylabel("power of the error / power of the truth")
-    axes.legend(fontsize=6.5, frameon=False)
+    axes.legend(fontsize=6.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return _titled(figure, rows, "error by spatial frequency (2 is an independent sample, 1 is nothing)")
 
 
@@ -113,8 +124,8 @@ def calibration(rows: Sequence[Row]) -> Figure | None:
             axes.plot(
                 [shift] * len(values),
                 values,
-                "o",
-                color=f"C{number}",
+                _marker(key),
+                color=_colour(key),
                 alpha=0.6,
                 markersize=4,
                 label=_short(key) if place == 0 else None,
@@ -142,8 +153,8 @@ def lesion_recall(rows: Sequence[Row]) -> Figure | None:
         axes.plot(
             [x + 0.03 * number for x, _ in used],
             [y for _, y in used],
-            "o-" if key[0].startswith("mrsi_fast") else "s--",
-            color=f"C{number % 10}",
+            _marker(key) + _line(key),
+            color=_colour(key),
             label=_short(key),
             linewidth=1,
             markersize=4,
@@ -156,7 +167,7 @@ def lesion_recall(rows: Sequence[Row]) -> Figure | None:
     axes.set_xlabel("diameter of the lesion, mm")
     axes.set_ylabel(f"found at {FALSE_PER_SLICE} false lesions per slice")
     axes.set_ylim(-0.05, 1.05)
-    axes.legend(fontsize=6.5, frameon=False)
+    axes.legend(fontsize=6.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return _titled(figure, rows, "lesion recall")
 
 
@@ -170,13 +181,13 @@ def recovery(rows: Sequence[Row]) -> Figure | None:
     if not chosen:
         return None
     figure, axes = _figure(5.6, 3.6)
-    for number, key in enumerate(methods(chosen)):
+    for key in methods(chosen):
         own = of_method(chosen, key)
         axes.plot(
             [row["diameter_mm"] for row in own],
             [row["value"] for row in own],
-            "o" if key[0].startswith("mrsi_fast") else "s",
-            color=f"C{number % 10}",
+            _marker(key),
+            color=_colour(key),
             label=_short(key),
             markersize=4,
             alpha=0.7,
@@ -184,7 +195,7 @@ def recovery(rows: Sequence[Row]) -> Figure | None:
     axes.axhline(1.0, color="0.5", linewidth=0.8)
     axes.set_xlabel("diameter of the lesion, mm")
     axes.set_ylabel("contrast recovery of tCho (1 is right)")
-    axes.legend(fontsize=6.5, frameon=False)
+    axes.legend(fontsize=6.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return _titled(figure, rows, "contrast recovery")
 
 
@@ -204,22 +215,42 @@ def map_page(evaluation: Evaluation, rows: Sequence[Row]) -> Figure | None:
     ]
     if len(wanted) == 2:
         lines.append(("tCho/tNAA", {c: _ratio(stored[c], names) for c in columns}))
-    brain = stored["brain"]
-    figure = Figure(figsize=(1.75 * len(columns) + 0.5, 3.4 * len(lines) + 0.5), facecolor="white")
+    crop = _around(stored["brain"])
+    brain = stored["brain"][crop]
+    width, height = view.turn(brain).shape[::-1]
+    figure = Figure(
+        figsize=(1.6 * len(columns) + 1.0, 3.2 * len(lines) * height / width + 0.9),
+        facecolor="white",
+        layout="compressed",
+    )
     FigureCanvasAgg(figure)
     grid = figure.subplots(2 * len(lines), len(columns), squeeze=False)
     for row, (name, images) in enumerate(lines):
-        low, high = display_window(np.where(brain, images["truth"], 0))
+        truth = images["truth"][crop]
+        low, high = display_window(np.where(brain, truth, 0))
+        unit = "" if "/" in name else str(stored["unit"])
         for column, key in enumerate(columns):
-            error = np.where(brain, images[key] - images["truth"], np.nan)
-            _panel(grid[2 * row][column], view.turn(images[key]), "viridis", (low, high))
-            _panel(grid[2 * row + 1][column], view.turn(error), "RdBu_r", (-high / 2, high / 2))
+            image = images[key][crop]
+            error = np.where(brain, image - truth, np.nan)
+            shown = _panel(grid[2 * row][column], view.turn(image), "viridis", (low, high))
+            wrong = _panel(grid[2 * row + 1][column], view.turn(error), "RdBu_r", (-high / 2, high / 2))
             if row == 0:
                 grid[0][column].set_title(key.replace(" ", "\n", 1) if " " in key else key, fontsize=7)
-        grid[2 * row][0].set_ylabel(name, fontsize=8)
-        grid[2 * row + 1][0].set_ylabel("error", fontsize=8)
-    figure.subplots_adjust(left=0.05, right=0.995, top=0.92, bottom=0.01, wspace=0.03, hspace=0.05)
+        for line, mappable, label in ((2 * row, shown, name), (2 * row + 1, wrong, f"{name} error")):
+            grid[line][0].set_ylabel(label, fontsize=8)
+            bar = figure.colorbar(mappable, ax=list(grid[line]), pad=0.005, aspect=14)
+            bar.set_label(unit, fontsize=7)
+            bar.ax.tick_params(labelsize=6)
     return _titled(figure, rows, f"maps and errors, head {stored['head']}")
+
+
+def _around(brain: np.ndarray, margin: int = 3) -> tuple[slice, slice]:
+    """The bounding box of the brain with a margin in voxels; everything where the brain is empty."""
+    box = []
+    for axis in (1, 0):
+        used = np.flatnonzero(brain.any(axis=axis))
+        box.append(slice(max(used[0] - margin, 0), used[-1] + margin + 1) if len(used) else slice(None))
+    return box[0], box[1]
 
 
 def _ratio(maps: np.ndarray, names: Sequence[str]) -> np.ndarray:
@@ -228,13 +259,14 @@ def _ratio(maps: np.ndarray, names: Sequence[str]) -> np.ndarray:
     return maps[names.index("tCho")] / np.maximum(below, floor)
 
 
-def _panel(axes: Any, image: np.ndarray, colours: str, window: tuple[float, float]) -> None:
+def _panel(axes: Any, image: np.ndarray, colours: str, window: tuple[float, float]) -> Any:
     cmap = mpl.colormaps[colours].with_extremes(bad=MISSING)
-    axes.imshow(
+    shown = axes.imshow(
         np.ma.masked_invalid(image), cmap=cmap, vmin=window[0], vmax=window[1], origin="lower", interpolation="nearest"
     )
     axes.set_xticks([])
     axes.set_yticks([])
+    return shown
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Any]:
@@ -252,6 +284,18 @@ def _titled(figure: Figure, rows: Iterable[Row], what: str) -> Figure:
         fontsize=8,
     )
     return figure
+
+
+def _colour(key: tuple[str, str, int]) -> str:
+    return _COLOURS.get(key[0], "black")
+
+
+def _marker(key: tuple[str, str, int]) -> str:
+    return {"one-step mean": "o", "sample": "^", "point estimate": "s", "random draw": "v"}.get(key[1], "D")
+
+
+def _line(key: tuple[str, str, int]) -> str:
+    return {"one-step mean": "-", "sample": ":", "point estimate": "--", "random draw": ":"}.get(key[1], "-.")
 
 
 def _short(key: tuple[str, str, int]) -> str:
