@@ -20,8 +20,15 @@ SHAPES = {shape.name: shape for batch in BATCHES for shape in model_convolutions
 
 def entry(kind: str, label: str, shape: ConvShape, threads: int) -> Entry:
     peers = {"fused": FUSED, "alone": ALONE}[kind]
-    build = lambda: peers[label](ConvInputs.of(shape), threads)  # noqa: E731
-    return Entry(label, build, shape.name, shape.flops, shape.bytes, {"onednn": "oneDNN"}.get(label, label))
+    return Entry(
+        label,
+        lambda: peers[label](ConvInputs.of(shape), threads),
+        shape.name,
+        shape.flops,
+        shape.bytes,
+        {"onednn": "oneDNN", "eager": "PyTorch"}.get(label, label),
+        ours=label not in ("onednn", "eager"),
+    )
 
 
 def entries(kind: str, threads: int) -> list[Entry]:
@@ -41,17 +48,17 @@ ALL = tuple(sums("alone"))
 
 
 @pytest.mark.parametrize("threads", THREADS, ids="t{}".format)
-@pytest.mark.parametrize("shape", [*ALL, *(name for name, shape in SHAPES.items() if shape.fused)])
+@pytest.mark.parametrize("case", [*ALL, *(name for name, shape in SHAPES.items() if shape.fused)])
 @pytest.mark.parametrize("label", FUSED)
-def bench_conv3x3_gn_silu(row, contest, label, shape, threads):
+def bench_conv3x3_gn_silu(row, contest, label, case, threads):
     build = functools.partial(entries, "fused")
-    row(contest("conv3x3_gn_silu", threads, build, budget_s=12.0, sums=sums("fused")), label, shape)
+    row(contest("conv3x3_gn_silu", threads, build, budget_s=12.0, sums=sums("fused")), label, case)
 
 
 @pytest.mark.parametrize("threads", THREADS, ids="t{}".format)
-@pytest.mark.parametrize("shape", [*ALL, *SHAPES])
+@pytest.mark.parametrize("case", [*ALL, *SHAPES])
 @pytest.mark.parametrize("label", ALONE)
-def bench_conv3x3(row, contest, label, shape, threads):
+def bench_conv3x3(row, contest, label, case, threads):
     build = functools.partial(entries, "alone")
-    held = contest("conv3x3", threads, build, reference="onednn", budget_s=12.0, sums=sums("alone"))
-    row(held, label, shape, than="onednn")
+    held = contest("conv3x3", threads, build, than="onednn", budget_s=12.0, sums=sums("alone"))
+    row(held, label, case, than="onednn")

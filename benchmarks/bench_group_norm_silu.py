@@ -55,16 +55,21 @@ def entries(kind: str, threads: int) -> list[Entry]:
     # Least traffic: forward reads x once and writes y; the step also reads x and grad, and writes grad_x.
     passes = {"forward": 2, "training": 5}[kind]
     return [
-        Entry(label, functools.partial(build, kind, label, shape), name, bytes=4 * passes * math.prod(shape.size))
+        Entry(
+            label,
+            functools.partial(build, kind, label, shape),
+            f"{kind}-{name}",
+            bytes=4 * passes * math.prod(shape.size),
+            ours=label == "ours",
+        )
         for name, shape in SHAPES.items()
         for label in PEERS
     ]
 
 
 @pytest.mark.parametrize("threads", THREADS, ids="t{}".format)
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("case", [f"{kind}-{name}" for kind in KINDS for name in SHAPES])
 @pytest.mark.parametrize("label", PEERS)
-def bench_group_norm_silu(row, contest, label, kind, shape, threads):
-    held = contest(f"group_norm_silu-{kind}", threads, functools.partial(entries, kind), budget_s=5.0)
-    row(held, label, shape)
+def bench_group_norm_silu(row, contest, label, case, threads):
+    kind = case.split("-")[0]
+    row(contest(f"group_norm_silu-{kind}", threads, functools.partial(entries, kind), budget_s=5.0), label, case)

@@ -10,6 +10,7 @@ from mrsi_fast.testing.contest import Entry
 from mrsi_fast.testing.peers import ENGINES, UNetCase, shipped_case
 
 THREADS = (1, 2)
+OURS = ("native", "fused-eager")
 
 
 @functools.cache
@@ -19,12 +20,12 @@ def case() -> UNetCase:
 
 def entries(threads: int) -> list[Entry]:
     return [
-        Entry(label, functools.partial(build, case(), threads), flops=case().flops, backend=label)
+        Entry(label, functools.partial(build, case(), threads), flops=case().flops, backend=label, ours=label in OURS)
         for label, build in ENGINES.items()
     ]
 
 
 @pytest.mark.parametrize("threads", THREADS, ids="t{}".format)
-@pytest.mark.parametrize("engine", ENGINES)
-def bench_unet(row, contest, engine, threads):
-    row(contest("unet", threads, entries, budget_s=40.0), engine)
+@pytest.mark.parametrize("label", ENGINES)
+def bench_unet(row, contest, label, threads):
+    row(contest("unet", threads, entries, budget_s=40.0), label)

@@ -1,6 +1,8 @@
 """How benchmarks report: peers are timed together beforehand, and each row replays its own durations.
 
-pytest-benchmark times one function after the other: on a machine that drifts it compares moments, not functions.
+pytest-benchmark times one function after the other: on a machine that drifts it compares moments, not functions. The
+rules of a fair contest are in ``mrsi_fast.testing.contest``; here its rows become those of pytest-benchmark and of the
+machine's history (``--save-results``). A benchmark's first parameter is ``label``, then ``case``, then ``threads``.
 """
 
 from __future__ import annotations
@@ -11,12 +13,17 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from mrsi_fast.testing import results
 from mrsi_fast.testing.backends import describe, missing_required
 from mrsi_fast.testing.contest import Entry, Outcome, hold
+
+SESSION = pytest.StashKey[results.Session]()
+HELD = pytest.StashKey[dict[tuple[str, int], Outcome]]()
 
 
 class Replay:
@@ -38,50 +45,86 @@ replay = Replay()
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("mrsi_fast benchmarks")
     group.addoption("--rounds", type=int, help="Rounds of timing; default as many as each benchmark's budget allows.")
+    group.addoption("--long", action="store_true", help="Also the benchmarks that take many minutes.")
+    group.addoption(
+        "--save-results",
+        nargs="?",
+        const="auto",
+        metavar="JSON",
+        help="Add the rows to this history; without a name benchmarks/results/<machine>.json.",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: takes many minutes; runs with --long")
     missing = missing_required()
     if missing:
         reasons = "; ".join(f"{backend}: {reason}" for backend, reason in missing.items())
         pytest.exit(f"MRSI_FAST_REQUIRE asks for what is not here: {reasons}.", returncode=4)
+    config.stash[SESSION] = results.Session(config.getoption("--rounds"))
+    config.stash[HELD] = {}
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     return describe()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--long"):
+        held_back = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if item not in held_back]
+        if held_back:
+            config.hook.pytest_deselected(items=held_back)
     for item in items:
         item.add_marker(pytest.mark.benchmark(timer=replay))
 
 
-@pytest.fixture(scope="session")
-def contest(request: pytest.FixtureRequest) -> Callable[..., Outcome]:
-    """``contest(name, threads, entries, **options)``: the contest of that name, held when it is first asked for."""
-    held: dict[tuple[str, int], Outcome] = {}
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    session = config.stash[SESSION]
+    for line in session.lines():
+        terminalreporter.write_line(line)
+    where = config.getoption("--save-results")
+    if where is not None and session.history.rows:
+        path = session.save(None if where == "auto" else Path(where))
+        terminalreporter.write_line(f"Added to {path}.")
 
-    def of(name: str, threads: int, entries: Callable[[int], Sequence[Entry]], **options: object) -> Outcome:
+
+@pytest.fixture
+def contest(request: pytest.FixtureRequest) -> Callable[..., Outcome]:
+    """``contest(name, threads, entries, **options)``: the contest of that name, held when it is first asked for.
+
+    Only the labels and cases that were selected (``-k``) take part, and the label that the others are compared with.
+    """
+    held = request.config.stash[HELD]
+
+    def of(
+        name: str,
+        threads: int,
+        entries: Callable[[int], Sequence[Entry]],
+        than: str | None = "eager",
+        **options: object,
+    ) -> Outcome:
         if (name, threads) not in held:
-            options = {"rounds": request.config.getoption("--rounds"), **options}
-            held[name, threads] = hold(name, threads, entries(threads), **options)
+            options = {"rounds": request.config.getoption("--rounds"), "than": "eager", **options}
+            chosen = results.selected(entries(threads), request.session.items, request.function, **options)
+            held[name, threads] = hold(name, threads, chosen, **options)
         return held[name, threads]
 
     return of
 
 
 @pytest.fixture
-def row(benchmark: BenchmarkFixture) -> Callable[..., None]:
+def row(request: pytest.FixtureRequest, benchmark: BenchmarkFixture) -> Callable[..., None]:
     """``row(outcome, label, case, than)``: one row of a contest; skipped with the reason where the peer is missing."""
 
-    def replayed(outcome: Outcome, label: str, case: str = "", than: str = "eager") -> None:
-        key = label, case
+    def replayed(outcome: Outcome, label: str, case: str = "", than: str | None = "eager", **facts: object) -> None:
+        session, key = request.config.stash[SESSION], (label, case)
         if key in outcome.missing:
+            session.history.missing[request.node.name] = outcome.missing[key]
             pytest.skip(outcome.missing[key])
-        facts = {"backend": outcome.backends[key], "threads": outcome.threads, "peak_mb": outcome.peak_mb.get(key)}
-        if (than, case) in outcome.seconds:
-            facts[f"times_faster_than_{than}"] = str(outcome.faster(key, than))
-        benchmark.extra_info.update(facts | outcome.rates(key))
+        benchmark.group = outcome.name
+        benchmark.extra_info.update(session.add(request.node.name, outcome, key, than, facts))
         replay.load(outcome.seconds[key])
         benchmark.pedantic(lambda: None, rounds=len(outcome.seconds[key]), iterations=1)
 

@@ -1,13 +1,12 @@
 """A contest: everything that one table compares, checked for the same result first, then timed together.
 
-Beside the peers every round times the machine's ceilings, so that each row can be told as a share of them, and a
-control: one peer under a second label. Two labels of one function that differ say that the machine is unfit to judge.
+Beside the peers every round times the machine's ceilings, so that each row can be told as a share of them, one of them
+under two labels: where these differ, the machine is unfit to judge.
 """
 
 from __future__ import annotations
 
 import ctypes
-import functools
 import gc
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mrsi_fast.testing.ceilings import COPY, COPY_BYTES, GEMM_FLOPS, OWN_GEMM, SGEMM, ceilings
+from mrsi_fast.testing.ceilings import ceilings
 from mrsi_fast.testing.peers import Missing
 from mrsi_fast.testing.timing import Ratio, interleave, paired_ratio
 
@@ -39,6 +38,7 @@ class Entry:
         flops: Floating-point operations of a call by the direct method, 2 per multiply-add.
         bytes: Least traffic of a call.
         backend: What runs, in words; the function's own attribute ``backend`` goes before it.
+        ours: Whether it is ours to keep fast; the others are yardsticks.
     """
 
     label: str
@@ -46,7 +46,8 @@ class Entry:
     case: str = ""
     flops: float = 0.0
     bytes: float = 0.0
-    backend: str = "torch"
+    backend: str = "PyTorch"
+    ours: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
@@ -82,31 +83,13 @@ class Outcome:
         """How many times faster an entry is than another label of its case."""
         return paired_ratio(self.seconds[than, key[1]], self.seconds[key])
 
-    @functools.cached_property
-    def gemm(self) -> str:
-        """The better matrix product of this run: the R that arithmetic is measured by."""
-        candidates = [name for name in (SGEMM, OWN_GEMM) if name in self.anchors]
-        return min(candidates, key=lambda name: paired_ratio(self.anchors[name], self.anchors[SGEMM]).median)
-
-    def rates(self, key: tuple[str, str]) -> dict[str, Any]:
-        """Rates of a row, and their shares of the ceilings, paired within rounds."""
-        entry, seconds = self.entries[key], self.seconds[key]
-        middle = sorted(seconds)[len(seconds) // 2]
-        facts: dict[str, Any] = {}
-        if entry.flops:
-            share = entry.flops / GEMM_FLOPS * paired_ratio(self.anchors[self.gemm], seconds).median
-            facts |= {"gflop_per_s": entry.flops / middle / 1e9, "share_of_gemm": share}
-        if entry.bytes:
-            share = entry.bytes / COPY_BYTES * paired_ratio(self.anchors[COPY], seconds).median
-            facts |= {"gb_per_s": entry.bytes / middle / 1e9, "share_of_copy": share}
-        return facts
-
 
 def hold(
     name: str,
     threads: int,
     entries: Sequence[Entry],
-    reference: str | None = "eager",
+    than: str | None = "eager",
+    same: bool = True,
     rounds: int | None = None,
     budget_s: float = 10.0,
     at_least_s: float = 2e-3,
@@ -118,8 +101,8 @@ def hold(
         name: Of the contest.
         threads: PyTorch is set to this many for the time of the contest; entries take as many.
         entries: What to time.
-        reference: Label whose result the others of its case must give (another one's where it is missing); None where
-            results are not comparable.
+        than: Label that the others are compared with.
+        same: Whether all entries of a case must give the same result.
         rounds: Rounds of timing; None for what the budget allows.
         budget_s: Seconds for the timing.
         at_least_s: Short functions are repeated until about this long.
@@ -127,15 +110,15 @@ def hold(
             each round.
 
     Raises:
-        AssertionError: A peer computes something else than the reference: comparing times would mean nothing.
+        AssertionError: An entry computes something else than what it is compared with: times would mean nothing.
     """
     outcome = Outcome(f"{name}-t{threads}", threads)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         runners = _build(outcome, entries)
-        if reference is not None:
-            _check(runners, reference)
+        if same:
+            _check(runners, than)
         timed: dict[Any, Runner] = {**runners, **ceilings(threads)}
         seconds = interleave(timed, rounds, at_least_s, budget_s=budget_s)
     finally:
@@ -148,11 +131,14 @@ def hold(
 
 
 def _add_up(outcome: Outcome, case: str, counts: Mapping[str, int]) -> None:
-    for label in dict.fromkeys(label for label, _ in outcome.seconds):
+    for label in dict.fromkeys(label for label, _ in [*outcome.seconds, *outcome.missing]):
         parts = {(label, part): count for part, count in counts.items()}
+        key, one = (label, case), next(iter(parts))
+        reasons = [outcome.missing[part] for part in parts if part in outcome.missing]
+        if reasons:
+            outcome.missing[key] = reasons[0]
         if not all(part in outcome.seconds for part in parts):
             continue
-        key, one = (label, case), next(iter(parts))
         flops, moved = (
             sum(count * getattr(outcome.entries[part], what) for part, count in parts.items())
             for what in ("flops", "bytes")
@@ -184,9 +170,9 @@ def _build(outcome: Outcome, entries: Sequence[Entry]) -> dict[tuple[str, str], 
     return runners
 
 
-def _check(runners: Mapping[tuple[str, str], Runner], reference: str) -> None:
+def _check(runners: Mapping[tuple[str, str], Runner], than: str | None) -> None:
     wanted: dict[str, tuple[Tensor, ...]] = {}
-    for (_, case), run in sorted(runners.items(), key=lambda item: item[0][0] != reference):  # the reference first
+    for (_, case), run in sorted(runners.items(), key=lambda item: item[0][0] != than):
         if case not in wanted:
             wanted[case] = _tensors(run())
     for (label, case), run in runners.items():
@@ -195,7 +181,7 @@ def _check(runners: Mapping[tuple[str, str], Runner], reference: str) -> None:
             difference, largest = (mine - truth).abs().max().item(), truth.abs().max().item()
             if not difference <= TOLERANCE * largest:  # NaN too
                 raise AssertionError(
-                    f"{label} {case}: differs from {reference} by {difference:.3g} where the largest value is "
+                    f"{label} {case}: differs from {than} by {difference:.3g} where the largest value is "
                     f"{largest:.3g}; peers that compute different things cannot be compared."
                 )
 

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import random
-import statistics
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
 from typing import TypeVar
+
+from mrsi_fast.report.benchmarks.ratios import Ratio, paired_ratio
+
+__all__ = ["Ratio", "interleave", "paired_ratio"]
 
 Label = TypeVar("Label", bound=Hashable)
 
 FEWEST_ROUNDS, MOST_ROUNDS = 7, 40
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """How many times longer one function took than another: median over rounds, and its bootstrap interval."""
-
-    median: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        """As in a table: 1.83 [1.79, 1.90]."""
-        return f"{self.median:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
 def interleave(
@@ -69,11 +58,3 @@ def interleave(
                 function()
             seconds[label].append((time.perf_counter() - start) / count)
     return seconds
-
-
-def paired_ratio(slow: Sequence[float], fast: Sequence[float], seed: int = 0, draws: int = 2000) -> Ratio:
-    """Median of the rounds' ratios ``slow / fast`` with a 95 % bootstrap interval over rounds."""
-    ratios = [a / b for a, b in zip(slow, fast, strict=True)]
-    pick = random.Random(seed)
-    medians = sorted(statistics.median(pick.choices(ratios, k=len(ratios))) for _ in range(draws))
-    return Ratio(statistics.median(ratios), medians[int(0.025 * draws)], medians[int(0.975 * draws)])

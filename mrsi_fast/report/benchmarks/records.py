@@ -1,0 +1,195 @@
+"""The history of one machine: raw repeats of every row with the anchors of its run, as JSON in the repository.
+
+A duration alone says little on a machine that drifts. Each row names the contest in which it was timed; the contest
+holds the ceilings that were timed in the same rounds, so that every ratio can be formed, and formed again.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from mrsi_fast.config import Settings
+from mrsi_fast.files import write_text
+from mrsi_fast.report.benchmarks.ratios import Ratio, paired_ratio
+
+SGEMM, SGEMM_AGAIN, OWN_GEMM, COPY = "sgemm", "sgemm-again", "own-gemm", "copy"
+GEMM_SIZE = 1024
+GEMM_FLOPS = 2 * GEMM_SIZE**3
+COPY_FLOATS = 16 * 2**20
+"""64 MiB are copied: beyond any cache of these machines."""
+COPY_BYTES = 2 * 4 * COPY_FLOATS
+
+CONTROL_BAND = 0.03
+"""One function under two labels may differ by this; by more, and the machine is unfit to judge."""
+
+
+class Run(Settings):
+    """One session of benchmarks.
+
+    Attributes:
+        started: UTC, to the minute.
+        commit: Of the checkout, "+" appended where it had changes; empty if unknown.
+        versions: Python, PyTorch, peers.
+        waiting: What threads did that had nothing to do.
+        rounds: Limit on rounds that was asked for, if any.
+    """
+
+    started: str
+    commit: str
+    versions: dict[str, str]
+    waiting: str
+    rounds: int | None = None
+
+
+class Contest(Settings):
+    """What was timed together: the ceilings of its rounds, in seconds.
+
+    Attributes:
+        run: Index into the history's runs.
+        threads: Of every peer.
+        anchors: Durations by name, one value a round.
+    """
+
+    run: int
+    threads: int
+    anchors: dict[str, list[float]]
+
+    @property
+    def control(self) -> Ratio:
+        """One matrix product against itself under another label."""
+        return paired_ratio(self.anchors[SGEMM_AGAIN], self.anchors[SGEMM])
+
+    @property
+    def fit(self) -> bool:
+        """Whether the control lies in its band."""
+        return abs(self.control.median - 1) <= CONTROL_BAND
+
+    @property
+    def gemm(self) -> str:
+        """The better matrix product of these rounds: the R that arithmetic is measured by."""
+        names = [name for name in (SGEMM, OWN_GEMM) if name in self.anchors]
+        return min(names, key=lambda name: paired_ratio(self.anchors[name], self.anchors[SGEMM]).median)
+
+
+class Row(Settings):
+    """One benchmark.
+
+    Attributes:
+        contest: Key into the history's contests.
+        label: What was timed.
+        case: On what; empty where there is one case only.
+        ours: Whether it is ours to keep fast; other rows are yardsticks.
+        than: Name of the row that it is compared with, if any.
+        backend: What ran.
+        flops: Of a call by the direct method, 2 per multiply-add.
+        bytes: Least traffic of a call.
+        peak_mb: Growth of the resident peak while it was built and run; None where not measured.
+        seconds: Of a call, one value a round.
+        facts: Anything else worth keeping.
+    """
+
+    contest: str
+    label: str
+    case: str = ""
+    ours: bool = False
+    than: str | None = None
+    backend: str
+    flops: float = 0.0
+    bytes: float = 0.0
+    peak_mb: float | None = None
+    seconds: list[float] = Field(min_length=1)
+    facts: dict[str, Any] = {}
+
+
+class History(Settings):
+    """All that is recorded of one machine.
+
+    Attributes:
+        machine: Fingerprint without a host name.
+        runs: Sessions, the latest last; those that no row refers to any more are dropped.
+        contests: By name.
+        rows: By the name of the benchmark, as pytest prints it.
+        missing: Why a row is not there, by name.
+        instructions: Instructions that a C++ kernel takes at a shape of the network, counted by callgrind.
+        figures: Data of plots that are not rows, by name.
+    """
+
+    machine: dict[str, Any]
+    runs: list[Run] = []
+    contests: dict[str, Contest] = {}
+    rows: dict[str, Row] = {}
+    missing: dict[str, str] = {}
+    instructions: dict[str, int] = {}
+    figures: dict[str, Any] = {}
+
+    def seconds(self, name: str) -> float:
+        """Median duration of a row."""
+        values = sorted(self.rows[name].seconds)
+        middle = len(values) // 2
+        return values[middle] if len(values) % 2 else (values[middle - 1] + values[middle]) / 2
+
+    def against(self, name: str, anchor: str) -> Ratio:
+        """How many times longer a row took than an anchor of its contest, or than another row of it."""
+        row = self.rows[name]
+        anchors = self.contests[row.contest].anchors
+        return paired_ratio(row.seconds, anchors[anchor] if anchor in anchors else self.rows[anchor].seconds)
+
+    def faster(self, name: str, than: str | None = None) -> Ratio | None:
+        """How many times faster a row is than another of its contest, by default the one that it names."""
+        than = than or self.rows[name].than
+        if than not in self.rows or self.rows[than].contest != self.rows[name].contest:
+            return None
+        return paired_ratio(self.rows[than].seconds, self.rows[name].seconds)
+
+    def shares(self, name: str) -> dict[str, float]:
+        """Rates of a row (GFLOP/s, GB/s) and their shares of the ceilings of its rounds; empty where not counted."""
+        row = self.rows[name]
+        contest = self.contests[row.contest]
+        found: dict[str, float] = {}
+        if row.flops:
+            share = paired_ratio(contest.anchors[contest.gemm], row.seconds).median * row.flops / GEMM_FLOPS
+            found |= {"gflop_per_s": row.flops / self.seconds(name) / 1e9, "share_of_gemm": share}
+        if row.bytes:
+            share = paired_ratio(contest.anchors[COPY], row.seconds).median * row.bytes / COPY_BYTES
+            found |= {"gb_per_s": row.bytes / self.seconds(name) / 1e9, "share_of_copy": share}
+        return found
+
+    def updated(self, newer: History) -> History:
+        """This history with the rows, counts and figures of a newer run in place of older ones."""
+        offset = len(self.runs)
+        contests = dict(self.contests)
+        for key, contest in newer.contests.items():
+            contests[key] = contest.model_copy(update={"run": contest.run + offset})
+        rows = {**self.rows, **newer.rows}
+        # A contest is replaced as a whole: rows of the older rounds would be paired with the anchors of the newer.
+        rows = {name: row for name, row in rows.items() if row.contest not in newer.contests or name in newer.rows}
+        missing = {**{k: v for k, v in self.missing.items() if k not in newer.rows}, **newer.missing}
+        rows = {name: row for name, row in rows.items() if name not in newer.missing}
+        contests = {key: contest for key, contest in contests.items() if any(r.contest == key for r in rows.values())}
+        runs = [*self.runs, *newer.runs]
+        used = sorted({contest.run for contest in contests.values()} | ({len(runs) - 1} if runs else set()))
+        place = {run: index for index, run in enumerate(used)}
+        return History(
+            machine=newer.machine,
+            runs=[runs[run] for run in used],
+            contests={k: c.model_copy(update={"run": place[c.run]}) for k, c in contests.items()},
+            rows=rows,
+            missing=missing,
+            instructions={**self.instructions, **newer.instructions},
+            figures={**self.figures, **newer.figures},
+        )
+
+    def save(self, path: Path) -> None:
+        """Writes the history: one line a row, so that a difference in git shows the rows that changed."""
+        parts = []
+        for key, value in self.model_dump(mode="json").items():
+            if isinstance(value, dict) and value and key not in ("machine",):
+                lines = [f"  {json.dumps(name)}: {json.dumps(one)}" for name, one in value.items()]
+                parts.append(f" {json.dumps(key)}: {{\n" + ",\n".join(lines) + "\n }")
+            else:
+                parts.append(f" {json.dumps(key)}: {json.dumps(value)}")
+        write_text(path, "{\n" + ",\n".join(parts) + "\n}\n")

@@ -1,0 +1,114 @@
+"""The rows of one benchmark session: collected, told, and added to the machine's history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mrsi_fast.report.benchmarks.records import Contest, History, Row
+from mrsi_fast.report.benchmarks.table import text_table
+from mrsi_fast.testing.contest import Entry, Outcome
+from mrsi_fast.testing.data import checkout
+from mrsi_fast.testing.machine import fingerprint, slug, this_run
+
+
+def selected(
+    entries: Sequence[Entry],
+    items: Iterable[Any],
+    function: Callable[..., Any],
+    than: str | None,
+    sums: Mapping[str, Mapping[str, int]] | None = None,
+    **_: Any,
+) -> list[Entry]:
+    """The entries that some selected benchmark asks for, and those that these are compared with.
+
+    Args:
+        entries: Of a contest.
+        items: Selected benchmarks (pytest's items, with the parameters ``label`` and ``case``).
+        function: The one that asks.
+        than: Label that the others are compared with; kept in each case that is left.
+        sums: Cases that are added up from others.
+    """
+    asked = [item.callspec.params for item in items if item.originalname == function.__name__]
+    labels = {one.get("label") for one in asked} | {than}
+    cases = {one.get("case", "") for one in asked}
+    cases |= {part for case, parts in (sums or {}).items() if case in cases for part in parts}
+    return [entry for entry in entries if entry.label in labels and entry.case in cases]
+
+
+class Session:
+    """What one run of pytest has timed so far.
+
+    Args:
+        rounds: Limit on rounds that was asked for.
+    """
+
+    def __init__(self, rounds: int | None) -> None:
+        self.history = History(machine=fingerprint(), runs=[this_run(rounds)])
+
+    def add(
+        self, name: str, outcome: Outcome, key: tuple[str, str], than: str | None, facts: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Keeps a row and returns what pytest-benchmark stores beside it.
+
+        Args:
+            name: Of the benchmark as pytest prints it; its first parameter is the label.
+            outcome: Of the contest.
+            key: Label and case.
+            than: Label that it is compared with, if that is there.
+            facts: Anything else worth keeping.
+        """
+        label, case = key
+        if than is not None and (than, case) not in outcome.seconds:
+            than = None
+        contest = Contest(run=0, threads=outcome.threads, anchors=_rounded(outcome.anchors))
+        self.history.contests[outcome.name] = contest
+        entry, peak = outcome.entries[key], outcome.peak_mb.get(key)
+        self.history.rows[name] = Row(
+            contest=outcome.name,
+            label=label,
+            case=case,
+            ours=entry.ours,
+            than=None if than is None else name.replace(f"[{label}", f"[{than}", 1),
+            backend=outcome.backends[key],
+            flops=entry.flops,
+            bytes=entry.bytes,
+            peak_mb=None if peak is None or peak != peak else round(peak, 1),
+            seconds=_rounded({"": outcome.seconds[key]})[""],
+            facts=dict(facts),
+        )
+        told = {
+            "backend": outcome.backends[key],
+            "threads": outcome.threads,
+            "peak_mb": peak,
+            "control": str(contest.control) + ("" if contest.fit else " MACHINE UNFIT"),
+            "machine": self.history.machine,
+            **facts,
+            **self.history.shares(name),
+        }
+        if than is not None and than != label:
+            told[f"times_faster_than_{than}"] = str(outcome.faster(key, than))
+        return told
+
+    def lines(self) -> list[str]:
+        """The table for the terminal, a warning above it where the machine was unfit."""
+        return text_table(self.history)
+
+    def save(self, path: Path | None) -> Path:
+        """Adds the rows to a history, by default that of this machine in the checkout.
+
+        Raises:
+            ConfigError: There is a file of that name that is no history.
+        """
+        if path is None:
+            path = checkout() / "benchmarks" / "results" / f"{slug(self.history.machine)}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        history = History.load(path).updated(self.history) if path.exists() else self.history
+        history.save(path)
+        return path
+
+
+def _rounded(durations: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """Five digits: enough for any clock."""
+    return {name: [float(f"{value:.5g}") for value in values] for name, values in durations.items()}
