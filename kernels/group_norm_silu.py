@@ -24,25 +24,43 @@ def _tile(pointer, pixels, first, channels, WIDTH: tl.constexpr, BLOCK: tl.const
 
 
 @triton.jit
-def _shifted(x, pivot, pixels, first, channels, WIDTH: tl.constexpr, BLOCK: tl.constexpr, PAD: tl.constexpr):
-    """Values of a tile relative to the pivot, 0 outside the map."""
+def _shifted(x, addend, pivot, pixels, first, channels, WIDTH: tl.constexpr, BLOCK: tl.constexpr, PAD: tl.constexpr):
+    """Values of a tile relative to the pivot, plus the addend of their channel; 0 outside the map."""
     pointers, mask = _tile(x, pixels, first, channels, WIDTH, BLOCK, PAD)
-    return tl.where(mask, tl.load(pointers, mask=mask, other=0.0).to(tl.float32) - pivot, 0.0), mask
+    values = tl.load(pointers, mask=mask, other=0.0).to(tl.float32) - pivot
+    if addend is not None:
+        values += addend[None, :]
+    return tl.where(mask, values, 0.0), mask
 
 
 @triton.jit
-def _statistics(x, pixels, channels, eps, WIDTH: tl.constexpr, BLOCK: tl.constexpr, PAD: tl.constexpr):
+def _addend(conv_bias, embedding, row, first, WIDTH: tl.constexpr, PAD: tl.constexpr):
+    """What is added to a group's channels before the normalisation, relative to its first channel's; or None."""
+    c = tl.arange(0, PAD)
+    mask = c < WIDTH
+    if conv_bias is None and embedding is None:
+        return None
+    addend = tl.zeros((PAD,), tl.float32)
+    if conv_bias is not None:
+        addend += tl.load(conv_bias + first + c, mask=mask, other=0.0).to(tl.float32)
+    if embedding is not None:
+        addend += tl.load(embedding + row + first + c, mask=mask, other=0.0).to(tl.float32)
+    return addend - tl.sum(tl.where(c == 0, addend, 0.0), 0)
+
+
+@triton.jit
+def _statistics(x, addend, pixels, channels, eps, WIDTH: tl.constexpr, BLOCK: tl.constexpr, PAD: tl.constexpr):
     """Pivot, mean relative to it, and 1 / sqrt(variance + eps) of a group."""
     pivot = tl.load(x).to(tl.float32)
     total = tl.zeros((BLOCK, PAD), tl.float32)
     for first in range(0, pixels, BLOCK):
-        d, _ = _shifted(x, pivot, pixels, first, channels, WIDTH, BLOCK, PAD)
+        d, _ = _shifted(x, addend, pivot, pixels, first, channels, WIDTH, BLOCK, PAD)
         total += d
     count = (pixels * WIDTH).to(tl.float32)
     mean = tl.sum(tl.sum(total, 1), 0) / count
     squares = tl.zeros((BLOCK, PAD), tl.float32)
     for first in range(0, pixels, BLOCK):
-        d, mask = _shifted(x, pivot, pixels, first, channels, WIDTH, BLOCK, PAD)
+        d, mask = _shifted(x, addend, pivot, pixels, first, channels, WIDTH, BLOCK, PAD)
         deviation = tl.where(mask, d - mean, 0.0)
         squares += deviation * deviation
     variance = tl.sum(tl.sum(squares, 1), 0) / count
@@ -67,17 +85,19 @@ def _vectors(weight, bias, scale, shift, row, first, WIDTH: tl.constexpr, PAD: t
 
 @triton.jit
 def forward_kernel(
-    x, weight, bias, scale, shift, y, pixels, channels, eps,
+    x, weight, bias, scale, shift, conv_bias, embedding, y, pixels, channels, eps,
     WIDTH: tl.constexpr, BLOCK: tl.constexpr, PAD: tl.constexpr,
 ):  # fmt: skip
     """Grid (groups, N)."""
     first_channel = tl.program_id(0) * WIDTH
     sample = tl.program_id(1)
+    row = sample * channels
     origin = sample.to(tl.int64) * pixels * channels + first_channel
-    pivot, mean, inverse = _statistics(x + origin, pixels, channels, eps, WIDTH, BLOCK, PAD)
-    gain, offset = _vectors(weight, bias, scale, shift, sample * channels, first_channel, WIDTH, PAD)
+    addend = _addend(conv_bias, embedding, row, first_channel, WIDTH, PAD)
+    pivot, mean, inverse = _statistics(x + origin, addend, pixels, channels, eps, WIDTH, BLOCK, PAD)
+    gain, offset = _vectors(weight, bias, scale, shift, row, first_channel, WIDTH, PAD)
     for first in range(0, pixels, BLOCK):
-        d, mask = _shifted(x + origin, pivot, pixels, first, channels, WIDTH, BLOCK, PAD)
+        d, mask = _shifted(x + origin, addend, pivot, pixels, first, channels, WIDTH, BLOCK, PAD)
         t = (d - mean) * inverse * gain[None, :] + offset[None, :]
         pointers, _ = _tile(y + origin, pixels, first, channels, WIDTH, BLOCK, PAD)
         tl.store(pointers, (t * tl.sigmoid(t)).to(y.dtype.element_ty), mask=mask)
@@ -89,7 +109,7 @@ def _derivative(
     WIDTH: tl.constexpr, BLOCK: tl.constexpr, PAD: tl.constexpr,
 ):  # fmt: skip
     """The normalised value and the gradient before SiLU, dv = grad silu'(v), of a tile; 0 outside the map."""
-    d, mask = _shifted(x, pivot, pixels, first, channels, WIDTH, BLOCK, PAD)
+    d, mask = _shifted(x, None, pivot, pixels, first, channels, WIDTH, BLOCK, PAD)
     xhat = tl.where(mask, (d - mean) * inverse, 0.0)
     v = xhat * gain[None, :] + offset[None, :]
     sigmoid = tl.sigmoid(v)
@@ -108,7 +128,7 @@ def backward_kernel(
     sample = tl.program_id(1)
     row = sample * channels
     origin = sample.to(tl.int64) * pixels * channels + first_channel
-    pivot, mean, inverse = _statistics(x + origin, pixels, channels, eps, WIDTH, BLOCK, PAD)
+    pivot, mean, inverse = _statistics(x + origin, None, pixels, channels, eps, WIDTH, BLOCK, PAD)
     gain, offset = _vectors(weight, bias, scale, shift, row, first_channel, WIDTH, PAD)
 
     total = tl.zeros((BLOCK, PAD), tl.float32)
@@ -156,15 +176,20 @@ def forward(
     scale: Tensor | None,
     shift: Tensor | None,
     eps: float,
+    conv_bias: Tensor | None,
+    embedding: Tensor | None,
     y: Tensor,
     config: Config,
 ) -> None:
-    """Fill ``y`` from ``x``, both [N, pixels, C] and dense; ``weight``, ``bias`` [C], ``scale``, ``shift`` [N, C]."""
+    """Fill ``y`` from ``x``, both [N, pixels, C] and dense.
+
+    ``weight``, ``bias`` and ``conv_bias`` have shape [C]; ``scale``, ``shift`` and ``embedding`` [N, C].
+    """
     samples, pixels, channels = x.shape
     if x.numel() == 0:
         return
     forward_kernel[(groups, samples)](
-        x, weight, bias, scale, shift, y, pixels, channels, eps, **_meta(x, groups, config)
+        x, weight, bias, scale, shift, conv_bias, embedding, y, pixels, channels, eps, **_meta(x, groups, config)
     )
 
 

@@ -27,13 +27,13 @@ void check(const char* operation, int status) {
                              ": the CUDA launch failed: " + mrsi_fast_cuda_error_string(status));
 }
 
-// sizes = (samples, channels, pixels, groups); vectors = (weight, bias, scale, shift)
-void group_norm_silu(int dtype, Address x, const std::array<Address, 4>& vectors, Address y, Address workspace,
+// sizes = (samples, channels, pixels, groups); vectors = (weight, bias, scale, shift, conv_bias, embedding)
+void group_norm_silu(int dtype, Address x, const std::array<Address, 6>& vectors, Address y, Address workspace,
                      const std::array<std::int64_t, 4>& sizes, float eps, Address stream) {
-    check("group_norm_silu", mrsi_fast_cuda_group_norm_silu(dtype, pointer(x), pointer(vectors[0]), pointer(vectors[1]),
-                                                            pointer(vectors[2]), pointer(vectors[3]), nullptr, nullptr,
-                                                            pointer(y), pointer(workspace), sizes[0], sizes[1],
-                                                            sizes[2], sizes[3], eps, pointer(stream)));
+    check("group_norm_silu", mrsi_fast_cuda_group_norm_silu(
+                                 dtype, pointer(x), pointer(vectors[0]), pointer(vectors[1]), pointer(vectors[2]),
+                                 pointer(vectors[3]), pointer(vectors[4]), pointer(vectors[5]), pointer(y),
+                                 pointer(workspace), sizes[0], sizes[1], sizes[2], sizes[3], eps, pointer(stream)));
 }
 
 // sizes = (samples, tokens, heads, head_size)

@@ -1,29 +1,34 @@
 """The CUDA-graph engine: the reverse-diffusion loop captured once per shape and replayed for every batch.
 
-A captured region holds the denoiser and one fused operation, ``solver_step``, that does projection, update and noise.
-All that changes between runs lies in static buffers: state, condition, noise, coefficients and the index of the step.
-The graph itself stands behind a protocol, so that tests replay the same loop on CPU tensors by the same rules
-(``mrsi_fast.testing.capture.ReplayGraph``). Not yet run on a GPU.
+A captured step is the planned network (``mrsi_fast.engine.fused``) and one fused operation, ``solver_step``, that does
+projection, update and noise. All that changes between runs lies in static buffers: state, condition, noise, tables of
+what depends on the step, and the index of the step. The graph itself stands behind a protocol, so that tests replay the
+same loop on CPU tensors by the same rules (``mrsi_fast.testing.capture.ReplayGraph``). Not yet run on a GPU.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import mrsi_fast.ops  # noqa: F401  (registers torch.ops.mrsi_fast)
 from mrsi_fast.diffusion.denoiser import Denoiser
+from mrsi_fast.diffusion.solvers import Step
 from mrsi_fast.engine.eager import ieee_float32
+from mrsi_fast.engine.fused import FusedNetwork
 from mrsi_fast.engine.job import SamplingJob
 from mrsi_fast.models.condition import Condition
+from mrsi_fast.models.unet import SelfAttentionUNet
 
 MAX_UNROLLED_STEPS = 16
-"""Longest chain without noise that becomes one graph; longer ones replay a graph of one step."""
+"""Longest chain without noise that becomes one graph; longer ones replay a graph of one step. Rows of the tables."""
 MAX_GRAPHS = 4
 """Loops kept by an engine, the least recently used dropped first: each holds a private memory pool."""
 WARM_UP_RUNS = 2
@@ -44,8 +49,10 @@ class DirectCalls:
     """No graph: runs the function each time. The fused loop without capture, and what tests compare with."""
 
     def capture(self, function: Callable[[], None], reset: Callable[[], None]) -> None:
-        """Keep the function."""
+        """Keep the function, and run it once as a capture would."""
         self.function = function
+        reset()
+        function()
 
     def replay(self) -> None:
         """Run the function."""
@@ -56,67 +63,144 @@ class TorchCudaGraph:
     """A ``torch.cuda.CUDAGraph`` with its own memory pool; capture errors concern the capturing thread only."""
 
     def capture(self, function: Callable[[], None], reset: Callable[[], None]) -> None:
-        """Warm up on a side stream, then record."""
+        """Warm up on a side stream with ``cudnn.benchmark`` on, so that its choices are settled, then record."""
         current = torch.cuda.current_stream()
         side = torch.cuda.Stream()
         side.wait_stream(current)
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP_RUNS):
-                reset()
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=torch.backends.cudnn.allow_tf32):
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UP_RUNS):
+                    reset()
+                    function()
+            current.wait_stream(side)
+            reset()
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
                 function()
-        current.wait_stream(side)
-        reset()
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-            function()
 
     def replay(self) -> None:
         """Launch the recorded work on the current stream."""
         self.graph.replay()
 
 
+class NoiseFeed:
+    """Noise on its way to the device: two host buffers in turn, so that a step's noise is drawn while another runs.
+
+    Args:
+        target: Buffer on the device.
+        make_event: Makes an event with ``record`` and ``synchronize``; None where copies are not asynchronous.
+    """
+
+    def __init__(self, target: Tensor, make_event: Callable[[], Any] | None) -> None:
+        self.target = target
+        self.buffers = [torch.empty(target.shape, pin_memory=target.is_cuda) for _ in range(2)]
+        self.left = [make_event() if make_event else None for _ in range(2)]  # recorded when a buffer's copy is over
+        self.turn = 0
+
+    def send(self, noise: Tensor) -> None:
+        """Copy ``noise``, shape of the target, into the next host buffer and from there to the device."""
+        buffer, left = self.buffers[self.turn], self.left[self.turn]
+        if left is not None:
+            left.synchronize()
+        buffer.copy_(noise)
+        self.target.copy_(buffer, non_blocking=True)
+        if left is not None:
+            left.record()
+        self.turn = 1 - self.turn
+
+
+class _OwnCalls(TorchDispatchMode):
+    """Counts calls of ``torch.ops.mrsi_fast``."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.namespace == "mrsi_fast"
+        return func(*args, **(kwargs or {}))
+
+
+def _traits(steps: Sequence[Step]) -> tuple[bool, bool, bool]:
+    """Whether any step adds noise, whether any reads the estimate before, and whether all commit their state."""
+    noisy, looks_back = any(step.noise != 0.0 for step in steps), any(step.prev != 0.0 for step in steps)
+    return noisy, looks_back, all(step.commit for step in steps)
+
+
 class CapturedLoop:
     """The sampling loop of one shape: static buffers, and a graph of one step or of a whole chain.
 
     Args:
-        denoiser: In evaluation mode, on the device of the buffers.
-        job: Gives shapes, number of steps, whether there is a projection and whether steps add noise; not its values.
+        denoiser: In evaluation mode, channels-last, on the device and in the precision of the network's run; state,
+            estimates and solver stay float32.
+        job: Gives shapes, number of steps, whether there is a projection and what the steps use; not its values.
         graph: Not yet captured.
     """
 
     def __init__(self, denoiser: Denoiser, job: SamplingJob, graph: Graph) -> None:
-        parameter = next(denoiser.parameters())
-        self.denoiser, self.graph, self.device = denoiser, graph, parameter.device
-        steps, noisy = len(job.steps), any(step.noise != 0.0 for step in job.steps)
+        network = denoiser.network
+        if not isinstance(network, SelfAttentionUNet):
+            raise TypeError(f"The captured loop runs a SelfAttentionUNet, not a {type(network).__name__}.")
+        self.denoiser, self.unet, self.graph = denoiser, network, graph
+        self.device, self.dtype = network.stem.weight.device, network.stem.weight.dtype
+        batch, maps, *grid = self.shape = tuple(job.initial.shape)
+        self.network = FusedNetwork(network, batch, (grid[0], grid[1]))
+        noisy, self.looks_back, self.all_commit = _traits(job.steps)
+        whole = not noisy and len(job.steps) <= MAX_UNROLLED_STEPS
+        self.rows = min(len(job.steps), MAX_UNROLLED_STEPS)
+        self.steps_per_replay = len(job.steps) if whole else 1
 
         def buffer(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=self.device)
 
-        shape = job.initial.shape
-        self.base, self.state, self.next, self.before = (buffer(*shape) for _ in range(4))
-        self.noise = buffer(*shape) if noisy else None
-        self.cond: Condition = job.cond.map(lambda t: buffer(*t.shape, dtype=parameter.dtype))
-        self.coefficients, self.sigmas = buffer(steps, 4), buffer(steps)
-        self.commits = buffer(steps, dtype=torch.bool)
+        self.base, self.state, self.estimate = (buffer(*self.shape) for _ in range(3))
+        self.before = buffer(*self.shape) if self.looks_back else None
+        self.noise = buffer(*self.shape) if noisy else None
+        self.feed: NoiseFeed | None = None
+        self.films = buffer(self.rows, self.network.film_width, dtype=self.dtype)
+        self.factors = buffer(self.rows, 2 + batch * maps)  # c_skip, c_out, c_in of each present map
+        self.coefficients = buffer(self.rows, 4)
+        self.commits = buffer(self.rows, dtype=torch.bool)
         self.index = buffer(1, dtype=torch.int64)
+        stem, f = self.network.plan.stem, network.config.stem_factor
+        self.stem = buffer(batch, stem.height, stem.width, stem.channels, dtype=self.dtype).permute(0, 3, 1, 2)
+        self.padded = buffer(batch, maps, stem.height * f, stem.width * f)
         self.bases: tuple[Tensor | None, ...] = (None, None, None)
         if job.projection is not None:
             modes = job.projection.modes(torch.float32, self.device)
             self.bases = (modes.hr_x.contiguous(), modes.hr_y.contiguous(), modes.kept)
-        self.steps_per_replay = 1 if noisy or steps > MAX_UNROLLED_STEPS else steps
         self.captured = False
+
+    # ---- what is captured
 
     def step(self) -> None:
         """One step on the buffers: only device work, nothing that depends on data or on a Python counter."""
-        sigma = self.sigmas.index_select(0, self.index).expand(len(self.state))
-        estimate = self.denoiser(self.state, sigma, self.cond)
+        factors = self.factors.index_select(0, self.index)[0]
+        self._feed_stem(factors[2:].view(*self.shape[:2], 1, 1))
+        head = self.network(self.stem, self.films.index_select(0, self.index)[0])
+        output = F.pixel_shuffle(head, self.unet.config.stem_factor)[..., : self.shape[2], : self.shape[3]]
+        torch.mul(self.state, factors[0], out=self.estimate)
+        self.estimate.addcmul_(output, factors[1])
         torch.ops.mrsi_fast.solver_step_out(
-            self.base, estimate, self.before, self.noise, self.coefficients, self.index, *self.bases, self.next
+            *(self.base, self.estimate, self.before, self.noise, self.coefficients, self.index, *self.bases),
+            self.state,
         )
-        self.before.copy_(estimate)
-        self.base.copy_(torch.where(self.commits.index_select(0, self.index), self.next, self.base))
-        self.state.copy_(self.next)
+        if self.before is not None:
+            self.before.copy_(self.estimate)
+        if self.all_commit:
+            self.base.copy_(self.state)
+        else:
+            torch.where(self.commits.index_select(0, self.index), self.state, self.base, out=self.base)
         self.index.add_(1)
+
+    def _feed_stem(self, gain: Tensor) -> None:
+        """Writes the scaled state, padded and pixel-unshuffled, into the stem's first channels."""
+        f, (batch, maps, width, height) = self.unet.config.stem_factor, self.shape
+        blocks = (batch, maps, self.stem.shape[2], f, self.stem.shape[3], f)
+        target = self.stem[:, : maps * f * f].unflatten(1, (maps, f, f)).permute(0, 1, 4, 2, 5, 3)  # as `blocks`
+        if self.padded.shape == self.state.shape:
+            torch.mul(self.state.view(blocks), gain[..., None, None], out=target)
+        else:
+            torch.mul(self.state, gain, out=self.padded[..., :width, :height])
+            target.copy_(self.padded.view(blocks))
 
     def _region(self) -> None:
         for _ in range(self.steps_per_replay):
@@ -124,45 +208,88 @@ class CapturedLoop:
 
     def _reset(self) -> None:
         self.index.zero_()
-        self.before.zero_()
+        if self.before is not None:
+            self.before.zero_()
+
+    def capture(self) -> None:
+        """Record the region; whatever the buffers hold is used up.
+
+        Raises:
+            RuntimeError: Fewer of our operations were called than the plan has: something bypassed the dispatcher, and
+                a graph would replay without it.
+        """
+        self.captured = False
+        calls = wanted = self.steps_per_replay * (self.network.own_calls + 1)  # 1: solver_step
+
+        def region() -> None:
+            nonlocal calls
+            if self.captured:
+                return self._region()
+            with _OwnCalls() as mode:
+                self._region()
+            calls = mode.count
+
+        self.graph.capture(region, self._reset)
+        if calls < wanted:
+            raise RuntimeError(
+                f"the capture recorded {calls} calls of torch.ops.mrsi_fast where the plan has {wanted}; "
+                "a kernel was launched past torch's dispatcher"
+            )
+        self.captured = True
+
+    # ---- around it
 
     def run(self, job: SamplingJob) -> Tensor:
         """Runs a job of the captured shape, capturing first if need be; returns the state, [B, K, X, Y] float32."""
-        self.fill(job)
+        cond = job.cond.map(lambda t: t.to(self.device, torch.float32))
+        self.load(cond, job.steps[: self.rows])
+        stem = self.unet.stem_input(torch.zeros_like(cond.z), cond)
+        self.stem.copy_(stem)
         if not self.captured:
             self.capture()
         self._reset()
         self.base.copy_(job.initial)
         self.state.copy_(job.initial)
         for first in range(0, len(job.steps), self.steps_per_replay):
+            if first and first % self.rows == 0:
+                self.load(cond, job.steps[first : first + self.rows])
             if self.noise is not None and job.steps[first].noise != 0.0:
-                if job.step_noise is None:
-                    raise ValueError("This solver adds noise between steps (ddpm), so the job needs `step_noise`.")
-                self.noise.copy_(job.step_noise(first))
+                self._send_noise(job, first)
             self.graph.replay()
             if job.on_step is not None:
                 job.on_step(first + self.steps_per_replay, len(job.steps))
         return self.state
 
-    def fill(self, job: SamplingJob) -> None:
-        """Copy condition, coefficients and noise levels of a job into the buffers."""
-        self.coefficients.copy_(torch.tensor([[step.base, step.now, step.prev, step.noise] for step in job.steps]))
-        self.sigmas.copy_(torch.tensor([step.sigma for step in job.steps]))
-        self.commits.copy_(torch.tensor([step.commit for step in job.steps]))
-        for buffer, value in zip(vars(self.cond).values(), vars(job.cond).values(), strict=True):
-            buffer.copy_(value)
+    def load(self, cond: Condition, steps: Sequence[Step]) -> None:
+        """Fill the tables for the next steps, at most ``rows`` of them, and point the index at the first.
 
-    def capture(self) -> None:
-        """Record the region; whatever the buffers hold is used up."""
-        self.graph.capture(self._region, self._reset)
-        self.captured = True
+        Args:
+            cond: On the device, float32.
+            steps: Of the solver.
+        """
+        c = self.denoiser.preconditioning(torch.tensor([step.sigma for step in steps], dtype=torch.float64))
+        scalars = torch.stack([c.c_skip, c.c_out, c.c_in], 1).to(self.device, torch.float32)
+        gains = scalars[:, 2:] * cond.presence.flatten()
+        count = len(steps)
+        self.films[:count].copy_(self.network.film_table(c.c_noise.tolist(), cond.vector))
+        self.factors[:count].copy_(torch.cat([scalars[:, :2], gains], 1))
+        self.coefficients[:count].copy_(torch.tensor([[s.base, s.now, s.prev, s.noise] for s in steps]))
+        self.commits[:count].copy_(torch.tensor([s.commit for s in steps]))
+        self.index.zero_()
+
+    def _send_noise(self, job: SamplingJob, index: int) -> None:
+        if job.step_noise is None or self.noise is None:
+            raise ValueError("This solver adds noise between steps (ddpm), so the job needs `step_noise`.")
+        if self.feed is None:
+            self.feed = NoiseFeed(self.noise, torch.cuda.Event if self.noise.is_cuda else None)
+        self.feed.send(job.step_noise(index))
 
 
 class CudaGraphEngine:
     """Runs sampling jobs on one GPU through captured loops. One engine serves one caller at a time.
 
     Args:
-        denoiser: In evaluation mode, in the precision to run in (half-precision weights are cast before, once).
+        denoiser: In evaluation mode, in the precision to run in: ``denoiser.half()`` casts the weights once.
         device: A CUDA device; the denoiser is moved there.
         reason: Why this engine was chosen.
         graph: Makes a graph; replaced in tests.
@@ -180,24 +307,25 @@ class CudaGraphEngine:
     def run(self, job: SamplingJob) -> Tensor:
         """Returns the final residual [B, K, X, Y], float32, on the CPU."""
         with torch.inference_mode(), ieee_float32():
+            if job.initial.numel() == 0:
+                return job.initial.to(torch.float32, copy=True)
             loop = self._loop(job)
-            if not loop.captured:
-                self._capture(loop, job)
-            return loop.run(job).to("cpu", torch.float32, copy=True)
-
-    def _capture(self, loop: CapturedLoop, job: SamplingJob) -> None:
-        loop.fill(job)
-        try:
-            loop.capture()
-        except RuntimeError as error:
-            self.reason = f"{self.reason}; without a graph, since capture failed: {error}"
-            warnings.warn(f"mrsi_fast runs the sampling loop without a CUDA graph: {error}", stacklevel=4)
-            loop.graph = DirectCalls()
-            loop.capture()
+            try:
+                result = loop.run(job)
+            except RuntimeError as error:
+                if loop.captured or isinstance(loop.graph, DirectCalls):
+                    raise
+                self.reason = f"{self.reason}; without a graph, since capture failed: {error}"
+                warnings.warn(f"mrsi_fast runs the sampling loop without a CUDA graph: {error}", stacklevel=3)
+                loop.graph = DirectCalls()
+                result = loop.run(job)
+            return result.to("cpu", torch.float32, copy=True)
 
     def _loop(self, job: SamplingJob) -> CapturedLoop:
-        noisy = any(step.noise != 0.0 for step in job.steps)
-        key = (tuple(job.initial.shape), len(job.steps), noisy, job.projection)
+        traits = _traits(job.steps)
+        replays_a_step = traits[0] or len(job.steps) > MAX_UNROLLED_STEPS
+        length = MAX_UNROLLED_STEPS if len(job.steps) > MAX_UNROLLED_STEPS else len(job.steps)
+        key = (tuple(job.initial.shape), length, replays_a_step, traits, job.projection)
         if key not in self.loops:
             if len(self.loops) == MAX_GRAPHS:
                 self.loops.popitem(last=False)

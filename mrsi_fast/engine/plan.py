@@ -160,7 +160,7 @@ class FilmTable:
 
     def rows(self, noise_labels: Sequence[float], vector: Tensor) -> Tensor:
         """[steps, B, width] for the noise labels of some steps and the conditioning ``vector`` [B, V], in its dtype."""
-        labels = torch.tensor(noise_labels, dtype=torch.float64).repeat_interleave(len(vector))
+        labels = torch.tensor(noise_labels, dtype=torch.float64, device=vector.device).repeat_interleave(len(vector))
         embedding = self.embedding(labels, vector.double().repeat(len(noise_labels), 1))
         rows = torch.nn.functional.linear(embedding, self.weight, self.bias)
         return rows.to(vector.dtype).view(len(noise_labels), len(vector), self.width)

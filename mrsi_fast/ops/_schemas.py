@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch.library import Library
 
 _GROUP_NORM_SILU = "Tensor x, Tensor weight, Tensor bias, int num_groups, Tensor? scale, Tensor? shift, float eps"
+_FOLDED = "Tensor? conv_bias=None, Tensor? embedding=None"
 _CONV3X3_GN_SILU = (
     "Tensor x, Tensor norm_weight, Tensor norm_bias, int num_groups, Tensor weight, Tensor? bias, Tensor? scale, "
     "Tensor? shift, Tensor? residual, float eps"
@@ -18,7 +19,7 @@ _SOLVER_STEP = (
 SCHEMAS = {
     "group_norm_silu": f"({_GROUP_NORM_SILU}) -> Tensor",
     "group_norm_silu_backward": f"(Tensor grad, {_GROUP_NORM_SILU}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-    "group_norm_silu_out": f"({_GROUP_NORM_SILU}, Tensor(a!) out) -> ()",
+    "group_norm_silu_out": f"({_GROUP_NORM_SILU}, Tensor(a!) out, *, {_FOLDED}) -> ()",
     "conv3x3_gn_silu": f"({_CONV3X3_GN_SILU}) -> Tensor",
     "conv3x3_gn_silu_backward": f"(Tensor grad, {_CONV3X3_GN_SILU}) -> ({_EIGHT})",
     "conv3x3_gn_silu_out": f"({_CONV3X3_GN_SILU}, Tensor(a!) out) -> ()",

@@ -41,6 +41,9 @@ def group_norm_silu(
         ValueError: A shape or the number of groups does not fit x.
 
     Differentiable once, in x, weight, bias, scale and shift.
+
+    A plan calls ``torch.ops.mrsi_fast.group_norm_silu_out``, which also takes ``conv_bias`` [C] and ``embedding``
+    [B, C] by keyword: they are added to x before the normalisation, so that the convolution before it need not.
     """
     check_inputs(x, weight, bias, num_groups, scale, shift)
     return torch.ops.mrsi_fast.group_norm_silu.default(x, weight, bias, num_groups, scale, shift, eps)
@@ -71,8 +74,18 @@ def _allocate(x: Tensor, *others: Any, device: str | None = None) -> Tensor:
 
 
 def _refuse(
-    x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, scale: Tensor | None, shift: Tensor | None, eps: float
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    num_groups: int,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    eps: float,
+    conv_bias: Tensor | None = None,
+    embedding: Tensor | None = None,
 ) -> str | None:
+    if conv_bias is not None or embedding is not None:
+        return "the CPU kernel adds no conv_bias and no embedding: the native engine's convolutions do"
     for one in (x, weight, bias, scale, shift):
         if one is not None and one.dtype != torch.float32:
             return f"the CPU kernel takes float32, got {one.dtype}"
@@ -87,7 +100,7 @@ def _address(tensor: Tensor | None) -> int:
 
 def _call(function: str, inputs: tuple[Any, ...], channels_last: bool, *results: Any) -> None:
     """Call the extension with the addresses of the tensors, their sizes, and where the results go."""
-    x, weight, bias, num_groups, scale, shift, eps = inputs
+    x, weight, bias, num_groups, scale, shift, eps, *_ = inputs
     # Rows of a chunked embedding are strided; copying [B, C] is cheaper than strides in the kernel.
     tensors = [None if one is None else one.contiguous() for one in (weight, bias, scale, shift)]
     batch, channels = x.shape[:2]
@@ -135,12 +148,21 @@ def _refuse_triton(x: Tensor, *others: Any) -> str | None:
 
 
 def _refuse_cuda(
-    x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, scale: Tensor | None, shift: Tensor | None, eps: float
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    num_groups: int,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    eps: float,
+    conv_bias: Tensor | None = None,
+    embedding: Tensor | None = None,
 ) -> str | None:
     reason = _refuse_triton(x)
     if reason:
         return reason
     tensors = {"weight": weight, "bias": bias, "scale": scale, "shift": shift}
+    tensors |= {"conv_bias": conv_bias, "embedding": embedding}
     for name, one in tensors.items():
         if one is not None and one.dtype != x.dtype:
             return f"{name} is {one.dtype} and x is {x.dtype}; cast the weights once"
@@ -160,10 +182,11 @@ def _cuda_workspace(x: Tensor, num_groups: int) -> int:
 
 
 def _cuda_out(*arguments: Any) -> None:
-    x, weight, bias, num_groups, scale, shift, eps, out = arguments
+    x, weight, bias, num_groups, scale, shift, eps, *folded, out = arguments
     if x.numel() == 0:
         return
-    vectors = [None if one is None else one.contiguous() for one in (weight, bias, scale, shift)]
+    folded = folded or [None, None]  # the plain form has none
+    vectors = [None if one is None else one.contiguous() for one in (weight, bias, scale, shift, *folded)]
     scratch = _cuda.workspace(_cuda_workspace(x, num_groups), x.device)
     with _cuda.launching(x.device) as stream:
         _native.module().cuda_group_norm_silu(
@@ -190,6 +213,7 @@ def _triton_out(*arguments: Any) -> None:
 
     *inputs, out = arguments
     prepared = _triton_inputs(tuple(inputs))
+    prepared += [None] * (9 - len(prepared))  # the plain form has no conv_bias and no embedding
     prepared += [_rows(out), configuration("group_norm_silu", _cuda.architecture(out.device), prepared[0].shape[1])]
     with torch.cuda.device(out.device):
         kernels.forward(*prepared)
@@ -219,6 +243,7 @@ register(
         reference_backward=reference.group_norm_silu_backward,
         allocate=_allocate,
         differentiable=(0, 1, 2, 4, 5),
+        folded=("conv_bias", "embedding"),
         implementations=(
             Implementation(
                 backend="native",

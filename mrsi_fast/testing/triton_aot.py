@@ -41,7 +41,7 @@ def jobs(architecture: int, element: str = "fp16") -> list[Job]:
         Job(
             "group_norm_silu",
             norm.forward_kernel,
-            {"x": tensor, **vectors, "y": tensor, **norm_sizes},
+            {"x": tensor, **vectors, "conv_bias": tensor, "embedding": None, "y": tensor, **norm_sizes},
             {**width, "BLOCK": forward.block},
             forward,
         ),

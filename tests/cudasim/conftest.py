@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mrsi_fast.ops import _cuda, _dispatch, _native
 from mrsi_fast.testing.cuda_tools import ToolMissingError, cuda_include
 
 HERE = Path(__file__).parent
@@ -212,3 +214,43 @@ def sanitized(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]
         return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=HERE.parents[1])
 
     return run
+
+
+class SimulatedExtension:
+    """The functions of csrc/cuda/bind.cpp with the simulator behind them."""
+
+    def __init__(self, simulator) -> None:
+        self.simulator, self.library = simulator, simulator.library
+
+    def cuda_group_norm_silu_workspace(self, dtype, *sizes):
+        return self.library.mrsi_fast_cuda_group_norm_silu_workspace(dtype, *map(ctypes.c_int64, sizes))
+
+    def cuda_group_norm_silu(self, dtype, x, vectors, y, workspace, sizes, eps, stream):
+        addresses = map(ctypes.c_void_p, (x, *vectors, y, workspace))
+        sizes = map(ctypes.c_int64, sizes)
+        run = self.library.mrsi_fast_cuda_group_norm_silu
+        self.simulator.check(run(dtype, *addresses, *sizes, ctypes.c_float(eps), ctypes.c_void_p(stream)))
+
+    def cuda_self_attention_workspace(self, dtype, *sizes):
+        return self.library.mrsi_fast_cuda_self_attention_workspace(dtype, *map(ctypes.c_int64, sizes))
+
+    def cuda_self_attention(self, dtype, qkv, out, workspace, sizes, scale, stream):
+        addresses, sizes = map(ctypes.c_void_p, (qkv, out, workspace)), map(ctypes.c_int64, sizes)
+        run = self.library.mrsi_fast_cuda_self_attention
+        self.simulator.check(run(dtype, *addresses, *sizes, ctypes.c_float(scale), ctypes.c_void_p(stream)))
+
+    def cuda_solver_step(self, state, coefficients, step, bases, out, sizes, stream):
+        addresses = map(ctypes.c_void_p, (*state, coefficients, step, *bases, out))
+        run = self.library.mrsi_fast_cuda_solver_step
+        self.simulator.check(run(*addresses, *map(ctypes.c_int64, sizes), ctypes.c_void_p(stream)))
+
+
+@pytest.fixture
+def on_gpu(simulator, monkeypatch):
+    """CPU tensors are served by the "cuda" backend; returns the simulator, whose launches can be counted."""
+    extension = SimulatedExtension(simulator)
+    monkeypatch.setattr(_native, "module", lambda: extension)
+    monkeypatch.setattr(_native, "lacks", lambda function: None)
+    monkeypatch.setattr(_cuda, "launching", lambda device: contextlib.nullcontext(0))
+    monkeypatch.setattr(_dispatch, "SERVES", {"native": "none", "cuda": "cpu", "triton": "none", "reference": "cpu"})
+    return simulator

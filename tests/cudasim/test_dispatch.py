@@ -2,55 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-
 import pytest
 import torch
 
 from mrsi_fast import ops
 from mrsi_fast.mrsi.forward import Acquisition
-from mrsi_fast.ops import _cuda, _dispatch, _native
-
-
-class SimulatedExtension:
-    """The functions of csrc/cuda/bind.cpp with the simulator behind them."""
-
-    def __init__(self, simulator) -> None:
-        self.simulator, self.library = simulator, simulator.library
-
-    def cuda_group_norm_silu_workspace(self, dtype, *sizes):
-        return self.library.mrsi_fast_cuda_group_norm_silu_workspace(dtype, *map(ctypes.c_int64, sizes))
-
-    def cuda_group_norm_silu(self, dtype, x, vectors, y, workspace, sizes, eps, stream):
-        addresses = map(ctypes.c_void_p, (x, *vectors, None, None, y, workspace))
-        sizes = map(ctypes.c_int64, sizes)
-        run = self.library.mrsi_fast_cuda_group_norm_silu
-        self.simulator.check(run(dtype, *addresses, *sizes, ctypes.c_float(eps), ctypes.c_void_p(stream)))
-
-    def cuda_self_attention_workspace(self, dtype, *sizes):
-        return self.library.mrsi_fast_cuda_self_attention_workspace(dtype, *map(ctypes.c_int64, sizes))
-
-    def cuda_self_attention(self, dtype, qkv, out, workspace, sizes, scale, stream):
-        addresses, sizes = map(ctypes.c_void_p, (qkv, out, workspace)), map(ctypes.c_int64, sizes)
-        run = self.library.mrsi_fast_cuda_self_attention
-        self.simulator.check(run(dtype, *addresses, *sizes, ctypes.c_float(scale), ctypes.c_void_p(stream)))
-
-    def cuda_solver_step(self, state, coefficients, step, bases, out, sizes, stream):
-        addresses = map(ctypes.c_void_p, (*state, coefficients, step, *bases, out))
-        run = self.library.mrsi_fast_cuda_solver_step
-        self.simulator.check(run(*addresses, *map(ctypes.c_int64, sizes), ctypes.c_void_p(stream)))
-
-
-@pytest.fixture
-def on_gpu(simulator, monkeypatch):
-    """CPU tensors are served by the "cuda" backend; returns the simulator, whose launches can be counted."""
-    extension = SimulatedExtension(simulator)
-    monkeypatch.setattr(_native, "module", lambda: extension)
-    monkeypatch.setattr(_native, "lacks", lambda function: None)
-    monkeypatch.setattr(_cuda, "launching", lambda device: contextlib.nullcontext(0))
-    monkeypatch.setattr(_dispatch, "SERVES", {"native": "none", "cuda": "cpu", "triton": "none", "reference": "cpu"})
-    return simulator
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
@@ -66,6 +22,17 @@ def test_group_norm_silu_reaches_its_kernel(on_gpu, dtype):
     assert result.is_contiguous(memory_format=torch.channels_last)
     wanted = ops.reference.group_norm_silu.group_norm_silu(*inputs)
     torch.testing.assert_close(result, wanted, rtol=2e-3 if dtype is torch.float16 else 1e-5, atol=1e-5)
+
+
+def test_group_norm_silu_takes_what_a_plan_folds_in(on_gpu):
+    x = torch.randn(2, 32, 6, 5).contiguous(memory_format=torch.channels_last)
+    (weight, bias, conv_bias), embedding = torch.randn(3, 32), torch.randn(2, 32)
+    inputs, folded = (x, weight, bias, 2, None, None, 1e-5), {"conv_bias": conv_bias, "embedding": embedding}
+    before, out = on_gpu.launches(), torch.empty_like(x)
+    torch.ops.mrsi_fast.group_norm_silu_out(*inputs, out, **folded)
+    assert on_gpu.launches() == before + 1
+    wanted = ops.reference.group_norm_silu.group_norm_silu(*inputs, **folded)
+    torch.testing.assert_close(out, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_group_norm_silu_refuses_with_a_reason(on_gpu):

@@ -86,8 +86,9 @@ def test_every_optional_vector_alone(simulator, given, pixels):
 @pytest.mark.parametrize("pixels", [256, 4000])
 def test_a_mean_of_1000_standard_deviations_costs_no_digits(simulator, pixels):
     tensors = inputs(1, 32, pixels, torch.float32, mean=1000.0)
-    tensors = {name: tensors[name] for name in ("x", "weight", "bias")}
-    assert_one_rounding(simulator.group_norm_silu(groups=2, **tensors), exact(tensors, 2))
+    for names in (("x", "weight", "bias"), ("x", "weight", "bias", "conv_bias", "embedding")):
+        given = {name: tensors[name] for name in names}
+        assert_one_rounding(simulator.group_norm_silu(groups=2, **given), exact(given, 2))
 
 
 @pytest.mark.parametrize("channels, groups, pixels", [(48, 3, 200), (6, 3, 33), (32, 2, 4000)])

@@ -7,153 +7,100 @@ import dataclasses
 import pytest
 import torch
 
-from mrsi_fast.diffusion.denoiser import Denoiser
-from mrsi_fast.diffusion.schedules import karras
 from mrsi_fast.diffusion.solvers import make_steps
 from mrsi_fast.engine import cuda_graph
-from mrsi_fast.engine.cuda_graph import CapturedLoop, CudaGraphEngine, DirectCalls
+from mrsi_fast.engine.cuda_graph import CapturedLoop, CudaGraphEngine, DirectCalls, NoiseFeed
 from mrsi_fast.engine.eager import EagerEngine
-from mrsi_fast.engine.job import SamplingJob
-from mrsi_fast.models.condition import Condition, vector_width
 from mrsi_fast.mrsi.forward import Acquisition
-from mrsi_fast.testing.capture import CaptureError, ReplayGraph
+from mrsi_fast.testing.capture import ReplayGraph
+from mrsi_fast.testing.networks import random_denoiser, random_job
 
-MAPS, GRID = 2, (8, 8)
 CPU = torch.device("cpu")
-
-
-class Network(torch.nn.Module):
-    """Small, but reads everything that the real one reads."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.conv = torch.nn.Conv2d(2 * MAPS + 1, MAPS, 3, padding=1)
-        self.film = torch.nn.Linear(vector_width(MAPS) + 1, MAPS)
-
-    def forward(self, x: torch.Tensor, label: torch.Tensor, cond: Condition) -> torch.Tensor:
-        film = self.film(torch.cat([label[:, None], cond.vector], 1))[:, :, None, None]
-        return torch.tanh(self.conv(torch.cat([x, cond.z * cond.mask, cond.anatomy], 1)) * (1 + film))
-
-
-def make_job(seed: int, solver: str = "dpmpp_2m", count: int = 8, projected: bool = True) -> SamplingJob:
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator)
-
-    cond = Condition(
-        normal(3, MAPS, *GRID), torch.ones(3, MAPS, *GRID), normal(3, 1, *GRID), normal(3, vector_width(MAPS))
-    )
-    return SamplingJob(
-        cond=cond,
-        initial=20 * normal(3, MAPS, *GRID),
-        steps=make_steps(solver, karras(count, 0.01, 20.0)),
-        projection=Acquisition((4, 4), (2, 2)) if projected else None,
-        step_noise=lambda index: torch.randn(3, MAPS, *GRID, generator=torch.Generator().manual_seed(seed + index)),
-    )
+X2 = Acquisition((8, 8), (2, 2))
+ELLIPSE = Acquisition((4, 4), (4, 4), support="ellipse")
 
 
 @pytest.fixture
-def denoiser() -> Denoiser:
-    return Denoiser(Network(), sigma_max=20.0).eval().requires_grad_(False)
+def denoiser():
+    return random_denoiser()
 
 
 @pytest.mark.parametrize("solver, count", [("dpmpp_2m", 8), ("heun", 4), ("ddpm", 8), ("ddim", 18)])
 def test_replay_equals_direct_calls_bit_for_bit(denoiser, solver, count):
     replayed = CudaGraphEngine(denoiser, CPU, "test", graph=ReplayGraph)
     direct = CudaGraphEngine(denoiser, CPU, "test", graph=DirectCalls)
+    results = []
     for seed in (1, 2):  # the second input meets the graph that the first one captured
-        job = make_job(seed, solver, count)
-        assert torch.equal(replayed.run(job), direct.run(job))
-    assert len(replayed.loops) == 1
+        job = random_job(seed, solver, count, acquisition=X2)
+        results.append(replayed.run(job))
+        assert torch.equal(results[-1], direct.run(job))
+    assert len(replayed.loops) == 1 and not torch.equal(*results)
 
 
-@pytest.mark.parametrize("projected", [True, False])
-@pytest.mark.parametrize("solver", ["dpmpp_2m", "heun", "ddpm", "ddim"])
-def test_equals_the_eager_engine(denoiser, solver, projected):
-    job = make_job(3, solver, projected=projected)
+@pytest.mark.parametrize("where", [{"acquisition": X2}, {"acquisition": ELLIPSE}, {"grid": (13, 18)}], ids=str)
+@pytest.mark.parametrize("solver, count", [("dpmpp_2m", 8), ("heun", 4), ("ddpm", 18), ("ddim", 1)])
+def test_equals_the_eager_engine(denoiser, solver, count, where):
+    job = random_job(3, solver, count, **where)
     wanted = EagerEngine(denoiser, CPU, "test").run(job)
     result = CudaGraphEngine(denoiser, CPU, "test", graph=DirectCalls).run(job)
-    torch.testing.assert_close(result, wanted, rtol=1e-4, atol=1e-4)
+    # Roundings of float32, which a step multiplies by what the solver and the network make of them; the absent last
+    # map means nothing.
+    assert (result - wanted)[:, :-1].abs().max() <= 2e-5 * wanted[:, :-1].abs().max()
+
+
+def test_half_precision_weights_keep_a_float32_state():
+    job = random_job(3, acquisition=X2)
+    wanted = EagerEngine(random_denoiser(), CPU, "test").run(job)
+    engine = CudaGraphEngine(random_denoiser().half(), CPU, "test", graph=DirectCalls)
+    result = engine.run(job)
+    (loop,) = engine.loops.values()
+    assert loop.stem.dtype == loop.films.dtype == torch.float16
+    assert loop.state.dtype == loop.factors.dtype == result.dtype == torch.float32
+    error = (result - wanted)[:, :-1].norm() / wanted[:, :-1].norm()
+    assert 1e-6 < error < 8 * 2.0**-11  # eight steps of a network that rounds to 11 bits; more would be a lost digit
 
 
 def test_short_chains_are_one_graph_and_long_ones_replay_a_step(denoiser):
     for count, expected in [(8, 8), (cuda_graph.MAX_UNROLLED_STEPS + 1, 1)]:
-        assert CapturedLoop(denoiser, make_job(1, count=count), DirectCalls()).steps_per_replay == expected
-    assert CapturedLoop(denoiser, make_job(1, "ddpm"), DirectCalls()).steps_per_replay == 1
+        assert CapturedLoop(denoiser, random_job(1, steps=count), DirectCalls()).steps_per_replay == expected
+    assert CapturedLoop(denoiser, random_job(1, "ddpm"), DirectCalls()).steps_per_replay == 1
 
 
-def test_the_traced_first_and_last_step_are_the_same_calls(denoiser):
-    loop = CapturedLoop(denoiser, make_job(1), DirectCalls())
-    texts = []
-    for index in (0, 7):
-        loop.index.fill_(index)
-        graph = ReplayGraph()
-        graph.capture(loop.step, lambda: None)
-        numbers = [[a for a in args if isinstance(a, (int, float))] for _, args, _, _ in graph.tape]
-        texts.append([str(call) + str(n) for (call, *_), n in zip(graph.tape, numbers, strict=True)])
-    assert texts[0] == texts[1] and len(texts[0]) > 10
-    assert texts[0].count("mrsi_fast.solver_step_out.default[]") == 1
+def test_a_long_chain_reads_its_tables_piece_by_piece(denoiser):
+    loop = CapturedLoop(denoiser, random_job(1, "ddpm", 200), DirectCalls())
+    assert len(loop.films) == len(loop.coefficients) == cuda_graph.MAX_UNROLLED_STEPS
 
 
-class Planted(CapturedLoop):
-    """The loop with one fault in its step."""
-
-    fault = ""
-    counter = 0
-
-    def step(self) -> None:
-        if self.fault == "item" and float(self.sigmas[0]) < 0:
-            return
-        if self.fault == "host tensor":
-            self.sigmas.mul_(torch.tensor([1.0]))
-        if self.fault == "mask":
-            self.state[self.state > 1e9] = 0.0
-        if self.fault == "direct launch":
-            _launches[0] += 1
-        super().step()
-        if self.fault == "baked index":
-            self.state.mul_(1.0 + 0.01 * self.counter)  # a Python number of this step, frozen at capture
-            self.counter += 1
-        if self.fault == "rebinding":
-            self.state = self.state + 0.0
-
-
-_launches = [0]
-
-
-@pytest.mark.parametrize("fault", ["item", "host tensor", "mask", "direct launch"])
-def test_what_a_graph_cannot_hold_is_refused_at_capture(denoiser, fault):
-    loop = Planted(denoiser, make_job(1), ReplayGraph(launch_count=lambda: _launches[0]))
-    loop.fault = fault
-    with pytest.raises(CaptureError):
-        loop.run(make_job(1))
-
-
-@pytest.mark.parametrize("fault", ["baked index", "rebinding"])
-def test_what_a_graph_would_get_wrong_shows_in_the_result(denoiser, fault):
-    results = []
-    for graph in (ReplayGraph(), DirectCalls()):
-        loop = Planted(denoiser, make_job(1, "ddpm"), graph)  # one step a replay
-        loop.fault = fault
-        results.append(loop.run(make_job(1, "ddpm")).clone())
-    assert not torch.allclose(*results, rtol=1e-3)
-
-
-def test_a_bounded_number_of_graphs_is_kept(denoiser):
+def test_chains_of_one_kind_share_a_graph_whatever_their_length_beyond_the_tables(denoiser):
     engine = CudaGraphEngine(denoiser, CPU, "test", graph=DirectCalls)
-    for count in range(2, 2 + cuda_graph.MAX_GRAPHS + 2):
-        engine.run(make_job(1, count=count))
+    for count in (20, 35):
+        job = random_job(4, "ddim", count)
+        wanted = EagerEngine(denoiser, CPU, "test").run(job)
+        assert (engine.run(job) - wanted)[:, :-1].abs().max() <= 2e-5 * wanted.abs().max()
+    assert len(engine.loops) == 1
+
+
+def test_a_bounded_number_of_graphs_is_kept_the_latest_used(denoiser):
+    engine = CudaGraphEngine(denoiser, CPU, "test", graph=DirectCalls)
+    for count in (2, 3, 4, 5, 2, 6):
+        engine.run(random_job(1, steps=count))
+    assert [len(loop.films) for loop in engine.loops.values()] == [4, 5, 2, 6]
     assert len(engine.loops) == cuda_graph.MAX_GRAPHS
+
+
+def test_solvers_that_read_other_things_do_not_share_a_loop(denoiser):
+    engine = CudaGraphEngine(denoiser, CPU, "test", graph=ReplayGraph)
+    for solver, count in (("dpmpp_2m", 7), ("heun", 4), ("ddim", 7), ("ddpm", 7)):  # seven evaluations each
+        job = random_job(2, solver, count)
+        wanted = EagerEngine(denoiser, CPU, "test").run(job)
+        assert (engine.run(job) - wanted)[:, :-1].abs().max() <= 2e-5 * wanted.abs().max()
+    assert len(engine.loops) == 4
 
 
 def test_progress_and_missing_noise(denoiser):
     seen = []
-    job = make_job(1, "ddpm", 4)
-    job = SamplingJob(
-        job.cond, job.initial, job.steps, None, job.step_noise, lambda done, total: seen.append((done, total))
-    )
+    job = random_job(1, "ddpm", 4)
+    job = dataclasses.replace(job, on_step=lambda done, total: seen.append((done, total)))
     engine = CudaGraphEngine(denoiser, CPU, "test", graph=DirectCalls)
     engine.run(job)
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
@@ -161,17 +108,58 @@ def test_progress_and_missing_noise(denoiser):
         engine.run(dataclasses.replace(job, step_noise=None))
 
 
+def test_a_noise_buffer_is_filled_again_only_when_its_copy_has_left():
+    log = []
+
+    class Event:
+        def __init__(self):
+            self.name = f"event{sum(entry[0] == 'made' for entry in log)}"
+            log.append(("made", self.name))
+
+        def synchronize(self):
+            log.append(("wait", self.name))
+
+        def record(self):
+            log.append(("record", self.name))
+
+    target = torch.zeros(3)
+    feed = NoiseFeed(target, Event)
+    for index in range(3):
+        feed.send(torch.full((3,), float(index)))
+        assert torch.equal(target, torch.full((3,), float(index)))
+    assert feed.buffers[0].data_ptr() != feed.buffers[1].data_ptr()
+    turns = [("wait", "event0"), ("record", "event0"), ("wait", "event1"), ("record", "event1")]
+    assert log[2:] == [*turns, ("wait", "event0"), ("record", "event0")]
+
+
 def test_a_failed_capture_falls_back_to_the_loop_without_a_graph(denoiser):
-    class Failing(DirectCalls):
+    class Failing:
         def capture(self, function, reset):
             raise RuntimeError("out of memory in the pool")
 
     engine = CudaGraphEngine(denoiser, CPU, "test", graph=Failing)
     with pytest.warns(UserWarning, match="out of memory in the pool"):
-        result = engine.run(make_job(1))
+        result = engine.run(random_job(1))
     assert "capture failed" in engine.reason
-    assert torch.equal(result, CudaGraphEngine(denoiser, CPU, "test", graph=DirectCalls).run(make_job(1)))
+    assert torch.equal(result, CudaGraphEngine(denoiser, CPU, "test", graph=DirectCalls).run(random_job(1)))
 
 
-def test_the_engine_says_why_it_cannot_run():
+def test_an_empty_batch_is_an_empty_result(denoiser):
+    job = random_job(1, batch=0)
+    assert CudaGraphEngine(denoiser, CPU, "test", graph=DirectCalls).run(job).shape == job.initial.shape
+
+
+def test_the_engine_says_why_it_cannot_run(denoiser):
     assert "cpu" in cuda_graph.obstacle(CPU)
+    with pytest.raises(TypeError, match="SelfAttentionUNet, not a Linear"):
+        denoiser.network = torch.nn.Linear(2, 2)
+        CapturedLoop(denoiser, random_job(1), DirectCalls())
+
+
+def test_one_step_is_the_denoiser_itself(denoiser):
+    job = random_job(7, steps=1)
+    assert job.steps == make_steps("dpmpp_2m", (20.0, 0.0))
+    with torch.inference_mode():
+        wanted = denoiser(job.initial, 20.0, job.cond)
+    result = CudaGraphEngine(denoiser, CPU, "test", graph=ReplayGraph).run(job)
+    assert (result - wanted)[:, :-1].abs().max() <= 2e-5 * wanted.abs().max()

@@ -49,7 +49,7 @@ def comparison(result: torch.Tensor, wanted: torch.Tensor) -> dict[str, float | 
     }
 
 
-# name: (samples, pixels, channels, groups, block, mean, FiLM)
+# name: (samples, pixels, channels, groups, block, mean, FiLM); the forward also runs with conv_bias and embedding
 NORMS = {
     "8x8": (1, 64, 64, 4, 64, 0.3, True),
     "odd map": (2, 35, 48, 3, 16, 0.3, True),
@@ -77,11 +77,16 @@ def as_reference(x, weight, bias, groups, scale, shift, eps, config) -> tuple:
     return wide[0].transpose(1, 2), wide[1], wide[2], groups, wide[3], wide[4], eps
 
 
-def run_norm(name: str, dtype: torch.dtype) -> dict:
+def run_norm(name: str, dtype: torch.dtype, folded: bool = False) -> dict:
     x, *others, config = norm_inputs(name, dtype)
     y = guarded(torch.full_like(x, float("nan")))
-    norm.forward(x, *others, y, config)
-    return comparison(y, reference.group_norm_silu(*as_reference(x, *others, config)).transpose(1, 2))
+    samples, _, channels = x.shape
+    generator = torch.Generator().manual_seed(channels)
+    addends = [guarded(torch.randn(s, generator=generator).to(dtype)) for s in ((channels,), (samples, channels))]
+    addends = addends if folded else [None, None]
+    norm.forward(x, *others, *addends, y, config)
+    wide = [None if t is None else t.double() for t in addends]
+    return comparison(y, reference.group_norm_silu(*as_reference(x, *others, config), *wide).transpose(1, 2))
 
 
 def run_norm_backward(name: str, dtype: torch.dtype) -> dict:
@@ -143,6 +148,7 @@ def main() -> None:
             if name == "mean 1000" and dtype is not torch.float32:
                 continue  # such inputs have no digits left in half precision
             report[f"norm/{name}/{short}"] = run_norm(name, dtype)
+            report[f"norm/{name} folded/{short}"] = run_norm(name, dtype, folded=True)
             report[f"norm backward/{name}/{short}"] = run_norm_backward(name, dtype)
     for name in ATTENTIONS:  # in float16 only: the interpreter multiplies the bit patterns of bfloat16 (Triton 3.8)
         report[f"attention/{name}/float16"] = run_attention(name, torch.float16)

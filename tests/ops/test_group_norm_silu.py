@@ -276,6 +276,25 @@ def test_out_form(how, layout):
     assert torch.equal(other, wanted)
 
 
+@pytest.mark.parametrize("given", [("conv_bias",), ("embedding",), ("conv_bias", "embedding")], ids=str)
+def test_what_a_plan_folds_into_the_out_form_is_added_first(given):
+    inputs = make_inputs(MapShape("", 2, 24, 7, 5, 3), "channels_last")
+    folded = {name: torch.randn(24) if name == "conv_bias" else torch.randn(2, 24) for name in given}
+    x = inputs[0] + sum(one.reshape(-1, 24, 1, 1) for one in folded.values())
+    out = torch.full_like(inputs[0], float("nan"))
+    OUT(*inputs, out, **folded)
+    truth = eager(x.double(), *mapped(inputs[1:], Tensor.double))
+    assert_as_accurate(out, eager(x, *inputs[1:]), truth)
+    choice = ops.explain("group_norm_silu", *inputs, folded.get("conv_bias"), folded.get("embedding"))
+    assert choice.backend == "reference" and (not ISAS or "conv_bias" in choice.refused["native"])
+
+
+def test_the_out_form_records_no_gradient_of_what_is_folded_in():
+    inputs = make_inputs(MapShape("", 2, 24, 7, 5, 3), "channels_last")
+    with pytest.raises(RuntimeError, match="records no gradient"):
+        OUT(*inputs, torch.empty_like(inputs[0]), conv_bias=torch.ones(24, requires_grad=True))
+
+
 @pytest.mark.parametrize("offset", [0, 1, 100])
 def test_out_may_overlap_the_input(how, offset):
     inputs = make_inputs(MapShape("", 2, 24, 7, 5, 3), "contiguous")

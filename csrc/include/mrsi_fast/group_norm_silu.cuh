@@ -41,28 +41,29 @@ __device__ __forceinline__ void add_vector(const T* vector, size_t channel, floa
 // The kPack neighbouring channels of one group that a thread works on, at every pixel it visits.
 template <int kPack>
 struct Column {
-    float addend[kPack];  // conv_bias + embedding
-    float pivot;
+    float addend[kPack];  // conv_bias + embedding, relative to that of the group's first channel
+    float pivot;          // x at the group's first channel and pixel
 
     template <class T>
     __device__ __forceinline__ void load(const GroupNormSiLUArguments<T>& a, int sample, int channel) {
         const int first = channel - channel % (a.channels / a.groups);
         const size_t row = size_t(sample) * a.channels;
         pivot = to_float(a.x[row * a.pixels + first]);
-        if (a.conv_bias) pivot += to_float(a.conv_bias[first]);
-        if (a.embedding) pivot += to_float(a.embedding[row + first]);
+        float origin = 0.f;
+        if (a.conv_bias) origin += to_float(a.conv_bias[first]);
+        if (a.embedding) origin += to_float(a.embedding[row + first]);
 #pragma unroll
-        for (int i = 0; i < kPack; ++i) addend[i] = 0.f;
+        for (int i = 0; i < kPack; ++i) addend[i] = -origin;
         add_vector(a.conv_bias, channel, addend);
         add_vector(a.embedding, row + channel, addend);
     }
 
-    // Values of one packet, relative to the pivot.
+    // Values of one packet, relative to the pivot: x - pivot is exact where it matters, so it comes first.
     template <class T>
     __device__ __forceinline__ void shifted(const Packet<T, kPack>& packet, float (&d)[kPack]) const {
         packet.unpack(d);
 #pragma unroll
-        for (int i = 0; i < kPack; ++i) d[i] = (d[i] + addend[i]) - pivot;
+        for (int i = 0; i < kPack; ++i) d[i] = (d[i] - pivot) + addend[i];
     }
 };
 

@@ -27,11 +27,16 @@ def group_norm_silu(
     scale: Tensor | None = None,  # [B, C]
     shift: Tensor | None = None,  # [B, C]
     eps: float = 1e-5,
+    conv_bias: Tensor | None = None,  # [C]
+    embedding: Tensor | None = None,  # [B, C]
 ) -> Tensor:
-    """``silu(group_norm(x) * (1 + scale) + shift)``, contiguous or channels-last as x is."""
+    """``silu(group_norm(x + conv_bias + embedding) * (1 + scale) + shift)``, contiguous or channels-last as x is."""
     if x.numel() == 0:  # which torch.group_norm refuses
         return torch.empty_like(x, memory_format=memory_format_of(x))
     work = x.to(torch.promote_types(x.dtype, torch.float32))
+    for addend in (conv_bias, embedding):
+        if addend is not None:
+            work = work + _per_channel(addend, work)
     y = torch.group_norm(work, num_groups, weight.to(work.dtype), bias.to(work.dtype), eps)
     if scale is not None:
         y = y * (1 + _per_channel(scale, y))
