@@ -33,7 +33,7 @@ SMALLEST_SCALE = 1e-3
 
 WINDOWS: tuple[Window, ...] = ("hamming", "none", "hann")
 WINDOW_SHARES = (0.6, 0.33, 0.07)
-FACTOR_SHARES = {2: 0.4, 4: 0.4, 8: 0.2}
+FACTOR_SHARES = {2: 0.35, 4: 0.35, 8: 0.3}
 
 HEAD_FOV_MM = 170.0  # a smaller field of view holds no head, so that the sequence must excite a box
 

@@ -71,6 +71,7 @@ class TrainConfig(Settings):
         name: Name of the resulting model.
         output: Run folder (checkpoint, log, and at the end the model folder).
         seed: Seed of initialisation, data, noise and dropout.
+        initial: Model folder to start from (fine-tuning), its residual scales included; None starts from nothing.
         steps: Optimiser steps of the whole run.
         batch_size: Slices a step.
         model: Shape of the network.
@@ -90,6 +91,7 @@ class TrainConfig(Settings):
     name: str = "mrsi_fast"
     output: Path
     seed: int = pydantic.Field(0, ge=0, lt=2**63)
+    initial: Path | None = None
     steps: int = pydantic.Field(gt=0)
     batch_size: int = pydantic.Field(8, gt=0)
     model: ModelConfig = ModelConfig()

@@ -24,7 +24,7 @@ from mrsi_fast.config import ConfigError
 from mrsi_fast.diffusion.denoiser import Denoiser
 from mrsi_fast.diffusion.losses import SigmaDistribution
 from mrsi_fast.files import write_text
-from mrsi_fast.models.pretrained import FolderConfig, save_pretrained
+from mrsi_fast.models.pretrained import FolderConfig, load_pretrained, save_pretrained
 from mrsi_fast.models.unet import SelfAttentionUNet
 from mrsi_fast.simulation.config import BatchConfig
 from mrsi_fast.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
@@ -138,7 +138,7 @@ class Trainer:
             stream.write(json.dumps({"step": self.step, "slices": self.step * self.config.batch_size, **facts}) + "\n")
 
     def prepare(self) -> None:
-        """Resumes the folder's checkpoint, or starts anew by measuring the residual's RMS; writes config.toml."""
+        """Resumes the folder's checkpoint, or starts anew (from ``initial`` if given); writes config.toml."""
         comparable = self.config.model_dump(mode="json", exclude=RESUMABLE_CHANGES)
         if (self.folder / CHECKPOINT).exists():
             meta = load_checkpoint(self.folder, {"network": self.network, "average": self.average}, self.optimiser)
@@ -150,10 +150,24 @@ class Trainer:
                 )
             self.step, self.rms = meta["step"], {key: tuple(row) for key, row in meta["residual_rms"].items()}
             self.seconds, self.cpu_seconds = meta["seconds"], meta["cpu_seconds"]
+        elif self.config.initial is not None:
+            self._start_from(self.config.initial)
         elif not self.rms:
             stream = BatchStream(self.config.simulation, self.config.seed, 8, 0, RMS_BATCHES)
             self.rms = measure_residual_rms(batches(stream, 0), len(self.config.model.channels))
         write_text(self.folder / "config.toml", self.config.to_toml())
+
+    def _start_from(self, folder: Path) -> None:
+        """Takes weights and residual scales of a trained model."""
+        pretrained = load_pretrained(folder)
+        if pretrained.config.model != self.config.model:
+            raise ConfigError(
+                f"initial: the network in {folder.name} has another shape than [model] asks for. Copy the [model] "
+                "section of its card, or choose another folder."
+            )
+        for module in (self.network, self.average.module):
+            module.load_state_dict(pretrained.network.state_dict())
+        self.rms = dict(pretrained.config.diffusion.residual_rms)
 
     def save(self) -> None:
         """Writes the checkpoint."""
@@ -273,6 +287,7 @@ def train(config: TrainConfig | str | Path, report: Callable[[int, int, str], No
 
     Raises:
         ConfigError: The settings do not fit, or differ from the checkpoint's.
+        ModelFolderError: The folder to start from cannot be used.
         CheckpointError: The checkpoint is damaged.
         Interrupted: SIGINT or SIGTERM arrived; the checkpoint was written first.
     """

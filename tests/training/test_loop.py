@@ -17,7 +17,7 @@ from mrsi_fast.training import Interrupted, TrainConfig, train
 from mrsi_fast.training.checkpoint import CHECKPOINT, CheckpointError
 from mrsi_fast.training.config import ConditionDropout, OptimiserConfig
 from mrsi_fast.training.data import step_generator, withhold
-from mrsi_fast.training.loop import learning_rate
+from mrsi_fast.training.loop import Trainer, learning_rate
 from mrsi_fast.training.objective import measure_residual_rms
 
 TINY = """
@@ -106,6 +106,22 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("warmup_steps = 4", "warmup_steps = 5"))
     with pytest.raises(ConfigError, match="trained with other settings .optimiser."):
         train(path)
+
+
+def test_fine_tuning_starts_from_weights_and_scales_of_a_model(tmp_path: Path) -> None:
+    first = train(write_config(tmp_path, "first", steps=1))
+    path = write_config(tmp_path, "second", steps=1)
+    text = path.read_text().replace("steps = 1\n", f"initial = {str(first)!r}\nsteps = 1\n", 1)
+    path.write_text(text.replace("2 = [0.1,", "2 = [0.7,"))
+    trainer = Trainer(TrainConfig.load(path))
+    trainer.prepare()
+    expected = load_pretrained(first)
+    for module in (trainer.network, trainer.average.module):
+        assert all(torch.equal(t, expected.network.state_dict()[n]) for n, t in module.state_dict().items())
+    assert trainer.rms == expected.config.diffusion.residual_rms
+    path.write_text(text.replace("widths = [32]", "widths = [64]").replace(f"{tmp_path}/second", f"{tmp_path}/third"))
+    with pytest.raises(ConfigError, match="another shape"):
+        Trainer(TrainConfig.load(path)).prepare()
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
