@@ -1,14 +1,20 @@
 """What the CUDA and Triton implementations of every operation share: streams, alignment, architecture, and the choice.
 
-``PREFERRED`` says which backend serves an operation on a GPU where several could. No entry has been measured on a GPU
-yet; each says what it rests on. ``MRSI_FAST_BACKEND`` pins one backend against it.
+Which backend serves an operation on a GPU where several could is said by a table of measurements (``MEASURED``), and by
+``PREFERRED`` until there is one: no entry of that has been measured, each says what it rests on. ``MRSI_FAST_BACKEND``
+pins one backend against both.
 """
 
 from __future__ import annotations
 
 import functools
+import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +24,7 @@ from mrsi_fast.kernels import available
 DTYPE_CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 """Numbers of the element types in csrc/include/mrsi_fast/cuda_launchers.h."""
 
-# operation, then whether backward: (backend, why).
+# operation, then whether backward: (backend, why), for what no row of `MEASURED` speaks of.
 PREFERRED = {
     ("group_norm_silu", False): ("cuda", "one kernel where PyTorch runs four"),
     ("group_norm_silu", True): ("triton", "the CUDA kernels have no backward"),
@@ -26,16 +32,55 @@ PREFERRED = {
     ("self_attention", True): ("triton", "it reads the packed projection and writes one packed gradient"),
     ("solver_step", False): ("cuda", "one kernel for projection, update and noise"),
 }
+MEASURED = Path(__file__).with_name("gpu_choices.json")
+"""Rows that ``make gpu`` writes: what was fastest per operation, direction, architecture, dtype and size."""
+SIZE_RATIO = 4.0
+"""A measured row speaks for inputs up to this many times larger or smaller."""
 
 
-def passed_over(op: str, backend: str) -> Callable[[bool], str | None]:
-    """Why ``backend`` is passed over for ``op`` although it could serve it; asked with whether backward is wanted."""
+@dataclass(frozen=True)
+class MeasuredChoice:
+    """One row of ``MEASURED``; ``elements`` is the size of the operation's first input, times are in microseconds."""
 
-    def reason(backward: bool) -> str | None:
-        preferred, why = PREFERRED.get((op, backward), (backend, ""))
-        return None if preferred == backend else f"{why} (MRSI_FAST_BACKEND={backend} takes it)"
+    op: str
+    backward: bool
+    architecture: int
+    dtype: str
+    elements: int
+    shape: str
+    backend: str
+    microseconds: dict[str, float] = field(hash=False)
 
-    return reason
+    @property
+    def why(self) -> str:
+        """As ``explain`` says it."""
+        times = ", ".join(f"{name} {time:.1f} us" for name, time in sorted(self.microseconds.items()))
+        return f"fastest on sm_{self.architecture} at {self.shape} in {self.dtype} ({times})"
+
+
+@functools.cache
+def measured_choices(path: Path) -> dict[tuple[str, bool], tuple[MeasuredChoice, ...]]:
+    """The rows of a measured table, by operation and direction."""
+    rows = [MeasuredChoice(**row) for row in json.loads(path.read_text())["rows"]]
+    return {key: tuple(r for r in rows if (r.op, r.backward) == key) for key in {(r.op, r.backward) for r in rows}}
+
+
+def preference(op: str) -> Callable[[bool, tuple[Any, ...]], tuple[str, str]]:
+    """What serves ``op`` where several could: the nearest measured size, else ``PREFERRED``."""
+
+    def prefer(backward: bool, inputs: tuple[Any, ...]) -> tuple[str, str]:
+        first: Tensor = inputs[0]
+        rows = measured_choices(MEASURED).get((op, backward), ())
+        if rows and first.numel():
+            here = (architecture(first.device), str(first.dtype).removeprefix("torch."))
+            ratios = {row: abs(math.log(row.elements / first.numel())) for row in rows}
+            near = [row for row in rows if (row.architecture, row.dtype) == here]
+            best = min(near, key=lambda row: ratios[row], default=None)
+            if best is not None and ratios[best] <= math.log(SIZE_RATIO):
+                return best.backend, best.why
+        return PREFERRED[op, backward]
+
+    return prefer
 
 
 @functools.cache

@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -29,8 +29,6 @@ class Implementation:
         refuse: ``(*inputs) -> reason or None``: what it does not do, from the operation's own inputs.
         out: ``(*inputs, out) -> None``: fills ``out``, which is laid out as the operation allocates it.
         backward: ``(grad, *inputs) -> gradients``, or None where it has no backward kernel.
-        passed_over: ``(backward) -> reason or None``: why another is preferred although this one could serve; not asked
-            where this backend is pinned.
     """
 
     backend: str
@@ -38,7 +36,10 @@ class Implementation:
     refuse: Callable[..., str | None]
     out: Callable[..., None]
     backward: Callable[..., tuple[Tensor, ...]] | None = None
-    passed_over: Callable[[bool], str | None] = lambda backward: None
+
+
+Preference = Callable[[bool, tuple[Any, ...]], tuple[str, str]]
+"""``(backward, inputs) -> (backend, why)``: which backend, ``reference`` included, where several could serve a call."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def _settings(backend: str, disable: str) -> _Settings:
 
 _active = _settings(os.environ.get("MRSI_FAST_BACKEND", "auto"), os.environ.get("MRSI_FAST_DISABLE", ""))
 _implementations: dict[str, tuple[Implementation, ...]] = {}
+_preferences: dict[str, Preference] = {}
 _warned: set[str] = set()
 
 
@@ -91,15 +93,40 @@ def override(backend: str = "auto", disable: str = "") -> Iterator[None]:
         _active = before
 
 
-def add(op: str, implementations: tuple[Implementation, ...]) -> None:
-    """Make an operation's implementations known, the preferred one first."""
+def add(op: str, implementations: tuple[Implementation, ...], preference: Preference | None = None) -> None:
+    """Make an operation's implementations known, the preferred one first unless ``preference`` says otherwise.
+
+    Args:
+        op: Name of the operation.
+        implementations: Its fast implementations.
+        preference: Asked for calls that CUDA or Triton could serve, unless a backend is pinned.
+    """
     _implementations[op] = implementations
+    if preference is not None:
+        _preferences[op] = preference
 
 
 def _installed(implementation: Implementation) -> str | None:
     if implementation.backend in _active.disabled:
         return "disabled by MRSI_FAST_DISABLE"
     return implementation.lacks()
+
+
+def _unable(implementation: Implementation, inputs: tuple[Any, ...], backward: bool) -> str | None:
+    """Why an implementation cannot serve a call, or None."""
+    reason = _installed(implementation)
+    if reason is None and backward and implementation.backward is None:
+        reason = "it has no backward kernel"
+    return reason or implementation.refuse(*inputs)
+
+
+def _candidates(op: str, device: str, inputs: tuple[Any, ...], backward: bool) -> tuple[list[Implementation], str, str]:
+    """What could serve a call, the preferred first; the preferred backend ("" for none in particular), and why."""
+    candidates = [one for one in _implementations.get(op, ()) if SERVES[one.backend] == device]
+    if _active.pinned != "auto" or op not in _preferences or not any(one.backend != "native" for one in candidates):
+        return candidates, "", ""
+    preferred, why = _preferences[op](backward, inputs)
+    return sorted(candidates, key=lambda one: one.backend != preferred), preferred, why
 
 
 def choose(op: str, device: str, inputs: tuple[Any, ...], *, backward: bool = False) -> Choice:
@@ -116,21 +143,18 @@ def choose(op: str, device: str, inputs: tuple[Any, ...], *, backward: bool = Fa
     """
     refused: dict[str, str] = {}
     missing = 0
-    candidates = [one for one in _implementations.get(op, ()) if SERVES[one.backend] == device]
+    candidates, preferred, why = _candidates(op, device, inputs, backward)
     for implementation in candidates:
         backend = implementation.backend
         if _active.pinned not in ("auto", backend):
             refused[backend] = f"MRSI_FAST_BACKEND={_active.pinned}"
             continue
-        reason = _installed(implementation)
-        missing += reason is not None and backend not in _active.disabled
-        if reason is None and backward and implementation.backward is None:
-            reason = "it has no backward kernel"
-        reason = reason or implementation.refuse(*inputs)
-        if reason is None and _active.pinned == "auto":
-            reason = implementation.passed_over(backward)
+        reason = _unable(implementation, inputs, backward)
+        if reason is None and preferred == "reference":
+            reason = f"{why} (MRSI_FAST_BACKEND={backend} takes it)"
         if reason is None:
             return Choice(op, device, implementation, refused)
+        missing += backend not in _active.disabled and implementation.lacks() is not None
         refused[backend] = reason
     if any(one.backend == _active.pinned for one in candidates):
         raise RuntimeError(
@@ -157,7 +181,16 @@ def explain(op: str, *inputs: Any, backward: bool = False) -> Choice:
     if op not in _implementations:
         raise ValueError(f"There is no operation {op!r}; there are {sorted(_implementations)}.")
     device = next(one.device.type for one in inputs if isinstance(one, Tensor))
-    return choose(op, device, inputs, backward=backward)
+    choice = choose(op, device, inputs, backward=backward)
+    candidates, preferred, why = _candidates(op, device, inputs, backward)
+    against = dict(choice.refused)
+    for one in candidates:  # those that `choose` did not get to
+        if one.backend not in against and one is not choice.implementation:
+            reason = _unable(one, inputs, backward)
+            against[one.backend] = reason or (
+                f"{preferred} is preferred, {why}" if preferred else "another comes first"
+            )
+    return replace(choice, refused=against)
 
 
 def status() -> list[dict[str, str | bool]]:

@@ -32,6 +32,7 @@ class Operation:
         implementations: Fast ones, the preferred first.
         folded: Optional tensors that only the ``_out`` form takes, by keyword: what a plan folds into the operation
             from its neighbours. ``reference`` and the implementations take them after the other inputs, default None.
+        preference: Which backend is taken where several GPU ones could serve; see ``_dispatch.Preference``.
     """
 
     name: str
@@ -41,12 +42,13 @@ class Operation:
     differentiable: tuple[int, ...]
     implementations: tuple[_dispatch.Implementation, ...]
     folded: tuple[str, ...] = ()
+    preference: _dispatch.Preference | None = None
 
 
 def register(operation: Operation) -> None:
     """Register all forms of an operation with the dispatcher, fakes and autograd included."""
     name = operation.name
-    _dispatch.add(name, operation.implementations)
+    _dispatch.add(name, operation.implementations, operation.preference)
     forward, backward, out = _forms(operation)
     LIBRARY.impl(name, forward, "CompositeExplicitAutograd")
     LIBRARY.impl(f"{name}_out", out, "CompositeExplicitAutograd")

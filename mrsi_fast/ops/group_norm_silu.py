@@ -244,6 +244,7 @@ register(
         allocate=_allocate,
         differentiable=(0, 1, 2, 4, 5),
         folded=("conv_bias", "embedding"),
+        preference=_cuda.preference("group_norm_silu"),
         implementations=(
             Implementation(
                 backend="native",
@@ -257,7 +258,6 @@ register(
                 lacks=lambda: _native.lacks("cuda_group_norm_silu"),
                 refuse=_refuse_cuda,
                 out=_cuda_out,
-                passed_over=_cuda.passed_over("group_norm_silu", "cuda"),
             ),
             Implementation(
                 backend="triton",

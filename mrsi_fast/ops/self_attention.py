@@ -105,13 +105,13 @@ register(
         reference_backward=reference.self_attention_backward,
         allocate=_allocate,
         differentiable=(0,),
+        preference=_cuda.preference("self_attention"),
         implementations=(
             Implementation(
                 backend="cuda",
                 lacks=lambda: _native.lacks("cuda_self_attention"),
                 refuse=_refuse_cuda,
                 out=_cuda_out,
-                passed_over=_cuda.passed_over("self_attention", "cuda"),
             ),
             Implementation(
                 backend="triton",
@@ -119,7 +119,6 @@ register(
                 refuse=_refuse_gpu,
                 out=_triton_out,
                 backward=_triton_backward,
-                passed_over=_cuda.passed_over("self_attention", "triton"),
             ),
         ),
     )

@@ -142,6 +142,7 @@ register(
         reference_backward=None,
         allocate=_allocate,
         differentiable=(),
+        preference=_cuda.preference("solver_step"),
         implementations=(
             Implementation(
                 backend="cuda",

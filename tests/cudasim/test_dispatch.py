@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import pytest
 import torch
 
 from mrsi_fast import ops
 from mrsi_fast.mrsi.forward import Acquisition
+from mrsi_fast.ops import _cuda, _dispatch
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
@@ -75,3 +79,63 @@ def test_solver_step_reaches_its_kernel(on_gpu):
     aliased = inputs[0].clone()
     torch.ops.mrsi_fast.solver_step_out(aliased, *inputs[1:], aliased)  # in place: computed beside and copied
     torch.testing.assert_close(aliased, result, rtol=1e-5, atol=1e-5)
+
+
+def measured_row(**change):
+    row = {
+        "op": "group_norm_silu",
+        "backward": False,
+        "architecture": 90,
+        "dtype": "float32",
+        "elements": 2 * 32 * 30,
+        "shape": "2x32x6x5",
+        "backend": "reference",
+        "microseconds": {"cuda": 4.0, "reference": 3.0},
+    }
+    return {**row, **change}
+
+
+@pytest.mark.parametrize(
+    "change, backend, against",
+    [
+        ({}, "reference", "cuda: fastest on sm_90 at 2x32x6x5 in float32 (cuda 4.0 us, reference 3.0 us)"),
+        ({"elements": 2 * 32 * 30 * 3}, "reference", "fastest on sm_90"),
+        ({"elements": 2 * 32 * 30 * 5}, "cuda", ""),  # too far away to speak for this size
+        ({"architecture": 80}, "cuda", ""),
+        ({"dtype": "float16"}, "cuda", ""),
+        ({"backward": True}, "cuda", ""),
+        ({"op": "self_attention"}, "cuda", ""),
+    ],
+    ids=str,
+)
+def test_a_measured_choice_holds_for_its_architecture_dtype_and_size(
+    on_gpu, monkeypatch, tmp_path, change, backend, against
+):
+    table = tmp_path / "choices.json"
+    table.write_text(json.dumps({"rows": [measured_row(**change)]}))
+    monkeypatch.setattr(_cuda, "MEASURED", table)
+    monkeypatch.setattr(_cuda, "architecture", lambda device: 90)
+    x, (weight, bias) = torch.randn(2, 32, 6, 5).contiguous(memory_format=torch.channels_last), torch.randn(2, 32)
+    inputs = (x, weight, bias, 2, None, None, 1e-5)
+    choice = ops.explain("group_norm_silu", *inputs)
+    assert choice.backend == backend and against in str(choice)
+    with ops.override("cuda"):  # a pin stands above the table
+        assert ops.explain("group_norm_silu", *inputs).backend == "cuda"
+
+
+@pytest.mark.parametrize("backward, taken", [(False, "cuda"), (True, "triton")])
+def test_every_backend_that_is_not_taken_has_its_reason(on_gpu, monkeypatch, backward, taken):
+    both = [one for one in _dispatch._implementations["group_norm_silu"] if one.backend != "native"]
+    able = tuple(dataclasses.replace(one, lacks=lambda: None) for one in both)
+    monkeypatch.setitem(_dispatch._implementations, "group_norm_silu", able)
+    monkeypatch.setattr(_dispatch, "SERVES", {"cuda": "cpu", "triton": "cpu"})
+    x, (weight, bias) = torch.randn(2, 32, 6, 5).contiguous(memory_format=torch.channels_last), torch.randn(2, 32)
+    choice = ops.explain("group_norm_silu", x, weight, bias, 2, None, None, 1e-5, backward=backward)
+    assert choice.backend == taken
+    wanted = "it has no backward kernel" if backward else "cuda is preferred, one kernel where PyTorch runs four"
+    assert choice.refused == {"cuda" if backward else "triton": wanted}
+
+
+def test_the_committed_table_of_choices_can_be_read():
+    assert isinstance(_cuda.measured_choices(_cuda.MEASURED), dict)
+    assert set(_cuda.PREFERRED) >= {("self_attention", False), ("group_norm_silu", True)}
