@@ -17,9 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mrsi_fast.report.benchmarks.records import CONTROL_BAND
 from mrsi_fast.testing.ceilings import ceilings
 from mrsi_fast.testing.peers import Missing
 from mrsi_fast.testing.timing import Ratio, interleave, paired_ratio
+
+__all__ = ["CONTROL_BAND", "Entry", "Missing", "Outcome", "hold"]
 
 TOLERANCE = 2e-4
 """Allowed difference between peers, of the largest value of a result: the accuracy that the native engine promises."""
@@ -177,6 +180,8 @@ def _check(runners: Mapping[tuple[str, str], Runner], than: str | None) -> None:
             wanted[case] = _tensors(run())
     for (label, case), run in runners.items():
         got = _tensors(run())
+        if not got:
+            raise AssertionError(f"{label} {case}: returns nothing that could be compared with {than}.")
         for mine, truth in zip(got, wanted[case], strict=True):
             difference, largest = (mine - truth).abs().max().item(), truth.abs().max().item()
             if not difference <= TOLERANCE * largest:  # NaN too

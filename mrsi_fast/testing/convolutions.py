@@ -9,15 +9,13 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mrsi_fast import ops
-from mrsi_fast.engine.native import NativePlan
-from mrsi_fast.engine.plan import STRIP_ROWS, ConvOp, Plan, Source, Value, plan_network
-from mrsi_fast.models.blocks import GroupNormSiLU
+from mrsi_fast.engine.plan import ConvOp, plan_network
 from mrsi_fast.models.pretrained import load_pretrained
-from mrsi_fast.ops import _native
 from mrsi_fast.testing.peers import Missing
+from mrsi_fast.testing.plan_parts import OneConvolution
 from mrsi_fast.testing.shapes import CHANNELS_PER_GROUP
 
 Runner = Callable[[], Tensor]
@@ -88,66 +86,15 @@ class ConvInputs:
         return cls(x.contiguous(memory_format=torch.channels_last), weight, bias, gain, offset, groups)
 
 
-class OneConvolution(NativePlan):
-    """A plan of one convolution, set up as the native engine sets up each of its own.
-
-    With a norm it computes the statistics of its result, where PyTorch computes those of the input: in a plan each
-    convolution prepares the next one's.
-    """
-
-    def __init__(self, inputs: ConvInputs, threads: int, fused: bool) -> None:
-        missing = _native.lacks("Plan")
-        if missing is not None:
-            raise Missing(missing)
-        batch, channels, height, width = inputs.x.shape
-        conv = nn.Conv2d(channels, len(inputs.weight), 3, padding=1)
-        norm = GroupNormSiLU(channels, channels // inputs.groups) if fused else None
-        with torch.no_grad():
-            conv.weight.copy_(inputs.weight)
-            conv.bias.copy_(inputs.bias)  # type: ignore[union-attr]
-            if norm is not None:
-                norm.weight.copy_(inputs.norm_weight)
-                norm.bias.copy_(inputs.norm_bias)
-        source = Value("in", batch, height, width, channels)
-        self.out = Value("out", batch, height, width, conv.out_channels)
-        self.plan = Plan([ConvOp("conv", (Source(source),), conv, self.out, norm)], source, self.out, {}, 0)
-        starts = [("in", source.floats), ("out", self.out.floats)]
-        if fused:
-            starts += [("in.stats", source.stats_floats), ("out.stats", self.out.stats_floats)]
-        for name, floats in starts:
-            self.plan.offsets[name] = self.plan.arena_floats
-            self.plan.arena_floats += -(-floats // 16) * 16
-        self.threads, self.tiles = threads, {}
-        self.native = _native.module().Plan(self.plan.arena_floats, 0, threads)
-        self._add(self.plan.operations[0])
-        image = self.view(source)
-        image.copy_(inputs.x.permute(0, 2, 3, 1))
-        if fused:
-            self._fill_statistics(image)
-
-    def _fill_statistics(self, image: Tensor) -> None:
-        """Mean and M2 of each strip and channel, as the operation before would have left them."""
-        batch, height, _, channels = image.shape
-        strips = [image[:, top : top + STRIP_ROWS] for top in range(0, height, STRIP_ROWS)]
-        mean = torch.stack([strip.mean((1, 2)) for strip in strips], 1)
-        m2 = torch.stack([strip.var((1, 2), correction=0) * strip[0, :, :, 0].numel() for strip in strips], 1)
-        shape = Value("in.stats", batch, len(strips), 2, channels)
-        self.view(shape).copy_(torch.stack([mean, m2], 2))
-
-    def __call__(self) -> Tensor:
-        """The result: a view of the arena, valid while this object lives."""
-        self.native.evaluate(0)
-        return self.view(self.out).permute(0, 3, 1, 2)
-
-
 def native_fused(inputs: ConvInputs, threads: int) -> Runner:
     """GroupNorm-SiLU and the convolution in one, weights packed beforehand as in a plan."""
-    return OneConvolution(inputs, threads, fused=True)
+    i = inputs
+    return OneConvolution(i.x, i.weight, i.bias, (i.norm_weight, i.norm_bias, i.groups), threads)
 
 
 def native_convolution(inputs: ConvInputs, threads: int) -> Runner:
     """The convolution alone, weights packed beforehand as in a plan."""
-    return OneConvolution(inputs, threads, fused=False)
+    return OneConvolution(inputs.x, inputs.weight, inputs.bias, None, threads)
 
 
 def public_fused(inputs: ConvInputs, threads: int) -> Runner:

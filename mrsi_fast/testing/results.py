@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mrsi_fast.report.benchmarks.records import Contest, History, Row
+from mrsi_fast.report.benchmarks.records import Contest, History, Row, in_band
 from mrsi_fast.report.benchmarks.table import text_table
 from mrsi_fast.testing.contest import Entry, Outcome
 from mrsi_fast.testing.data import checkout
@@ -82,7 +82,7 @@ class Session:
             "backend": outcome.backends[key],
             "threads": outcome.threads,
             "peak_mb": peak,
-            "control": str(contest.control) + ("" if contest.fit else " MACHINE UNFIT"),
+            "control": str(contest.control) + ("" if in_band(contest.control) else " MACHINE UNFIT"),
             "machine": self.history.machine,
             **facts,
             **self.history.shares(name),

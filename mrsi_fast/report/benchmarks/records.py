@@ -27,6 +27,11 @@ CONTROL_BAND = 0.03
 """One function under two labels may differ by this; by more, and the machine is unfit to judge."""
 
 
+def in_band(control: Ratio) -> bool:
+    """Whether a control says that the machine is fit."""
+    return abs(control.median - 1) <= CONTROL_BAND
+
+
 class Run(Settings):
     """One session of benchmarks.
 
@@ -62,11 +67,6 @@ class Contest(Settings):
     def control(self) -> Ratio:
         """One matrix product against itself under another label."""
         return paired_ratio(self.anchors[SGEMM_AGAIN], self.anchors[SGEMM])
-
-    @property
-    def fit(self) -> bool:
-        """Whether the control lies in its band."""
-        return abs(self.control.median - 1) <= CONTROL_BAND
 
     @property
     def gemm(self) -> str:
@@ -156,6 +156,14 @@ class History(Settings):
         if row.bytes:
             share = paired_ratio(contest.anchors[COPY], row.seconds).median * row.bytes / COPY_BYTES
             found |= {"gb_per_s": row.bytes / self.seconds(name) / 1e9, "share_of_copy": share}
+        return found
+
+    def controls(self) -> dict[str, Ratio]:
+        """One function against itself under another label: of every contest, and of the rows that are such controls."""
+        found = {key: contest.control for key, contest in self.contests.items()}
+        for name, row in self.rows.items():
+            if "band" in row.facts and row.than in self.rows and row.than != name:
+                found[name] = paired_ratio(row.seconds, self.rows[row.than].seconds)
         return found
 
     def updated(self, newer: History) -> History:

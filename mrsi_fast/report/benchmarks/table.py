@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mrsi_fast.report.benchmarks.records import CONTROL_BAND, History
+from mrsi_fast.report.benchmarks.records import CONTROL_BAND, History, in_band
 
 HEADS = ("row", "median", "times faster", "than", "GFLOP/s", "of R", "GB/s", "of copy", "MB", "runs")
 
@@ -20,22 +20,20 @@ def duration(seconds: float) -> str:
 def unfit(history: History) -> list[str]:
     """One sentence for each contest whose control lies outside its band."""
     return [
-        f"MACHINE UNFIT: in {name} one matrix product against itself gave {contest.control}, outside 1 +- "
-        f"{CONTROL_BAND:g}; its rows are no evidence."
-        for name, contest in history.contests.items()
-        if not contest.fit
+        f"MACHINE UNFIT: in {name} one function against itself gave {control}, outside 1 +- {CONTROL_BAND:g}; the rows "
+        "timed with it are no evidence."
+        for name, control in history.controls().items()
+        if not in_band(control)
     ]
 
 
 def controls(history: History) -> str:
     """How far the control of any contest was off, in one sentence."""
-    ratios = [contest.control for contest in history.contests.values()]
-    worst = max(ratios, key=lambda ratio: abs(ratio.median - 1), default=None)
-    if worst is None:
-        return "Control: no contest was held."
-    inside = sum(contest.fit for contest in history.contests.values())
+    ratios = history.controls().values()
+    worst = max(ratios, key=lambda ratio: abs(ratio.median - 1))
+    inside = sum(map(in_band, ratios))
     return (
-        f"Control (one function under two labels): {inside} of {len(ratios)} contests within 1 +- {CONTROL_BAND:g}, "
+        f"Control (one function under two labels): {inside} of {len(ratios)} within 1 +- {CONTROL_BAND:g}, "
         f"the furthest {worst}."
     )
 

@@ -1,0 +1,56 @@
+"""From nothing: the package's import, the command's help, the command line's first result; beside PyTorch's import."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mrsi_fast.testing.contest import Entry
+from mrsi_fast.testing.data import checkout
+
+THREADS = (2,)
+OURS = ("import", "help", "first-result")
+MAIN = "from mrsi_fast.cli import main; main()"
+EXAMPLE = ("-i", "examples/simulated_glioma", "--scale", "4", "--samples", "0", "--quiet")
+COMMANDS = {
+    "import": ("-c", "import mrsi_fast"),
+    "import-torch": ("-c", "import torch"),
+    "help": ("-c", MAIN, "--help"),
+    "first-result": ("-c", MAIN, "sr", *EXAMPLE),
+}
+
+
+def build(label: str, folder: Path) -> Callable[[], object]:
+    def run() -> None:
+        more = []
+        if label == "first-result":
+            more = ["-o", tempfile.mkdtemp(dir=folder)]
+        subprocess.run([sys.executable, *COMMANDS[label], *more], cwd=checkout(), check=True, capture_output=True)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def folder():
+    with tempfile.TemporaryDirectory(prefix="mrsi_fast_bench_") as name:
+        yield Path(name)
+
+
+@pytest.mark.parametrize("threads", THREADS, ids="t{}".format)
+@pytest.mark.parametrize("label", COMMANDS)
+def bench_startup(row, contest, folder, label, threads):
+    def entries(threads: int) -> list[Entry]:
+        backends = {"import-torch": "PyTorch"}
+        return [
+            Entry(one, functools.partial(build, one, folder), backend=backends.get(one, "mrsi_fast"), ours=one in OURS)
+            for one in COMMANDS
+        ]
+
+    held = contest("startup", threads, entries, than="import-torch", same=False, budget_s=20.0)
+    row(held, label, than="import-torch")
