@@ -233,7 +233,7 @@ class Probes:
                 table[name]["CRLB floor"] = _rms((maps.crlb[index] / 100 * maps.maps[index])[use]) / size
         return {
             "what": "the in-vivo scan (14x14, 10 mm), truncated to 7x7 in k-space and brought back by x2: NRMSE on "
-            "trusted voxels of the support; untrusted voxels were bridged by their trusted neighbours before truncation",
+            "trusted voxels of the support; untrusted ones were bridged by trusted neighbours before truncation",
             "setting": "n = 1; 8 steps of dpmpp_2m",
             **table,
             "bar": "reported beside the CRLB floor",

@@ -33,6 +33,11 @@ About twice the highest ratio of tumour to normal tissue in the literature's ran
 others): tNAA only falls, tCr 1.3, Ins 1.9, Glx 1.5. Every other metabolite: :data:`OTHER_RISE` (tCho reaches 4.3).
 """
 OTHER_RISE = 8.0
+LARGEST_SHARE: dict[str, float] = {"2HG": 1.5}
+"""How many times the highest level among the other maps a metabolite that healthy brain lacks may reach.
+
+2HG: 8.0 to 9.3 mM are the highest values reported (mrs-database). Others: ``OTHER_RISE``.
+"""
 
 _SUPPORT_THRESHOLD = 0.2
 _SMALLEST_PART = 0.1
@@ -239,7 +244,7 @@ def _blow_ups(maps: MapSet, level: Float64, spread: Float64, blow_up_sd: float) 
         values = maps.maps[index]
         if name in ABSENT_IN_HEALTHY_BRAIN:
             if ordinary:
-                result[index] = np.abs(values) > OTHER_RISE * max(ordinary)
+                result[index] = np.abs(values) > LARGEST_SHARE.get(name, OTHER_RISE) * max(ordinary)
         elif level[index] > 0:
             rise = LARGEST_RISE.get(name, OTHER_RISE)
             limit = max(blow_up_sd * spread[index], (rise - 1.0) * level[index])
