@@ -35,11 +35,9 @@ def _shifted(x, addend, pivot, pixels, first, channels, WIDTH: tl.constexpr, BLO
 
 @triton.jit
 def _addend(conv_bias, embedding, row, first, WIDTH: tl.constexpr, PAD: tl.constexpr):
-    """What is added to a group's channels before the normalisation, relative to its first channel's; or None."""
+    """What is added to a group's channels before the normalisation, relative to its first channel's."""
     c = tl.arange(0, PAD)
     mask = c < WIDTH
-    if conv_bias is None and embedding is None:
-        return None
     addend = tl.zeros((PAD,), tl.float32)
     if conv_bias is not None:
         addend += tl.load(conv_bias + first + c, mask=mask, other=0.0).to(tl.float32)
@@ -93,7 +91,9 @@ def forward_kernel(
     sample = tl.program_id(1)
     row = sample * channels
     origin = sample.to(tl.int64) * pixels * channels + first_channel
-    addend = _addend(conv_bias, embedding, row, first_channel, WIDTH, PAD)
+    addend = None
+    if conv_bias is not None or embedding is not None:
+        addend = _addend(conv_bias, embedding, row, first_channel, WIDTH, PAD)
     pivot, mean, inverse = _statistics(x + origin, addend, pixels, channels, eps, WIDTH, BLOCK, PAD)
     gain, offset = _vectors(weight, bias, scale, shift, row, first_channel, WIDTH, PAD)
     for first in range(0, pixels, BLOCK):

@@ -47,6 +47,19 @@ def nvcc() -> Path:
     raise ToolMissingError("no CUDA toolkit found: set CUDA_HOME to a folder with bin/nvcc and include/cuda_runtime.h")
 
 
+def compute_sanitizer() -> Path:
+    """Return compute-sanitizer: from a toolkit, or from PATH.
+
+    Raises:
+        ToolMissingError: if there is none.
+    """
+    found = shutil.which("compute-sanitizer")
+    for candidate in [folder / "bin/compute-sanitizer" for folder in _toolkits()] + ([Path(found)] if found else []):
+        if candidate.exists():
+            return candidate
+    raise ToolMissingError("no compute-sanitizer found: it comes with the CUDA toolkit; set CUDA_HOME to one")
+
+
 def cuobjdump() -> Path:
     """Return cuobjdump: from PATH, the ``nvidia-cuda-cuobjdump`` wheel, or Triton's own copy.
 

@@ -38,12 +38,15 @@ def jobs(architecture: int, element: str = "fp16") -> list[Job]:
     )
     width = {"WIDTH": 16, "PAD": 16}
     found = [
-        Job(
-            "group_norm_silu",
-            norm.forward_kernel,
-            {"x": tensor, **vectors, "conv_bias": tensor, "embedding": None, "y": tensor, **norm_sizes},
-            {**width, "BLOCK": forward.block},
-            forward,
+        *(
+            Job(
+                label,
+                norm.forward_kernel,
+                {"x": tensor, **vectors, "conv_bias": bias, "embedding": None, "y": tensor, **norm_sizes},
+                {**width, "BLOCK": forward.block},
+                forward,
+            )
+            for label, bias in (("group_norm_silu", None), ("group_norm_silu with conv_bias", tensor))
         ),
         Job(
             "group_norm_silu backward",
