@@ -38,8 +38,8 @@ def norm_conv3x3(
 ) -> Tensor:
     """``conv(norm(x, scale, shift)) + residual``.
 
-    One operation where a gradient is wanted on the CPU: its forward and both its gradients run by Winograd. It packs the
-    filters at every call, which inference need not pay: the engines fuse the network by themselves.
+    One operation where a gradient is wanted on the CPU: its forward and both its gradients run by Winograd. It packs
+    the filters at every call, which inference need not pay: the engines fuse the network by themselves.
     """
     if x.device.type == "cpu" and torch.is_grad_enabled():
         return ops.conv3x3_gn_silu(

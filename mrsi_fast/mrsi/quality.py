@@ -39,6 +39,9 @@ LARGEST_SHARE: dict[str, float] = {"2HG": 1.5}
 2HG: 8.0 to 9.3 mM are the highest values reported (mrs-database). Others: ``OTHER_RISE``.
 """
 
+LARGEST_BOUND_RISE = 5.0
+"""How many times the median absolute bound of a map without a level a voxel's bound may reach."""
+
 _SUPPORT_THRESHOLD = 0.2
 _SMALLEST_PART = 0.1
 _ENOUGH_VOXELS = 8
@@ -258,7 +261,8 @@ def _large_bounds(
     """Absolute bounds above a share of the map's median, for maps whose median is a measured level.
 
     Where most of a map lies below two standard deviations (2HG, lactate outside a lesion) its median is noise and says
-    nothing about what is worth keeping: the rule would remove the lesion with the rest, so it is not applied.
+    nothing about what is worth keeping: the rule would remove the lesion with the rest. There a bound is held against
+    the map's median bound: noise does not grow with the concentration, so a much larger one tells of a failed fit.
     """
     large = np.zeros(maps.maps.shape, dtype=bool)
     if sigma is None or rules.max_crlb_of_median is None:
@@ -272,6 +276,7 @@ def _large_bounds(
                 f"{name}: most of it lies below twice its own noise, so its CRLB is not held against its "
                 "median; the noise level is used all the same."
             )
+            large[index] = sigma[index] > LARGEST_BOUND_RISE * np.median(sigma[index][where])
             continue
         large[index] = sigma[index] > rules.max_crlb_of_median * level[index]
     return large
