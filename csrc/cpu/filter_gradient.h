@@ -45,32 +45,50 @@ static inline void outer_rows(int rows, const float* a, int64_t a_pitch, const f
     if constexpr (ROWS > 1) outer_rows<ROWS - 1>(rows, a, a_pitch, b, b_pitch, depth, add, out, pitch);
 }
 
-// dM = A dY A' of one row of tiles; outside the image dY is zero.
+// Up to kLanes channels of dM = A dY A' of one tile; outside the image dY is zero.
+template <int M, bool FULL>
+static inline void transform_gradient_tile(const float* grad, int high, int wide, int count, int64_t pixel,
+                                           int64_t line, int64_t plane, float* m) {
+    constexpr int A = M + 2;
+    Vec half[M][A];
+#pragma GCC unroll 8
+    for (int x = 0; x < M; ++x) {
+        Vec d[M], o[A];
+#pragma GCC unroll 8
+        for (int y = 0; y < M; ++y) {
+            const float* from = grad + y * line + x * pixel;
+            d[y] = FULL ? load(from) : y < high && x < wide ? load_some(from, count) : Vec{};
+        }
+        Winograd<M>::output_transposed(d, o);
+#pragma GCC unroll 8
+        for (int y = 0; y < A; ++y) half[x][y] = o[y];
+    }
+#pragma GCC unroll 8
+    for (int y = 0; y < A; ++y) {
+        Vec d[M], o[A];
+#pragma GCC unroll 8
+        for (int x = 0; x < M; ++x) d[x] = half[x][y];
+        Winograd<M>::output_transposed(d, o);
+#pragma GCC unroll 8
+        for (int x = 0; x < A; ++x) store(m + (y * A + x) * plane, o[x]);
+    }
+}
+
 template <int M>
 static void transform_gradient(const FilterGradient* g, int n, int y0, int tiles, int64_t plane, int64_t pitch,
                                float* m) {
-    constexpr int A = M + 2;
-    const Conv* c = &g->conv;
-    const int high = (int)smaller(M, c->out_height - y0);
+    const int channels = g->conv.out_channels, width = g->conv.out_width;
+    const int64_t line = (int64_t)width * channels;
+    const int high = (int)smaller(M, g->conv.out_height - y0);
     for (int t = 0; t < tiles; ++t) {
-        const int x0 = t * M, wide = (int)smaller(M, c->out_width - x0);
-        const float* from = g->grad + (((int64_t)n * c->out_height + y0) * c->out_width + x0) * c->out_channels;
-        for (int k = 0; k < c->out_channels; k += kLanes) {
-            Vec half[M][A];
-            for (int x = 0; x < M; ++x) {
-                Vec d[M] = {}, o[A];
-                for (int y = 0; y < high && x < wide; ++y)
-                    d[y] = load_some(from + ((int64_t)y * c->out_width + x) * c->out_channels + k, c->out_channels - k);
-                Winograd<M>::output_transposed(d, o);
-                for (int y = 0; y < A; ++y) half[x][y] = o[y];
-            }
-            for (int y = 0; y < A; ++y) {
-                Vec d[M], o[A];
-                for (int x = 0; x < M; ++x) d[x] = half[x][y];
-                Winograd<M>::output_transposed(d, o);
-                for (int x = 0; x < A; ++x) store(m + (y * A + x) * plane + t * pitch + k, o[x]);
-            }
-        }
+        const int wide = (int)smaller(M, width - t * M);
+        const float* from = g->grad + ((int64_t)n * g->conv.out_height + y0) * line + (int64_t)t * M * channels;
+        for (int k = 0; k < channels; k += kLanes)
+            if (high == M && wide == M && k + kLanes <= channels)
+                transform_gradient_tile<M, true>(from + k, M, M, kLanes, channels, line, plane, m + t * pitch + k);
+            else
+                transform_gradient_tile<M, false>(from + k, high, wide, channels - k, channels, line, plane,
+                                                  m + t * pitch + k);
     }
 }
 

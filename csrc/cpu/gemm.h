@@ -31,14 +31,17 @@ static inline void store_some(float* p, Vec v, int64_t count) {
     store_part(p, v, count);
 }
 
-// out[r][0..kPanel) = sum over taps t and depth d of row[r][tap[t] + d] * panel[t][d][0..kPanel). ROWS x 2 sums stay
-// in registers; each value of `row` is broadcast, each panel vector is shared by all rows.
+// out[r][0..kPanel) = sum over taps t and depth d of row[r][tap[t] + d] * panel[t][d][0..kPanel), added to what is there
+// if `add`. ROWS x 2 sums stay in registers; each value of `row` is broadcast, each panel vector is shared by all rows.
 template <int ROWS>
 static inline __attribute__((always_inline)) void tile(const float* const* row, const int64_t* tap, int taps, int depth,
-                                                       const float* panel, float* out, int64_t pitch) {
+                                                       const float* panel, bool add, float* out, int64_t pitch) {
     Vec sum[ROWS][2];
 #pragma GCC unroll 16
-    for (int r = 0; r < ROWS; ++r) sum[r][0] = sum[r][1] = Vec{};
+    for (int r = 0; r < ROWS; ++r) {
+        sum[r][0] = add ? load(out + r * pitch) : Vec{};
+        sum[r][1] = add ? load(out + r * pitch + kLanes) : Vec{};
+    }
     for (int t = 0; t < taps; ++t) {
         const float* at[ROWS];
 #pragma GCC unroll 16
@@ -63,16 +66,16 @@ static inline __attribute__((always_inline)) void tile(const float* const* row, 
 // tile<rows>, for any number of rows up to ROWS.
 template <int ROWS>
 static inline void tile_rows(int rows, const float* const* row, const int64_t* tap, int taps, int depth,
-                             const float* panel, float* out, int64_t pitch) {
-    if (rows == ROWS) return tile<ROWS>(row, tap, taps, depth, panel, out, pitch);
-    if constexpr (ROWS > 1) tile_rows<ROWS - 1>(rows, row, tap, taps, depth, panel, out, pitch);
+                             const float* panel, bool add, float* out, int64_t pitch) {
+    if (rows == ROWS) return tile<ROWS>(row, tap, taps, depth, panel, add, out, pitch);
+    if constexpr (ROWS > 1) tile_rows<ROWS - 1>(rows, row, tap, taps, depth, panel, add, out, pitch);
 }
 
 // out = A B with A of `rows` rows, `stride` floats apart, and B in panels [channels / kPanel][depth][kPanel]. Panel p of
 // the result starts at out + p * panel_step, its rows are `pitch` apart: kPanel and the row length for an ordinary matrix.
-// Rows are dealt out evenly (8 = 4 + 4, not 6 + 2): a short tile has too few sums in flight to hide the FMA latency.
+// `add` adds it to what is there. Rows are dealt out evenly (8 = 4 + 4, not 6 + 2): a short tile has too few sums in flight to hide the FMA latency.
 static void gemm(const float* a, int64_t stride, int rows, int depth, const float* panels, int channels, float* out,
-                 int64_t pitch, int64_t panel_step = kPanel) {
+                 int64_t pitch, int64_t panel_step = kPanel, bool add = false) {
     const int64_t tap = 0;
     const int blocks = (rows + kTileRows - 1) / kTileRows;
     for (int k = 0; k < channels; k += kPanel, panels += (int64_t)depth * kPanel, out += panel_step)
@@ -80,7 +83,7 @@ static void gemm(const float* a, int64_t stride, int rows, int depth, const floa
             const int first = rows * b / blocks, last = rows * (b + 1) / blocks;
             const float* row[kTileRows];
             for (int r = first; r < last; ++r) row[r - first] = a + r * stride;
-            tile_rows<kTileRows>(last - first, row, &tap, 1, depth, panels, out + first * pitch, pitch);
+            tile_rows<kTileRows>(last - first, row, &tap, 1, depth, panels, add, out + first * pitch, pitch);
         }
 }
 

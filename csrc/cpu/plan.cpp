@@ -3,6 +3,7 @@
 #include "mrsi_fast/plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <stdexcept>
 
@@ -20,6 +21,9 @@ constexpr std::size_t kLine = 16;  // floats in a cache line
 // Output tiles of F(4x4) in a work item: enough rows for each weight that is read, few enough for the second-level
 // cache.
 constexpr int kTilesPerItem = 48;
+
+// Input of a work item of the direct method that stays in the second-level cache.
+constexpr std::size_t kDirectBytes = 192 * 1024;
 
 double now_seconds() {
 #ifdef _OPENMP
@@ -48,6 +52,10 @@ void cut_work(Conv* conv, int threads, int panel) {
         return;
     }
     int items = (tiles + kTilesPerItem - 1) / kTilesPerItem;
+    if (conv->method == kDirect) {  // every panel of weights passes over the item's input
+        const std::size_t strip = sizeof(float) * kStripRows * conv->stride * conv->width * conv->in_channels;
+        items = static_cast<int>(std::max<std::size_t>(items, strips * strip / kDirectBytes));
+    }
     items = std::min(strips, (items + threads - 1) / threads * threads);
     conv->strips_per_item = (strips + items - 1) / items;
     conv->channels_per_item = panels * panel;
@@ -123,7 +131,8 @@ void Plan::add_conv(const ConvSpec& spec) {
 void Plan::add_attention(std::int64_t qkv, std::int64_t out, int batch, int tokens, int heads, int head_channels) {
     Operation op{};
     op.kind = Kind::attention;
-    op.attention = {at(qkv), at(out), batch, tokens, heads, head_channels};
+    op.attention = {
+        at(qkv), at(out), batch, tokens, heads, head_channels, 1.0f / std::sqrt(static_cast<float>(head_channels))};
     op.items = batch * heads;
     need_scratch(kernels_->attention_scratch(&op.attention));
     operations_.push_back(op);

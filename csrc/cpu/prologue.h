@@ -58,23 +58,29 @@ static void prepare_affine(const Conv* c, int n, Affine* affine) {
     }
 }
 
+// Tables at the first channel of a source; they are longer than the channels, so a last vector is read whole.
+struct Tables {
+    const float *centre, *gain, *offset;
+};
+
 template <bool NORM>
-static inline Vec activate(Vec x, const Affine* affine, int ch, int count) {
-    if (!NORM) return x;
-    Vec y = (x - load_some(affine->centre + ch, count)) * load_some(affine->gain + ch, count) +
-            load_some(affine->offset + ch, count);
-    return silu(y);
+static inline Vec activate(Vec x, const Tables* at, int ch) {
+    return NORM ? silu((x - load(at->centre + ch)) * load(at->gain + ch) + load(at->offset + ch)) : x;
 }
 
 // One pixel of one source into one or two neighbouring pixels (upsampling repeats it).
-template <bool NORM>
-static inline void fill_pixel(const float* from, int channels, int first, const Affine* affine, float* to,
-                              float* twin) {
-    for (int ch = 0; ch < channels; ch += kLanes) {
-        const int count = channels - ch;
-        Vec y = activate<NORM>(load_some(from + ch, count), affine, first + ch, count);
-        store_some(to + ch, y, count);
-        if (twin) store_some(twin + ch, y, count);
+template <bool NORM, bool TWIN>
+static inline void fill_pixel(const float* from, int channels, Tables at, float* to, float* twin) {
+    int ch = 0;
+    for (; ch + kLanes <= channels; ch += kLanes) {
+        const Vec y = activate<NORM>(load(from + ch), &at, ch);
+        store(to + ch, y);
+        if (TWIN) store(twin + ch, y);
+    }
+    if (ch < channels) {
+        const Vec y = activate<NORM>(load_some(from + ch, channels - ch), &at, ch);
+        store_some(to + ch, y, channels - ch);
+        if (TWIN) store_some(twin + ch, y, channels - ch);
     }
 }
 
@@ -83,7 +89,7 @@ static inline void zero(float* p, int64_t count) {
 }
 
 // Rows [top, top + rows) and columns [-border, -border + columns) of image n; what lies outside the image is zero.
-// A pixel takes `pitch` floats (in_channels rounded up to a vector; the excess is zero).
+// A pixel takes `pitch` floats; what lies past in_channels is left as it is, and nothing depends on it.
 template <bool NORM>
 static void fill_rows(const Conv* c, int n, int top, int rows, int border, int columns, int pitch, const Affine* affine,
                       float* to) {
@@ -97,21 +103,28 @@ static void fill_rows(const Conv* c, int n, int top, int rows, int border, int c
         }
         zero(line, (int64_t)border * pitch);
         zero(line + (int64_t)right * pitch, (int64_t)(columns - right) * pitch);
-        if (pitch > c->in_channels)
-            for (int x = border; x < right; ++x)
-                zero(line + (int64_t)x * pitch + c->in_channels, pitch - c->in_channels);
         int first = 0;
         for (int s = 0; s < c->sources; ++s) {
             const Source* src = &c->source[s];
-            const int up = src->upsample, height = up ? c->height / 2 : c->height, width = up ? c->width / 2 : c->width;
-            const float* from = src->data + ((int64_t)n * height + (y >> up)) * width * src->channels;
-            for (int x = border; x < right; x += 1 + up) {
-                float* pixel = line + (int64_t)x * pitch + first;
-                float* twin = up && x + 1 < right ? pixel + pitch : nullptr;
-                fill_pixel<NORM>(from + (int64_t)((x - border) >> up) * src->channels, src->channels, first, affine,
-                                 pixel, twin);
-            }
-            first += src->channels;
+            const int up = src->upsample, channels = src->channels;
+            const int height = up ? c->height / 2 : c->height, width = up ? c->width / 2 : c->width;
+            const float* from = src->data + ((int64_t)n * height + (y >> up)) * width * channels;
+            const Tables at = {affine->centre + first, affine->gain + first, affine->offset + first};
+            float* pixel = line + (int64_t)border * pitch + first;
+            if (!up)
+                for (int x = border; x < right; ++x, from += channels, pixel += pitch)
+                    fill_pixel<NORM, false>(from, channels, at, pixel, nullptr);
+            else if (r > 0 && y % 2 == 1)  // the same values as in the row above
+                for (int x = border; x < right; ++x, pixel += pitch)
+                    memcpy(pixel, pixel - (int64_t)columns * pitch, channels * sizeof(float));
+            else
+                for (int x = border; x < right; x += 2, from += channels, pixel += 2 * pitch) {
+                    if (x + 1 < right)
+                        fill_pixel<NORM, true>(from, channels, at, pixel, pixel + pitch);
+                    else
+                        fill_pixel<NORM, false>(from, channels, at, pixel, nullptr);
+                }
+            first += channels;
         }
     }
 }

@@ -254,13 +254,13 @@ void gradient_round(const NetworkKernels& kernels, unsigned seed) {
 void attention_round(const NetworkKernels& kernels, unsigned seed) {
     Random random{std::mt19937(seed)};
     Attention a{};
-    a.batch = random.from_to(1, 2), a.tokens = random.from_to(1, 150), a.heads = random.from_to(1, 3),
-    a.head_channels = random.from_to(1, 40);
+    a.batch = random.from_to(1, 2), a.tokens = random.from_to(1, random.coin() ? 150 : 600),
+    a.heads = random.from_to(1, 3), a.head_channels = random.from_to(1, 40);
     const int channels = a.heads * a.head_channels;
     const Floats qkv =
         random.normal(static_cast<size_t>(a.batch) * a.tokens * 3 * channels, random.coin() ? 1.0f : 5.0f);
     Floats out = nans(static_cast<size_t>(a.batch) * a.tokens * channels);
-    a.qkv = qkv.get(), a.out = out.get();
+    a.qkv = qkv.get(), a.out = out.get(), a.scale = random.coin() ? 0.3f : 1.0f / std::sqrt(1.0f * a.head_channels);
     for (int item = 0; item < a.batch * a.heads; ++item) {
         const Scratch scratch(kernels.attention_scratch(&a));
         kernels.attention_item(&a, item, scratch.block.get());
@@ -276,7 +276,7 @@ void attention_round(const NetworkKernels& kernels, unsigned seed) {
                 double high = -1e300, total = 0;
                 for (int k = 0; k < a.tokens; ++k) {
                     for (int d = 0; d < a.head_channels; ++d)
-                        score[k] += static_cast<double>(row(t, 0)[d]) * row(k, 1)[d] / std::sqrt(1.0 * a.head_channels);
+                        score[k] += static_cast<double>(row(t, 0)[d]) * row(k, 1)[d] * a.scale;
                     high = std::fmax(high, score[k]);
                 }
                 for (double& s : score) total += s = std::exp(s - high);

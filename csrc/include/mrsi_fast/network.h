@@ -93,11 +93,12 @@ static inline int64_t gradient_floats(const Conv* c, int channels) {
     return planes_of(c->method, 3) * tiles_of(c) * gradient_pitch(channels) + 32;  // a last panel may read past its row
 }
 
-// out = softmax(q k' / sqrt(head)) v per image and head. A row of qkv holds [q | k | v], each heads x head_channels.
+// out = softmax(scale q k') v per image and head. A row of qkv holds [q | k | v], each heads x head_channels.
 struct Attention {
     const float* qkv;  // [batch][tokens][3 * heads * head_channels]
     float* out;        // [batch][tokens][heads * head_channels]
     int batch, tokens, heads, head_channels;
+    float scale;  // by default 1 / sqrt(head_channels)
 };
 
 // What follows a network evaluation, all maps of one image per work item. Maps are [N][K][X][Y]; with F the network's

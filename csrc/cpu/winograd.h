@@ -1,0 +1,198 @@
+// Convolution by Winograd F(4x4,3x3) and F(2x2,3x3) (Lavin & Gray 2016; points 0, +-1, +-2, inf and 0, +-1, inf).
+#pragma once
+
+#include "item.h"
+
+namespace mrsi_fast {
+namespace MRSI_ISA {
+
+template <int M>
+struct Winograd;  // transforms of one line of M + 2 values
+
+template <>
+struct Winograd<4> {
+    static inline void input(const Vec* d, Vec* o) {
+        const Vec t0 = d[4] - 4.0f * d[2], t1 = d[3] - 4.0f * d[1], t2 = d[4] - d[2], t3 = 2.0f * (d[3] - d[1]);
+        o[0] = 4.0f * d[0] + (d[4] - 5.0f * d[2]);
+        o[1] = t0 + t1;
+        o[2] = t0 - t1;
+        o[3] = t2 + t3;
+        o[4] = t2 - t3;
+        o[5] = 4.0f * d[1] + (d[5] - 5.0f * d[3]);
+    }
+    static inline void output(const Vec* m, Vec* o) {
+        const Vec s1 = m[1] + m[2], d1 = m[1] - m[2], s2 = m[3] + m[4], d2 = m[3] - m[4];
+        o[0] = m[0] + s1 + s2;
+        o[1] = d1 + 2.0f * d2;
+        o[2] = s1 + 4.0f * s2;
+        o[3] = m[5] + (d1 + 8.0f * d2);
+    }
+    static inline void output_transposed(const Vec* y, Vec* o) {
+        const Vec even = y[0] + y[2], odd = y[1] + y[3], even4 = y[0] + 4.0f * y[2], odd2 = 2.0f * y[1] + 8.0f * y[3];
+        o[0] = y[0];
+        o[1] = even + odd;
+        o[2] = even - odd;
+        o[3] = even4 + odd2;
+        o[4] = even4 - odd2;
+        o[5] = y[3];
+    }
+    static inline void filter_transposed(const Vec* u, Vec* o) {
+        const Vec s1 = (u[1] + u[2]) * (1.0f / 6), d1 = (u[2] - u[1]) * (1.0f / 6);
+        const Vec s2 = (u[3] + u[4]) * (1.0f / 6), d2 = (u[3] - u[4]) * (1.0f / 12);
+        o[0] = 0.25f * u[0] - s1 + 0.25f * s2;
+        o[1] = d1 + d2;
+        o[2] = u[5] - s1 + s2;
+    }
+};
+
+template <>
+struct Winograd<2> {
+    static inline void input(const Vec* d, Vec* o) {
+        o[0] = d[0] - d[2];
+        o[1] = d[1] + d[2];
+        o[2] = d[2] - d[1];
+        o[3] = d[1] - d[3];
+    }
+    static inline void output(const Vec* m, Vec* o) {
+        o[0] = m[0] + m[1] + m[2];
+        o[1] = m[1] - m[2] - m[3];
+    }
+    static inline void output_transposed(const Vec* y, Vec* o) {
+        o[0] = y[0];
+        o[1] = y[0] + y[1];
+        o[2] = y[0] - y[1];
+        o[3] = -y[1];
+    }
+    static inline void filter_transposed(const Vec* u, Vec* o) {
+        const Vec s = (u[1] + u[2]) * 0.5f;
+        o[0] = u[0] + s;
+        o[1] = (u[1] - u[2]) * 0.5f;
+        o[2] = u[3] + s;
+    }
+};
+
+// Transforms one row of tiles, a cache line of channels at a time. The vertical pass is done once per column and shared by
+// the tiles that overlap in it.
+template <int M>
+static void transform_input(const Scratch* s, const float* rows, int channels, int columns, int tiles, float* v) {
+    constexpr int A = M + 2;
+    const int64_t pitch = s->pitch, line = columns * pitch, plane = s->v_plane, v_pitch = s->v_pitch;
+    for (int ch = 0; ch < channels; ch += kLine) {
+        for (int half = 0; half < kLine; half += kLanes) {
+            const float* from = rows + ch + half;
+            float* to = s->lines + half;  // [column][A][kLine]
+            for (int x = 0; x < columns; ++x, from += pitch, to += A * kLine) {
+                Vec d[A], o[A];
+#pragma GCC unroll 8
+                for (int y = 0; y < A; ++y) d[y] = load(from + y * line);
+                Winograd<M>::input(d, o);
+#pragma GCC unroll 8
+                for (int y = 0; y < A; ++y) store(to + y * kLine, o[y]);
+            }
+        }
+        const float* from = s->lines;
+        for (int t = 0; t < tiles; ++t, from += M * A * kLine) {
+            float* to = v + t * v_pitch + ch;
+            for (int y = 0; y < A; ++y, to += A * plane)
+                for (int half = 0; half < kLine; half += kLanes) {
+                    Vec d[A], o[A];
+#pragma GCC unroll 8
+                    for (int x = 0; x < A; ++x) d[x] = load(from + (x * A + y) * kLine + half);
+                    Winograd<M>::input(d, o);
+#pragma GCC unroll 8
+                    for (int x = 0; x < A; ++x) store(to + x * plane + half, o[x]);
+                }
+        }
+    }
+}
+
+// Up to kLanes channels of one tile. Bias, residual and result are null or point at the first of them.
+template <int M, bool FULL>
+static inline void transform_tile(const float* m, int64_t plane, int high, int wide, int count, const float* bias,
+                                  const float* residual, float* out, int64_t pixel, int64_t line) {
+    constexpr int A = M + 2;
+    Vec half[M][A];
+#pragma GCC unroll 8
+    for (int x = 0; x < A; ++x) {
+        Vec d[A], o[M];
+#pragma GCC unroll 8
+        for (int y = 0; y < A; ++y) d[y] = load(m + (y * A + x) * plane);
+        Winograd<M>::output(d, o);
+#pragma GCC unroll 8
+        for (int y = 0; y < M; ++y) half[y][x] = o[y];
+    }
+    const Vec add = bias ? FULL ? load(bias) : load_some(bias, count) : Vec{};
+    for (int y = 0; y < high; ++y) {
+        Vec o[M];
+        Winograd<M>::output(half[y], o);
+        for (int x = 0; x < wide; ++x) {
+            const int64_t at = y * line + x * pixel;
+            Vec value = o[x] + add;
+            if (FULL) {
+                if (residual) value += load(residual + at);
+                store(out + at, value);
+            } else {
+                if (residual) value += load_some(residual + at, count);
+                store_some(out + at, value, count);
+            }
+        }
+    }
+}
+
+template <int M>
+static void transform_output(const Conv* c, const Scratch* s, int n, int y0, int tiles, const float* m, int k0,
+                             int k1) {
+    const int64_t plane = s->m_plane, pitch = c->channels_per_item, pixel = c->out_channels,
+                  line = c->out_width * pixel;
+    const int high = (int)smaller(M, c->out_height - y0), width = c->out_width;
+    const float *bias = c->bias, *residual = c->residual;
+    float* out = c->out;
+    for (int t = 0; t < tiles; ++t) {
+        const int wide = (int)smaller(M, width - t * M);
+        const int64_t at = ((int64_t)n * c->out_height + y0) * line + t * M * pixel;
+        for (int k = k0; k < k1; k += kLanes) {
+            const float *from = m + t * pitch + (k - k0), *add = bias ? bias + k : nullptr,
+                        *skip = residual ? residual + at + k : nullptr;
+            if (high == M && wide == M && k + kLanes <= k1)
+                transform_tile<M, true>(from, plane, M, M, kLanes, add, skip, out + at + k, pixel, line);
+            else
+                transform_tile<M, false>(from, plane, high, wide, k1 - k, add, skip, out + at + k, pixel, line);
+        }
+    }
+}
+
+// Activates and transforms the strips of a range; returns the number of tiles.
+template <int M>
+static int winograd_input(const Conv* c, Range r, Scratch* s) {
+    const int per_image = strips_of(c->out_height), columns = strip_columns(c), across = (c->width + M - 1) / M;
+    int done = 0;
+    for (int strip = r.strip0; strip < r.strip1;) {
+        const int n = strip / per_image, first = strip % per_image;
+        const int last = (int)smaller(first + (r.strip1 - strip), per_image);
+        fill(c, n, first * kStripRows - 1, segment_rows(c, last - first), 1, columns, s->pitch, &s->affine, s->rows);
+        for (int band = 0; band < (last - first) * (kStripRows / M); ++band, done += across)
+            transform_input<M>(s, s->rows + (int64_t)band * M * columns * s->pitch, c->in_channels, columns, across,
+                               s->v + done * s->v_pitch);
+        strip += last - first;
+    }
+    return done;
+}
+
+template <int M>
+static void winograd_item(const Conv* c, Range r, Scratch* s) {
+    constexpr int A = M + 2, BANDS = kStripRows / M;  // rows of tiles in a strip
+    const int per_image = strips_of(c->out_height), across = (c->width + M - 1) / M;
+    const int done = winograd_input<M>(c, r, s);
+    const int64_t panels = round_up(c->out_channels, kPanel);
+    for (int e = 0; e < A * A; ++e)
+        gemm(s->v + e * s->v_plane, s->pitch, done, c->in_channels,
+             c->weight + ((int64_t)e * panels + r.k0) * c->in_channels, r.k1 - r.k0, s->m + e * s->m_plane,
+             c->channels_per_item);
+    for (int strip = r.strip0, at = 0; strip < r.strip1; ++strip)
+        for (int band = 0; band < BANDS; ++band, at += across)
+            transform_output<M>(c, s, strip / per_image, strip % per_image * kStripRows + band * M, across,
+                                s->m + (int64_t)at * c->channels_per_item, r.k0, r.k1);
+}
+
+}  // namespace MRSI_ISA
+}  // namespace mrsi_fast
