@@ -19,6 +19,7 @@ from mrsi_fast.simulation.concentrations import metabolite
 from mrsi_fast.simulation.config import SimulationConfig
 from mrsi_fast.simulation.keys import Key
 from mrsi_fast.simulation.subject import draw_subject
+from mrsi_fast.simulation.volume import SPIKE_CRLB
 
 from .conftest import NO_TUMOUR, NO_VARIATION, phantom_settings
 
@@ -103,9 +104,13 @@ def test_grids_share_their_field_of_view(realistic: SimulatedSubject) -> None:
 def test_quality_maps_say_what_the_noise_is(realistic: SimulatedSubject) -> None:
     low = realistic.measured[(2, 2)]
     sigma = low.crlb / 100 * np.abs(low.maps)
-    capped = (low.crlb >= 998) | ~np.isfinite(low.maps)
+    capped = (low.crlb >= 998) | ~np.isfinite(low.maps) | low.failed
     np.testing.assert_allclose((sigma / low.noise_sd)[~capped], 1.0, atol=0.3)
+    spikes = low.failed & (np.abs(low.maps) > 0)  # a failed fit with a value; NaN compares as false
+    noticed = (low.crlb[spikes] >= SPIKE_CRLB[0]) & (low.crlb[spikes] <= SPIKE_CRLB[1])
+    assert spikes.sum() > 10 and noticed.mean() > 0.7
     trust = assess(realistic.mapset(2))
+    assert trust.trusted[spikes & low.mask].mean() < 0.4
     table = np.array([metabolite(name).noise(1.0) for name in realistic.names])
     assert (trust.noise[[0, 1, 2]] / table[[0, 1, 2]] > 0).all() and trust.noise[5] == pytest.approx(
         np.median(low.noise_sd[5][low.mask]), rel=0.25
