@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(shell find csrc -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint clean gpu-static
+.PHONY: help demo test bench lint clean gpu gpu-static
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,9 +20,21 @@ test: $(VENV)/.dev ## run the tests (what needs ../shared/data skips without it)
 bench: $(VENV)/.dev ## time the operations against eager PyTorch
 	$(BIN)/pytest benchmarks/ --benchmark-only
 
+gpu: ## build, test and time the kernels on this machine's NVIDIA GPU; writes benchmarks/results, choices, README
+	@command -v nvidia-smi > /dev/null && nvidia-smi -L | grep -q '^GPU' \
+	  || { echo "make gpu: no NVIDIA GPU was found (nvidia-smi lists none), so nothing was built, tested or timed;"; \
+	       echo "make gpu-static checks what can be known without one."; exit 1; }
+	$(MAKE) $(VENV)/.dev
+	$(BIN)/pip install -q triton
+	MRSI_FAST_CUDA=1 MRSI_FAST_NATIVE=1 $(BIN)/pip install -e '.[dev]'
+	MRSI_FAST_REQUIRE=native,cuda,triton $(BIN)/pytest tests/gpu tests/ops tests/engine
+	$(BIN)/python tests/gpu/sanitize.py
+	MRSI_FAST_REQUIRE=native,cuda,triton $(BIN)/python -m benchmarks.gpu
+
 gpu-static: $(VENV)/.dev ## check the GPU kernels without a GPU (needs a CUDA toolkit and Triton)
 	$(BIN)/pip install -q triton nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm
-	$(BIN)/pytest tests/cudasim tests/kernels tests/gpu_static tests/engine/test_cuda_graph.py -m "gpu_static or not gpu_static"
+	$(BIN)/pytest tests/cudasim tests/kernels tests/gpu_static tests/engine/test_fused.py tests/engine/test_capture.py \
+	  tests/engine/test_cuda_graph.py -m "gpu_static or not gpu_static"
 
 lint: $(VENV)/.dev ## ruff, mypy, import-linter, clang-format
 	$(BIN)/ruff check .

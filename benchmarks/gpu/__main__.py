@@ -1,0 +1,83 @@
+"""Benchmarks on one NVIDIA GPU: ``python -m benchmarks.gpu`` (``make gpu`` builds and tests first).
+
+Writes ``benchmarks/results/<gpu>.json``, the table that the dispatch chooses by, and the README's paragraph on GPUs.
+``--dry-run FOLDER`` goes the same way on small CPU tensors and writes everything there: its numbers mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))  # its modules are scripts beside this one, not a package
+
+import network
+import operations
+import record
+from case import Case, hold
+from target import Target
+
+from mrsi_fast.config import DiffusionConfig
+from mrsi_fast.engine.eager import ieee_float32
+from mrsi_fast.mrsi.forward import Acquisition
+from mrsi_fast.ops._cuda import MEASURED
+from mrsi_fast.report.benchmarks.table import text_table
+from mrsi_fast.testing.data import checkout
+from mrsi_fast.testing.networks import random_denoiser
+from mrsi_fast.testing.peers import random_case, shipped_case
+from mrsi_fast.testing.shapes import MapShape, model_maps
+
+
+def all_cases(dry: bool) -> Iterator[Case]:
+    """Operations at the shapes of the shipped network, then the network; tiny ones for a dry run."""
+    if dry:
+        small = random_case(random_denoiser().network, DiffusionConfig(), 1, (16, 16))
+        yield from operations.group_norm_silu_cases((MapShape("level0", 1, 32, 4, 4, 2),))
+        yield from operations.self_attention_cases(((1, 16, 1, 32),))
+        yield operations.solver_step_case(1, Acquisition((4, 4), (2, 2)))
+        yield from network.cases(small)
+        return
+    yield from operations.group_norm_silu_cases(model_maps(batch=8))
+    yield from operations.self_attention_cases(operations.TOKENS)
+    yield operations.solver_step_case(8, Acquisition((16, 16), (4, 4)))
+    yield from network.cases(shipped_case(batch=8))
+
+
+def main() -> int:
+    """Run everything and write it down; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+    parser.add_argument("--dry-run", type=Path, metavar="FOLDER", help="Show on CPU tensors that everything runs.")
+    parser.add_argument("--rounds", type=int, help="Rounds of timing; default as many as ten seconds a case allow.")
+    options = parser.parse_args()
+    dry, root = options.dry_run, checkout()
+    if dry is None and not torch.cuda.is_available():
+        print("Nothing was timed: PyTorch finds no CUDA device here. `make gpu-static` checks what needs none.")
+        return 1
+    target = Target(torch.device("cuda" if dry is None else "cpu"))
+    results = []
+    with ieee_float32():
+        for case in all_cases(target.dry):
+            print(case.name, flush=True)
+            results.append(hold(target, case, options.rounds))
+    found = record.history(target, results, options.rounds)
+    print("\n".join(text_table(found)))
+    folder = root / "benchmarks/results" if dry is None else dry
+    folder.mkdir(parents=True, exist_ok=True)
+    found.save(folder / f"{record.name_of(found.machine)}.json")
+    record.write_choices(
+        MEASURED if dry is None else dry / MEASURED.name, record.choices(target, results), found.machine
+    )
+    readme = (root / "README.md").read_text()
+    (root if dry is None else dry).joinpath("README.md").write_text(
+        record.with_paragraph(readme, record.paragraph(found))
+    )
+    print(f"Written: {folder}, the table of choices and the README's paragraph on GPUs.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
