@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from mrsi_fast.report.benchmarks.records import History
 from mrsi_fast.testing import results
 from mrsi_fast.testing.backends import describe, missing_required
 from mrsi_fast.testing.contest import Entry, Outcome, hold
@@ -85,7 +86,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for line in session.lines():
         terminalreporter.write_line(line)
     where = config.getoption("--save-results")
-    if where is not None and session.history.rows:
+    if where is not None and (session.history.rows or session.history.instructions):
         path = session.save(None if where == "auto" else Path(where))
         terminalreporter.write_line(f"Added to {path}.")
 
@@ -112,6 +113,12 @@ def contest(request: pytest.FixtureRequest) -> Callable[..., Outcome]:
         return held[name, threads]
 
     return of
+
+
+@pytest.fixture
+def counted(request: pytest.FixtureRequest) -> History:
+    """The session's history, for what is counted and not timed."""
+    return request.config.stash[SESSION].history
 
 
 @pytest.fixture

@@ -94,9 +94,9 @@ def _machine(history: History) -> list[str]:
     named = ("python", "torch", "onnxruntime", "openvino")
     versions = ", ".join(f"{name} {run.versions[name]}" for name in named if name in run.versions)
     sentences = [
-        f"**{machine['cpu']}, {machine['cpus']} CPUs{isa}** ({run.started}; {versions}). Times are medians. Every ratio",
-        "is the median of ratios taken within rounds, with a 95 % bootstrap interval: peers run in turn, in shuffled",
-        "order, with as many threads, on the same input, and their results are compared first.",
+        f"**{machine['cpu']}, {machine['cpus']} CPUs{isa}** ({run.started}; {versions}). Times are medians. Every",
+        "ratio is the median of ratios taken within rounds, with a 95 % bootstrap interval: peers run in turn, in",
+        "shuffled order, with as many threads, on the same input, and their results are compared first.",
         *unfit(history),
         controls(history),
     ]
@@ -161,10 +161,10 @@ def _operations(history: History) -> list[str]:
         return []
     heads = ["| operation | threads | ours | theirs | times faster | share of R |", "|---|---:|---:|---:|---:|---:|"]
     note = (
-        "8 slices of 8 maps of 64x64 where nothing else is said; convolutions are all that one evaluation has, the norm "
-        "is one of 96 channels. R is the better of PyTorch's and our own matrix product (1024x1024) in the same rounds. "
-        "Arithmetic is counted as the direct method needs it, which Winograd convolutions undercut: shares above 1 are "
-        "no mistake."
+        "8 slices of 8 maps of 64x64 where nothing else is said; convolutions are all that one evaluation has, the "
+        "norm is one of 96 channels. R is the better of PyTorch's and our own matrix product (1024x1024) in the same "
+        "rounds. Arithmetic is counted as the direct method needs it, which Winograd convolutions undercut: shares "
+        "above 1 are no mistake."
     )
     return [*heads, *lines, "", *_wrapped(note)]
 

@@ -40,15 +40,15 @@ def controls(history: History) -> str:
 
 def text_table(history: History) -> list[str]:
     """Rows by contest with ratios, rates, shares of the ceilings, memory and what ran; above it, what is unfit."""
-    if not history.rows:
-        return []
-    lines = [*unfit(history), controls(history)]
+    lines = [*unfit(history), controls(history)] if history.rows else []
     for key, contest in history.contests.items():
         names = [name for name, row in history.rows.items() if row.contest == key]
         threads = f"{contest.threads} thread{'s' if contest.threads > 1 else ''}"
         lines += ["", f"{key}: {threads}, {len(next(iter(contest.anchors.values())))} rounds, R = {contest.gemm}"]
         table = [_cells(history, name) for name in names]
         lines += aligned([HEADS, *table])
+    if history.instructions:
+        lines += ["", *aligned([("kernel", "instructions"), *((k, f"{n:,}") for k, n in history.instructions.items())])]
     lines += [f"{name}: not run: {reason}" for name, reason in history.missing.items()]
     return lines
 

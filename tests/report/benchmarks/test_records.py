@@ -1,0 +1,83 @@
+"""The history of a machine: what follows from raw repeats, how a newer run replaces an older one, what is written."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mrsi_fast.config import ConfigError
+from mrsi_fast.report.benchmarks.records import (
+    COPY,
+    COPY_BYTES,
+    GEMM_FLOPS,
+    OWN_GEMM,
+    SGEMM,
+    SGEMM_AGAIN,
+    History,
+    in_band,
+)
+
+
+def test_written_and_read_back_it_is_the_same(history, tmp_path):
+    made = history(0, instructions={"norm": 7})
+    made.save(tmp_path / "machine.json")
+    assert History.load(tmp_path / "machine.json") == made
+    lines = (tmp_path / "machine.json").read_text().splitlines()
+    assert [line for line in lines if line.startswith('  "bench_conv')]  # one line a row: a readable difference in git
+    with pytest.raises(ConfigError, match=r"other\.json"):
+        (tmp_path / "other.json").write_text(json.dumps({"machine": {}, "row": {}}))
+        History.load(tmp_path / "other.json")
+
+
+def test_rates_and_shares_follow_from_flops_bytes_and_the_ceilings(history):
+    made = history(0, noise=0.0)
+    found = made.shares("bench_conv[ours-t1]")
+    seconds, gemm, copy = 6e-3, 25e-3, 12e-3
+    assert found["gflop_per_s"] == pytest.approx(2e9 / seconds / 1e9)
+    assert found["share_of_gemm"] == pytest.approx((2e9 / seconds) / (GEMM_FLOPS / gemm))
+    assert found["gb_per_s"] == pytest.approx(8e6 / seconds / 1e9)
+    assert found["share_of_copy"] == pytest.approx((8e6 / seconds) / (COPY_BYTES / copy))
+    assert "gflop_per_s" not in made.shares("bench_norm[ours-t1]")
+
+
+def test_arithmetic_is_measured_by_the_better_product(history):
+    assert history(0, noise=0.0).contests["ops-t1"].gemm == SGEMM
+    assert history(0, {OWN_GEMM: 0.5}, noise=0.0).contests["ops-t1"].gemm == OWN_GEMM
+
+
+def test_drift_of_the_machine_cancels_in_every_ratio(history):
+    made = history(3, drift=0.5, noise=0.0)
+    assert made.faster("bench_norm[ours-t1]").median == pytest.approx(1.8)
+    assert made.against("bench_norm[ours-t1]", COPY).high == pytest.approx(1 / 12)
+    assert made.faster("bench_conv[ours-t1]") is None  # nothing to compare it with
+
+
+def test_a_control_outside_its_band_makes_the_machine_unfit(history):
+    assert in_band(history(0, noise=0.0).controls()["ops-t1"])
+    assert not in_band(history(0, {SGEMM_AGAIN: 1.04}, noise=0.0).controls()["ops-t1"])
+    made = history(0, {"bench_norm[ours-t1]": 1.8}, noise=0.0)  # as slow as the other label: one function, so to speak
+    rows = dict(made.rows)
+    rows["bench_norm[ours-t1]"] = rows["bench_norm[ours-t1]"].model_copy(update={"facts": {"band": 0.03}})
+    controls = made.model_copy(update={"rows": rows}).controls()
+    assert in_band(controls["bench_norm[ours-t1]"]) and "bench_norm[eager-t1]" not in controls
+
+
+def test_a_newer_contest_replaces_the_older_one_as_a_whole(history):
+    old, new = history(0, instructions={"a": 1}), history(1, instructions={"b": 2})
+    only = {name: row for name, row in new.rows.items() if name == "bench_norm[ours-t1]"}
+    newer = new.model_copy(update={"rows": only, "missing": {"bench_conv[ours-t1]": "no compiler"}})
+    merged = old.updated(newer)
+    assert set(merged.rows) == {"bench_norm[ours-t1]"}  # older rows of that contest have lost their anchors
+    assert merged.contests["ops-t1"].anchors == new.contests["ops-t1"].anchors
+    assert len(merged.runs) == 1 and merged.contests["ops-t1"].run == 0  # the older run has no row any more
+    assert merged.instructions == {"a": 1, "b": 2} and merged.missing == {"bench_conv[ours-t1]": "no compiler"}
+
+
+def test_other_contests_stay_with_the_run_that_timed_them(history):
+    old, new = history(0), history(1)
+    contests = {"unet-t1": new.contests["ops-t1"]}
+    rows = {"bench_unet[a-t1]": new.rows["bench_conv[ours-t1]"].model_copy(update={"contest": "unet-t1"})}
+    merged = old.updated(new.model_copy(update={"contests": contests, "rows": rows}))
+    assert merged.contests["ops-t1"].run == 0 and merged.contests["unet-t1"].run == 1 and len(merged.runs) == 2
+    assert set(merged.rows) == {*old.rows, "bench_unet[a-t1]"}
