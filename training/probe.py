@@ -133,16 +133,17 @@ class Probes:
 
     def empty_2hg(self) -> Facts:
         """Noise-only 2HG of a head without a lesion: whether its peaks grow."""
-        growth = []
+        found: list[tuple[float, float]] = []
         for subject in self.subjects("realistic-3T", **NO_LESION):
-            result = self.resolve(subject, samples=8)
-            index, brain = result.names.index("2HG"), subject.masks["brain"]
-            growth.append(float(np.abs(result.mean[index][brain]).max() / np.abs(result.zero_fill[index][brain]).max()))
+            result, brain = self.resolve(subject, samples=8), subject.masks["brain"]
+            index = result.names.index("2HG")
+            found.append((float(result.mean[index][brain].max()), float(result.zero_fill[index][brain].max())))
         return {
-            "what": "2HG that holds noise alone: largest value inside the brain over that of zero-filling",
-            "setting": f"realistic-3T, x{self.scale}, mean of 8 samples, {len(growth)} heads without lesion",
-            "largest_over_zero_fill": _mean(growth),
-            "bar": "no lesion grows: at most 1",
+            "what": "2HG that holds noise alone: largest value inside the brain, mM",
+            "setting": f"realistic-3T, x{self.scale}, mean of 8 samples, {len(found)} heads without lesion",
+            "ours": max(ours for ours, _ in found),
+            "zero_fill": max(filled for _, filled in found),
+            "bar": "no lesion grows: below 1 mM, the lowest value of an IDH-mutant tumour in the table",
         }
 
     # ---- what the samples are ----------------------------------------------------------------------------------------
@@ -221,6 +222,9 @@ class Probes:
             "zero-fill": np.moveaxis(acquisition.zero_fill(np.moveaxis(low, -1, 1)), 1, -1),
             "cubic spline": _spline(low),
             "one-step mean": self.resolver(coarse, 2, samples=0, acquisition=declared, keep_filled=True).mean,
+            "one-step mean, hard": self.resolver(
+                coarse, 2, samples=0, acquisition=declared, keep_filled=True, data_consistency="hard"
+            ).mean,
             "mean of 16 samples": self.resolver(coarse, 2, samples=16, acquisition=declared, keep_filled=True).mean,
         }
         table: dict[str, dict[str, float]] = {}
@@ -234,7 +238,9 @@ class Probes:
         return {
             "what": "the in-vivo scan (14x14, 10 mm), truncated to 7x7 in k-space and brought back by x2: NRMSE on "
             "trusted voxels of the support; untrusted ones were bridged by trusted neighbours before truncation",
-            "setting": "n = 1; 8 steps of dpmpp_2m",
+            "setting": "n = 1; 8 steps of dpmpp_2m; no noise level stated, so without data consistency unless it says "
+            "hard; the reference is itself a measurement with a point spread, not box means, and nearly all of it lies "
+            "in the band that is kept",
             **table,
             "bar": "reported beside the CRLB floor",
         }
