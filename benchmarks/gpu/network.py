@@ -12,7 +12,14 @@ from target import Peer, Target
 
 from mrsi_fast.diffusion.schedules import karras
 from mrsi_fast.diffusion.solvers import make_steps
-from mrsi_fast.engine.cuda_graph import CapturedLoop, CudaGraphEngine, DirectCalls, Graph, TorchCudaGraph
+from mrsi_fast.engine.cuda_graph import (
+    CapturedLoop,
+    CudaGraphEngine,
+    DirectCalls,
+    Graph,
+    TorchCudaGraph,
+    settled_convolutions,
+)
 from mrsi_fast.engine.eager import EagerEngine
 from mrsi_fast.engine.job import SamplingJob
 from mrsi_fast.testing.peers import PlainEvaluation, UNetCase, plain_operations
@@ -77,10 +84,10 @@ def _plain(
 
 def _captured(case: UNetCase, dtype: torch.dtype, graph: Callable[[Target], Graph]) -> Callable[[Target, int], Peer]:
     def build(target: Target, sets: int) -> Peer:
-        denoiser = copy.deepcopy(case.denoiser()).to(target.device, dtype).to(memory_format=torch.channels_last)
+        denoiser = copy.deepcopy(case.denoiser()).to(target.device).to(memory_format=torch.channels_last)
         job = SamplingJob(case.cond, case.x, make_steps("ddim", [float(case.sigma[0]), 0.0]))
-        with torch.inference_mode():
-            loop = CapturedLoop(denoiser, job, graph(target))
+        with torch.inference_mode(), settled_convolutions():
+            loop = CapturedLoop(denoiser, job, graph(target), dtype)
             loop.run(job)
 
         initial = case.x.to(target.device)

@@ -8,9 +8,10 @@ same loop on CPU tensors by the same rules (``mrsi_fast.testing.capture.ReplayGr
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -63,20 +64,19 @@ class TorchCudaGraph:
     """A ``torch.cuda.CUDAGraph`` with its own memory pool; capture errors concern the capturing thread only."""
 
     def capture(self, function: Callable[[], None], reset: Callable[[], None]) -> None:
-        """Warm up on a side stream with ``cudnn.benchmark`` on, so that its choices are settled, then record."""
+        """Warm up on a side stream, then record."""
         current = torch.cuda.current_stream()
         side = torch.cuda.Stream()
         side.wait_stream(current)
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=torch.backends.cudnn.allow_tf32):
-            with torch.cuda.stream(side):
-                for _ in range(WARM_UP_RUNS):
-                    reset()
-                    function()
-            current.wait_stream(side)
-            reset()
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP_RUNS):
+                reset()
                 function()
+        current.wait_stream(side)
+        reset()
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+            function()
 
     def replay(self) -> None:
         """Launch the recorded work on the current stream."""
@@ -109,6 +109,17 @@ class NoiseFeed:
         self.turn = 1 - self.turn
 
 
+@contextlib.contextmanager
+def settled_convolutions() -> Iterator[None]:
+    """Lets cuDNN choose by its rules and not by timing, and deterministically: a seed gives the same bits next time."""
+    benchmark, deterministic = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = benchmark, deterministic
+
+
 class _OwnCalls(TorchDispatchMode):
     """Counts calls of ``torch.ops.mrsi_fast``."""
 
@@ -129,20 +140,20 @@ class CapturedLoop:
     """The sampling loop of one shape: static buffers, and a graph of one step or of a whole chain.
 
     Args:
-        denoiser: In evaluation mode, channels-last, on the device and in the precision of the network's run; state,
-            estimates and solver stay float32.
+        denoiser: In evaluation mode, float32, channels-last, on the device to run on.
         job: Gives shapes, number of steps, whether there is a projection and what the steps use; not its values.
         graph: Not yet captured.
+        dtype: Precision of the network; state, estimates and solver stay float32.
     """
 
-    def __init__(self, denoiser: Denoiser, job: SamplingJob, graph: Graph) -> None:
+    def __init__(self, denoiser: Denoiser, job: SamplingJob, graph: Graph, dtype: torch.dtype = torch.float32) -> None:
         network = denoiser.network
         if not isinstance(network, SelfAttentionUNet):
             raise TypeError(f"The captured loop runs a SelfAttentionUNet, not a {type(network).__name__}.")
         self.denoiser, self.unet, self.graph = denoiser, network, graph
-        self.device, self.dtype = network.stem.weight.device, network.stem.weight.dtype
+        self.device = network.stem.weight.device
         batch, maps, *grid = self.shape = tuple(job.initial.shape)
-        self.network = FusedNetwork(network, batch, (grid[0], grid[1]))
+        self.network = FusedNetwork(network, batch, (grid[0], grid[1]), dtype)
         noisy, self.looks_back, self.all_commit = _traits(job.steps)
         whole = not noisy and len(job.steps) <= MAX_UNROLLED_STEPS
         self.rows = min(len(job.steps), MAX_UNROLLED_STEPS)
@@ -155,13 +166,13 @@ class CapturedLoop:
         self.before = buffer(*self.shape) if self.looks_back else None
         self.noise = buffer(*self.shape) if noisy else None
         self.feed: NoiseFeed | None = None
-        self.films = buffer(self.rows, self.network.film_width, dtype=self.dtype)
+        self.films = buffer(self.rows, self.network.film_width, dtype=dtype)
         self.factors = buffer(self.rows, 2 + batch * maps)  # c_skip, c_out, c_in of each present map
         self.coefficients = buffer(self.rows, 4)
         self.commits = buffer(self.rows, dtype=torch.bool)
         self.index = buffer(1, dtype=torch.int64)
         stem, f = self.network.plan.stem, network.config.stem_factor
-        self.stem = buffer(batch, stem.height, stem.width, stem.channels, dtype=self.dtype).permute(0, 3, 1, 2)
+        self.stem = buffer(batch, stem.height, stem.width, stem.channels, dtype=dtype).permute(0, 3, 1, 2)
         self.padded = buffer(batch, maps, stem.height * f, stem.width * f)
         self.bases: tuple[Tensor | None, ...] = (None, None, None)
         if job.projection is not None:
@@ -289,24 +300,30 @@ class CudaGraphEngine:
     """Runs sampling jobs on one GPU through captured loops. One engine serves one caller at a time.
 
     Args:
-        denoiser: In evaluation mode, in the precision to run in: ``denoiser.half()`` casts the weights once.
+        denoiser: In evaluation mode, float32.
         device: A CUDA device; the denoiser is moved there.
         reason: Why this engine was chosen.
         graph: Makes a graph; replaced in tests.
+        dtype: Precision of the network's weights and features, float32, float16 or bfloat16; cast once at capture.
     """
 
     name = "cuda-graph"
 
     def __init__(
-        self, denoiser: Denoiser, device: torch.device, reason: str, graph: Callable[[], Graph] = TorchCudaGraph
+        self,
+        denoiser: Denoiser,
+        device: torch.device,
+        reason: str,
+        graph: Callable[[], Graph] = TorchCudaGraph,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.denoiser = denoiser.to(device).to(memory_format=torch.channels_last)
-        self.device, self.reason, self.graph = device, reason, graph
+        self.device, self.reason, self.graph, self.dtype = device, reason, graph, dtype
         self.loops: OrderedDict[tuple[object, ...], CapturedLoop] = OrderedDict()
 
     def run(self, job: SamplingJob) -> Tensor:
         """Returns the final residual [B, K, X, Y], float32, on the CPU."""
-        with torch.inference_mode(), ieee_float32():
+        with torch.inference_mode(), ieee_float32(), settled_convolutions():
             if job.initial.numel() == 0:
                 return job.initial.to(torch.float32, copy=True)
             loop = self._loop(job)
@@ -329,7 +346,7 @@ class CudaGraphEngine:
         if key not in self.loops:
             if len(self.loops) == MAX_GRAPHS:
                 self.loops.popitem(last=False)
-            self.loops[key] = CapturedLoop(self.denoiser, job, self.graph())
+            self.loops[key] = CapturedLoop(self.denoiser, job, self.graph(), self.dtype)
         self.loops.move_to_end(key)
         return self.loops[key]
 

@@ -23,7 +23,7 @@ EPS = 1e-5
 
 @dataclass(frozen=True)
 class Biases:
-    """What becomes of the biases around one convolution, in the network's precision.
+    """What becomes of the biases around one convolution, in float64.
 
     Attributes:
         lacking: [C] what the inputs still lack when they are read, or None.
@@ -61,10 +61,7 @@ def fold_biases(plan: Plan) -> dict[str, Biases]:
             bias = bias + missing
         added = operation.out.name in at_once
         lacks[operation.out.name] = None if added else bias
-        found[operation.out.name] = Biases(
-            None if lacking is None or operation.norm is None else lacking.to(conv.weight.dtype),
-            bias.to(conv.weight.dtype) if added else None,
-        )
+        found[operation.out.name] = Biases(None if operation.norm is None else lacking, bias if added else None)
     return found
 
 
@@ -77,18 +74,51 @@ def _concatenated(sources: tuple[Source, ...], lacks: dict[str, Tensor | None]) 
     return torch.cat([given.new_zeros(source.value.channels) if part is None else part for part, source in pairs])
 
 
+@dataclass(frozen=True)
+class Weights:
+    """What one convolution and the norm before it need, in the precision to run in.
+
+    Attributes:
+        conv: [K, C, 3, 3], or [C, K] of a 1x1 convolution.
+        norm: Weight and bias of the norm before it, [C] each; empty if there is none.
+        lacking: As in ``Biases``.
+        added: As in ``Biases``.
+    """
+
+    conv: Tensor
+    norm: tuple[Tensor, ...]
+    lacking: Tensor | None
+    added: Tensor | None
+
+
+def cast_weights(operation: ConvOp, biases: Biases, dtype: torch.dtype) -> Weights:
+    """The weights of one operation in ``dtype``: the network's own tensors where that is their type."""
+
+    def cast(t: Tensor | None) -> Tensor | None:
+        return None if t is None else t.detach().to(dtype)
+
+    conv, norm = operation.conv.weight.detach().to(dtype), operation.norm
+    if conv.shape[2] == 1:
+        conv = conv[:, :, 0, 0].t()
+    both = () if norm is None else (norm.weight.detach().to(dtype), norm.bias.detach().to(dtype))
+    return Weights(conv, both, cast(biases.lacking), cast(biases.added))
+
+
 class FusedNetwork:
     """One network for one batch shape. Calls are device work only, so that a graph can capture them.
 
     Args:
-        network: In evaluation mode; on the device and in the precision to run in, channels-last.
+        network: In evaluation mode, on the device to run on, channels-last.
         batch: Slices in a batch.
         grid: High-resolution grid (X, Y), any sizes.
+        dtype: Precision to run in: weights are cast once, here.
     """
 
-    def __init__(self, network: SelfAttentionUNet, batch: int, grid: tuple[int, int]) -> None:
+    def __init__(self, network: SelfAttentionUNet, batch: int, grid: tuple[int, int], dtype: torch.dtype) -> None:
         self.plan, self._film = plan_network(network, batch, grid)
-        self._biases = fold_biases(self.plan)
+        convolutions = [op for op in self.plan.operations if isinstance(op, ConvOp)]
+        biases = fold_biases(self.plan)
+        self._weights = {op.out.name: cast_weights(op, biases[op.out.name], dtype) for op in convolutions}
         self._last_reader = {v.name: i for i, op in enumerate(self.plan.operations) for v in op.reads}
         self._batch, self._device = batch, network.stem.weight.device
         self._film_order = self._order_of_film()
@@ -147,37 +177,36 @@ class FusedNetwork:
         return values[self.plan.head.name]
 
     def _convolve(self, operation: ConvOp, x: Tensor, values: dict[str, Tensor], film: Tensor) -> Tensor:
-        conv, biases = operation.conv, self._biases[operation.out.name]
+        conv, weights = operation.conv, self._weights[operation.out.name]
         if operation.norm is not None:
-            x = self._normalise(operation, x, film, biases.lacking)
-        added = biases.added
-        if conv.kernel_size[0] > 1:
-            y = F.conv2d(x, conv.weight, None, conv.stride, conv.padding)
+            x = _normalise(operation, x, film, weights)
+        added = weights.added
+        if weights.conv.dim() == 4:
+            y = F.conv2d(x, weights.conv, None, conv.stride, conv.padding)
         else:  # a matrix product takes the bias along
-            rows, matrix = x.permute(0, 2, 3, 1).flatten(0, 2), conv.weight[:, :, 0, 0].t()
-            y = torch.mm(rows, matrix) if added is None else torch.addmm(added, rows, matrix)
+            rows = x.permute(0, 2, 3, 1).flatten(0, 2)
+            y = torch.mm(rows, weights.conv) if added is None else torch.addmm(added, rows, weights.conv)
             y, added = y.view(x.shape[0], *x.shape[2:], -1).permute(0, 3, 1, 2), None
         if operation.residual is not None:
             y.add_(values[operation.residual.name])
         return y if added is None else y.add_(added[:, None, None])
 
-    def _normalise(self, operation: ConvOp, x: Tensor, film: Tensor, lacking: Tensor | None) -> Tensor:
-        norm, scale, shift = operation.norm, None, None
-        assert norm is not None
-        if operation.film is not None:
-            batch, channels = x.shape[:2]
-            both = film.narrow(0, batch * operation.film, 2 * batch * channels).view(2, batch, channels)
-            scale, shift = both[0], both[1]
-        out = torch.empty_like(x)
-        torch.ops.mrsi_fast.group_norm_silu_out(
-            x, norm.weight, norm.bias, norm.num_groups, scale, shift, EPS, out, conv_bias=lacking
-        )
-        return out
-
     def _drop_dead(self, values: dict[str, Tensor], operation: Operation, index: int) -> None:
         for value in operation.reads:
             if self._last_reader[value.name] == index:
                 values.pop(value.name, None)
+
+
+def _normalise(operation: ConvOp, x: Tensor, film: Tensor, weights: Weights) -> Tensor:
+    assert operation.norm is not None
+    scale = shift = None
+    if operation.film is not None:
+        batch, channels = x.shape[:2]
+        both = film.narrow(0, batch * operation.film, 2 * batch * channels).view(2, batch, channels)
+        scale, shift = both[0], both[1]
+    out, groups = torch.empty_like(x), operation.norm.num_groups
+    torch.ops.mrsi_fast.group_norm_silu_out(x, *weights.norm, groups, scale, shift, EPS, out, conv_bias=weights.lacking)
+    return out
 
 
 def _gather(sources: tuple[Source, ...], values: dict[str, Tensor]) -> Tensor:

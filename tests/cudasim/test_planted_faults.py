@@ -12,6 +12,7 @@ import torch
 HERE = Path(__file__).parent
 NORM = ("group_norm_silu.cu", "include/mrsi_fast/group_norm_silu.cuh")
 ATTENTION = ("self_attention.cu", "include/mrsi_fast/self_attention.cuh")
+SOLVER = ("solver_step.cu", "include/mrsi_fast/solver_step.cuh")
 REPORTED = [
     (0, "deadlock|__syncthreads after 48 threads returned"),
     (1, "meet at different __syncthreads"),
@@ -95,10 +96,21 @@ def attend(simulator):
     return lambda: (simulator.self_attention(qkv).double() - wanted).abs().max()
 
 
+def project(simulator):
+    generator = torch.Generator().manual_seed(1)
+    base, now, prev = torch.randn(3, 2, 32, 32, generator=generator)
+    bases = tuple(torch.linalg.qr(torch.randn(32, 8, generator=generator))[0].T.contiguous() for _ in range(2))
+    coefficients = torch.tensor([[0.7, 0.4, -0.1, 0.0]])
+    return lambda: simulator.solver_step(base, now, prev, None, coefficients, 0, bases)
+
+
 @pytest.mark.gpu_static
 @pytest.mark.parametrize(
     "fault, call",
     [
+        ((*SOLVER, "store_half);\n    __syncthreads();\n\n    for", "store_half);\n\n    for"), project),
+        ((*SOLVER, "sum;\n    }\n    __syncthreads();", "sum;\n    }"), project),
+        ((*SOLVER, "store_half);\n    __syncthreads();\n\n    small", "store_half);\n\n    small"), project),
         ((*NORM, "__syncthreads();  // the sum", "// the sum"), normalise),
         ((*NORM, "packet.store(tile + p * width);", "packet.store(tile + p % 2 * width);"), normalise),
         ((*ATTENTION, "__syncthreads();  // nobody reads", "// nobody reads"), attend),
@@ -106,7 +118,8 @@ def attend(simulator):
         ((*ATTENTION, "prim::cp_async_wait<1>();", ""), attend),
         ((*ATTENTION, "__syncwarp();", ""), attend),
     ],
-    ids=["no barrier in sum", "shared slot", "no trailing barrier", "no leading barrier", "no wait", "no syncwarp"],
+    ids=["no barrier after Qx v", "no barrier after the modes", "no barrier before the update"]
+    + ["no barrier in sum", "shared slot", "no trailing barrier", "no leading barrier", "no wait", "no syncwarp"],
 )
 def test_a_fault_in_a_kernel_shows_in_its_results(mutant, fault, call):
     broken = mutant(*fault)
@@ -150,6 +163,12 @@ def test_the_kernels_are_clean_under_the_sanitizers(helpers, sanitized):
         "            simulator.group_norm_silu(x, v, v, groups, w, w, v, w)\n"
         "    for tokens, heads, size in ((64, 8, 32), (100, 2, 64), (256, 1, 32)):\n"
         "        simulator.self_attention(torch.randn(1, tokens, 3, heads, size).half())\n"
+        "    coefficients = torch.randn(2, 4)\n"
+        "    for width, height, rank_x, rank_y in ((32, 32, 8, 8), (7, 9, 3, 5), (1, 1, 1, 1), (12, 20, 0, 0)):\n"
+        "        state = torch.randn(4, 3, width, height)\n"
+        "        bases = (torch.randn(rank_x, width), torch.randn(rank_y, height)) if rank_x else (None, None)\n"
+        "        kept = torch.ones(rank_x, rank_y) if rank_x else None\n"
+        "        simulator.solver_step(*state, coefficients, 1, bases, kept)\n"
         "print('clean')\n",
     )
     assert run.returncode == 0 and run.stdout.strip() == "clean", run.stderr[-3000:]

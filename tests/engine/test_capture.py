@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.utils._pytree import tree_leaves
 
 from mrsi_fast.engine.cuda_graph import CapturedLoop, CudaGraphEngine, DirectCalls
-from mrsi_fast.engine.fused import Biases
+from mrsi_fast.engine.fused import Weights
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.testing.capture import CaptureError, CaptureGuard, ReplayGraph
 from mrsi_fast.testing.networks import random_denoiser, random_job
@@ -105,16 +105,15 @@ def on_fake_cuda(loop: CapturedLoop) -> None:
     def fake(t: torch.Tensor | None) -> torch.Tensor | None:
         return None if t is None else torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="cuda")
 
-    for module in loop.unet.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                module._parameters[name] = torch.nn.Parameter(fake(parameter), requires_grad=False)
     for name, value in vars(loop).items():
         if isinstance(value, torch.Tensor):
             setattr(loop, name, fake(value))
     loop.bases = tuple(map(fake, loop.bases))
-    biases = loop.network._biases
-    loop.network._biases = {name: Biases(fake(one.lacking), fake(one.added)) for name, one in biases.items()}
+    weights = loop.network._weights
+    loop.network._weights = {
+        name: Weights(fake(one.conv), tuple(map(fake, one.norm)), fake(one.lacking), fake(one.added))
+        for name, one in weights.items()
+    }
 
 
 class Guarded:
@@ -140,7 +139,7 @@ def fake_cuda():
 def test_the_whole_loop_stays_on_the_device(solver, half, request):
     denoiser = random_denoiser().to(memory_format=torch.channels_last)
     job = random_job(1, solver, 8, acquisition=X2)
-    loop = CapturedLoop(denoiser.half() if half else denoiser, job, Guarded())
+    loop = CapturedLoop(denoiser, job, Guarded(), torch.float16 if half else torch.float32)
     request.getfixturevalue("fake_cuda")  # from here on; what is built before is real
     on_fake_cuda(loop)
     loop.capture()

@@ -51,7 +51,7 @@ def test_equals_the_eager_engine(denoiser, solver, count, where):
 def test_half_precision_weights_keep_a_float32_state():
     job = random_job(3, acquisition=X2)
     wanted = EagerEngine(random_denoiser(), CPU, "test").run(job)
-    engine = CudaGraphEngine(random_denoiser().half(), CPU, "test", graph=DirectCalls)
+    engine = CudaGraphEngine(random_denoiser(), CPU, "test", graph=DirectCalls, dtype=torch.float16)
     result = engine.run(job)
     (loop,) = engine.loops.values()
     assert loop.stem.dtype == loop.films.dtype == torch.float16
@@ -142,6 +142,18 @@ def test_a_failed_capture_falls_back_to_the_loop_without_a_graph(denoiser):
         result = engine.run(random_job(1))
     assert "capture failed" in engine.reason
     assert torch.equal(result, CudaGraphEngine(denoiser, CPU, "test", graph=DirectCalls).run(random_job(1)))
+
+
+def test_convolutions_are_chosen_by_rule_while_the_engine_runs_and_as_before_afterwards(denoiser, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    seen = []
+    job = dataclasses.replace(
+        random_job(1, steps=1),
+        on_step=lambda done, total: seen.append((torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic)),
+    )
+    CudaGraphEngine(denoiser, CPU, "test", graph=DirectCalls).run(job)
+    assert seen == [(False, True)]
+    assert torch.backends.cudnn.benchmark and not torch.backends.cudnn.deterministic
 
 
 def test_an_empty_batch_is_an_empty_result(denoiser):

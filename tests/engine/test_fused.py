@@ -31,10 +31,10 @@ def evaluate(config: ModelConfig, grid: tuple[int, int], batch: int, dtype: torc
     x = job.initial.double() / 20
     with torch.no_grad():
         exact = unet(x, label, wide)
-        unet.to(dtype).to(memory_format=torch.channels_last)
-        fused = FusedNetwork(unet, batch, grid)
+        unet.to(memory_format=torch.channels_last)
+        fused = FusedNetwork(unet, batch, grid, dtype)
         film = fused.film_table([0.37], wide.vector)[0].to(dtype)
-        stem = unet.stem_input(x.to(dtype), wide.map(lambda t: t.to(dtype)))
+        stem = unet.stem_input(x, wide).to(dtype)
         out = torch.nn.functional.pixel_shuffle(fused(stem, film), config.stem_factor)[..., : grid[0], : grid[1]]
     return out, exact
 
@@ -59,7 +59,7 @@ def test_single_precision_is_no_less_exact_than_the_network_itself():
 
 def test_the_film_table_is_dense_over_the_batch_in_the_order_of_the_plan():
     unet = random_denoiser(SMALL).network
-    fused = FusedNetwork(unet, 3, (16, 16))
+    fused = FusedNetwork(unet, 3, (16, 16), torch.float32)
     vector = random_job(2, batch=3).cond.vector
     table, rows = fused.film_table([0.1, -0.4], vector), fused._film.rows([0.1, -0.4], vector)
     for operation in fused.plan.operations:
@@ -71,7 +71,7 @@ def test_the_film_table_is_dense_over_the_batch_in_the_order_of_the_plan():
 
 
 def test_every_bias_is_added_exactly_once():
-    fused = FusedNetwork(random_denoiser(DEEP).network, 1, (16, 16))
+    fused = FusedNetwork(random_denoiser(DEEP).network, 1, (16, 16), torch.float32)
     biases = fold_biases(fused.plan)
     by_name = {operation.out.name: operation for operation in fused.plan.operations}
     assert biases["stem"].added is None and biases["head"].added is not None  # carried on; nobody after it

@@ -25,8 +25,8 @@ def graph(device):
 @pytest.mark.parametrize("solver, count", RUNS)
 def test_graph_equals_direct_calls_bit_for_bit(device, graph, solver, count, half):
     def engine(kind):
-        denoiser = random_denoiser()
-        return CudaGraphEngine(denoiser.half() if half else denoiser, device, "test", graph=kind)
+        dtype = torch.float16 if half else torch.float32
+        return CudaGraphEngine(random_denoiser(), device, "test", graph=kind, dtype=dtype)
 
     captured, direct = engine(graph), engine(DirectCalls)
     for seed in (1, 2):
