@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(shell find csrc -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint clean gpu gpu-static
+.PHONY: help demo test bench bench-long bench-report lint clean gpu gpu-static
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed ## super-resolve the bundled example maps into demo_output/
 	$(BIN)/mrsi-fast sr -i examples/simulated_glioma --scale 4 --window hamming --support ellipse --units mM -o demo_output
@@ -17,8 +17,16 @@ demo: $(VENV)/.installed ## super-resolve the bundled example maps into demo_out
 test: $(VENV)/.dev ## run the tests (what needs ../shared/data skips without it)
 	$(BIN)/pytest -n 2
 
-bench: $(VENV)/.dev ## time the operations against eager PyTorch
-	$(BIN)/pytest benchmarks/ --benchmark-only
+bench: $(VENV)/.dev ## time everything against its peers; adds the rows to benchmarks/results/<machine>.json
+	$(BIN)/pytest benchmarks/ --benchmark-only --save-results
+
+bench-long: $(VENV)/.dev ## the same with every peer, max-autotune, whole volumes, quality against latency; then the report
+	$(BIN)/pip install -q -e '.[dev,peers]'
+	$(BIN)/pytest benchmarks/ --benchmark-only --save-results --long
+	$(MAKE) bench-report
+
+bench-report: $(VENV)/.dev ## write the README's speed section and the plots from benchmarks/results
+	$(BIN)/mrsi-fast bench report
 
 gpu: ## build, test and time the kernels on this machine's NVIDIA GPU; writes benchmarks/results, choices, README
 	@command -v nvidia-smi > /dev/null && nvidia-smi -L | grep -q '^GPU' \

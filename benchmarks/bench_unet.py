@@ -7,7 +7,7 @@ import functools
 import pytest
 
 from mrsi_fast.testing.contest import Entry
-from mrsi_fast.testing.peers import ENGINES, UNetCase, shipped_case
+from mrsi_fast.testing.peers import ENGINES, UNetCase, compiled, shipped_case
 
 THREADS = (1, 2)
 OURS = ("native", "fused-eager")
@@ -21,11 +21,11 @@ def case() -> UNetCase:
 def entries(threads: int) -> list[Entry]:
     return [
         Entry(label, functools.partial(build, case(), threads), flops=case().flops, backend=label, ours=label in OURS)
-        for label, build in ENGINES.items()
+        for label, build in {**ENGINES, "max-autotune": functools.partial(compiled, mode="max-autotune")}.items()
     ]
 
 
 @pytest.mark.parametrize("threads", THREADS, ids="t{}".format)
-@pytest.mark.parametrize("label", ENGINES)
+@pytest.mark.parametrize("label", [*ENGINES, pytest.param("max-autotune", marks=pytest.mark.long)])
 def bench_unet(row, contest, label, threads):
     row(contest("unet", threads, entries, budget_s=40.0), label)

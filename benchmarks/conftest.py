@@ -21,7 +21,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from mrsi_fast.report.benchmarks.records import History
 from mrsi_fast.testing import results
 from mrsi_fast.testing.backends import describe, missing_required
-from mrsi_fast.testing.contest import Entry, Outcome, hold
+from mrsi_fast.testing.contest import Entry, Outcome, hold, keep_memory
 
 SESSION = pytest.StashKey[results.Session]()
 HELD = pytest.StashKey[dict[tuple[str, int], Outcome]]()
@@ -62,6 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if missing:
         reasons = "; ".join(f"{backend}: {reason}" for backend, reason in missing.items())
         pytest.exit(f"MRSI_FAST_REQUIRE asks for what is not here: {reasons}.", returncode=4)
+    keep_memory()
     config.stash[SESSION] = results.Session(config.getoption("--rounds"))
     config.stash[HELD] = {}
 

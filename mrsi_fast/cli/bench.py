@@ -70,8 +70,9 @@ def report(
 
     from mrsi_fast.report.benchmarks.plots import draw
     from mrsi_fast.report.benchmarks.readme import rewrite, section
+    from mrsi_fast.report.benchmarks.records import cpu_histories
 
-    paths = histories or sorted(RESULTS.glob("*.json"))
+    paths = histories or cpu_histories(RESULTS)
     if not paths:
         raise CommandError(f"There is no history in {RESULTS}: record one with make bench.", ExitCode.NO_VALID_INPUT)
     read = [_read(path) for path in paths]

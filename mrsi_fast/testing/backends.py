@@ -25,10 +25,14 @@ def _missing(backend: str) -> str | None:
     return "MRSI_FAST_REQUIRE knows native, cuda and triton"
 
 
+def required() -> list[str]:
+    """Backends that ``MRSI_FAST_REQUIRE`` (a comma list) asks for."""
+    return [name for name in os.environ.get("MRSI_FAST_REQUIRE", "").replace(" ", "").split(",") if name]
+
+
 def missing_required() -> dict[str, str]:
-    """Backends that ``MRSI_FAST_REQUIRE`` (a comma list) asks for and that are not usable here, with reasons."""
-    wanted = [name for name in os.environ.get("MRSI_FAST_REQUIRE", "").replace(" ", "").split(",") if name]
-    reasons = {name: _missing(name) for name in wanted}
+    """Backends that are required and not usable here, with reasons."""
+    reasons = {name: _missing(name) for name in required()}
     return {name: reason for name, reason in reasons.items() if reason}
 
 

@@ -42,6 +42,7 @@ class Entry:
         bytes: Least traffic of a call.
         backend: What runs, in words; the function's own attribute ``backend`` goes before it.
         ours: Whether it is ours to keep fast; the others are yardsticks.
+        times: What a duration is multiplied by, where only a part of something long is timed.
     """
 
     label: str
@@ -51,6 +52,7 @@ class Entry:
     bytes: float = 0.0
     backend: str = "PyTorch"
     ours: bool = False
+    times: float = 1.0
 
     @property
     def key(self) -> tuple[str, str]:
@@ -127,7 +129,11 @@ def hold(
     finally:
         torch.set_num_threads(before)
     outcome.anchors = {key: values for key, values in seconds.items() if isinstance(key, str)}
-    outcome.seconds = {key: values for key, values in seconds.items() if not isinstance(key, str)}
+    outcome.seconds = {
+        key: [outcome.entries[key].times * value for value in values]
+        for key, values in seconds.items()
+        if not isinstance(key, str)
+    }
     for case, counts in (sums or {}).items():
         _add_up(outcome, case, counts)
     return outcome
@@ -199,6 +205,23 @@ def _tensors(result: Any) -> tuple[Tensor, ...]:
 # ---- memory ----------------------------------------------------------------------------------------------------------
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def keep_memory() -> bool:
+    """Lets this process keep what it frees instead of asking the system for the same pages at every call.
+
+    Whether glibc serves a tensor from a fresh mapping, page faults included, or from its heap depends on what was freed
+    before: the same function took up to three times as long in one process as in the next. A long run has its pages.
+
+    Returns:
+        Whether that could be set (glibc).
+    """
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(mallopt(mmap_threshold, 32 << 20) and mallopt(trim_threshold, 2**31 - 1))  # the largest that it takes
 
 
 def _trim() -> None:

@@ -181,26 +181,31 @@ def fused_eager(case: UNetCase, threads: int) -> Runner:
     return run
 
 
-def compiled(case: UNetCase, threads: int, mode: str | None = None) -> Runner:
-    """``torch.compile`` with frozen weights, which are then packed for oneDNN; the compiler takes a minute or two."""
+def compiled_network(module: nn.Module, mode: str | None = None) -> Callable[..., Tensor]:
+    """``torch.compile`` with frozen weights, which are then packed for oneDNN; call it under ``no_grad``."""
     import torch._dynamo
     import torch._inductor.config as inductor
 
     torch._dynamo.reset()  # the number of threads is compiled in
-    module = PlainEvaluation(case, torch.channels_last).eval()
-    with torch.no_grad(), plain_operations(), inductor.patch(freezing=True):
+    with inductor.patch(freezing=True):
         function = torch.compile(module, dynamic=False, mode=mode)
-        try:
-            function(*case.inputs)
-        except Exception as error:  # whatever a compiler of another project may raise
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise Missing(f"torch.compile failed here ({type(error).__name__}: {first[:120]})") from error
 
-    def run() -> Tensor:
-        with torch.no_grad(), plain_operations():
-            return function(*case.inputs)
+    def call(*inputs: Any) -> Tensor:
+        with inductor.patch(freezing=True), torch.no_grad(), plain_operations():
+            return function(*inputs)
 
-    return run
+    return call
+
+
+def compiled(case: UNetCase, threads: int, mode: str | None = None) -> Runner:
+    """``torch.compile`` with frozen weights; the compiler takes a minute or two."""
+    function = compiled_network(PlainEvaluation(case, torch.channels_last).eval(), mode)
+    try:
+        function(*case.inputs)
+    except Exception as error:  # whatever a compiler of another project may raise
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise Missing(f"torch.compile failed here ({type(error).__name__}: {first[:120]})") from error
+    return lambda: function(*case.inputs)
 
 
 def native_engine(case: UNetCase, threads: int) -> Runner:

@@ -8,6 +8,7 @@ from typing import Any
 
 from mrsi_fast.report.benchmarks.records import Contest, History, Row, in_band
 from mrsi_fast.report.benchmarks.table import text_table
+from mrsi_fast.testing.backends import required
 from mrsi_fast.testing.contest import Entry, Outcome
 from mrsi_fast.testing.data import checkout
 from mrsi_fast.testing.machine import fingerprint, slug, this_run
@@ -30,7 +31,11 @@ def selected(
         than: Label that the others are compared with; kept in each case that is left.
         sums: Cases that are added up from others.
     """
-    asked = [item.callspec.params for item in items if item.originalname == function.__name__]
+    asked = [
+        item.callspec.params for item in items if item.originalname == function.__name__ and hasattr(item, "callspec")
+    ]
+    if not any("label" in one for one in asked):
+        return list(entries)
     labels = {one.get("label") for one in asked} | {than}
     cases = {one.get("case", "") for one in asked}
     cases |= {part for case, parts in (sums or {}).items() if case in cases for part in parts}
@@ -58,8 +63,15 @@ class Session:
             key: Label and case.
             than: Label that it is compared with, if that is there.
             facts: Anything else worth keeping.
+
+        Raises:
+            AssertionError: ``MRSI_FAST_REQUIRE`` has native, and a row of ours was computed by the reference.
         """
         label, case = key
+        if outcome.entries[key].ours and "native" in required() and outcome.backends[key] == "reference":
+            raise AssertionError(
+                f"{name} ran by 'reference' although MRSI_FAST_REQUIRE asks for native: its time says nothing."
+            )
         if than is not None and (than, case) not in outcome.seconds:
             than = None
         contest = Contest(run=0, threads=outcome.threads, anchors=_rounded(outcome.anchors))

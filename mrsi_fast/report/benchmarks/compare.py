@@ -1,7 +1,8 @@
 """Two recorded runs compared: did a kernel of ours become slower, or is it the machine?
 
 A row is judged by its duration relative to anchors of the same rounds (a matrix product; the eager PyTorch row that it
-names), and only by anchors that stand still between the runs. Instruction counts, where recorded, need no such care.
+names), which have to agree, and not at all where one of them moved. Instruction counts, where recorded, need no such
+care.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ class Judgement:
 
     Attributes:
         name: Of the row, or of a counted kernel.
-        verdict: "unfit" where no anchor stood still.
+        verdict: "unfit" where an anchor moved.
         ours: Whether slower is a regression; other rows are yardsticks.
-        changes: How many times longer it takes than before, relative to each anchor that could be used.
+        changes: How many times longer it takes than before, relative to each anchor that stood still.
         reason: In words.
     """
 
@@ -76,12 +77,12 @@ def _timed(old: History, new: History, name: str) -> Judgement:
         ratios = [np.asarray(h.rows[name].seconds) / at for h, at in ((old, before), (new, after))]
         changes[anchor] = change(*ratios)
     drifts = ", ".join(f"{anchor} moved {drift:+.0%}" for anchor, drift in moved.items())
-    if not changes:
-        return Judgement(name, "unfit", row.ours, {}, drifts or "no anchor in common")
+    if moved or not changes:
+        return Judgement(name, "unfit", row.ours, changes, drifts or "no anchor in common")
     verdicts = {_verdict(one, TIME_BAND) for one in changes.values()}
     verdict: Verdict = verdicts.pop() if len(verdicts) == 1 else "same"  # anchors have to agree
     words = ", ".join(f"{one} of before against {anchor}" for anchor, one in changes.items())
-    return Judgement(name, verdict, row.ours, changes, words + (f"; {drifts}" if drifts else ""))
+    return Judgement(name, verdict, row.ours, changes, words)
 
 
 def _anchors(old: History, new: History, name: str) -> list[str]:

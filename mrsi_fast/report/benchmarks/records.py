@@ -27,6 +27,13 @@ CONTROL_BAND = 0.03
 """One function under two labels may differ by this; by more, and the machine is unfit to judge."""
 
 
+def cpu_histories(folder: Path) -> list[Path]:
+    """The histories of CPUs among the results of a folder; those of GPUs have a form of their own."""
+    return [
+        path for path in sorted(folder.glob("*.json")) if "contests" in json.loads(path.read_text(encoding="utf-8"))
+    ]
+
+
 def in_band(control: Ratio) -> bool:
     """Whether a control says that the machine is fit."""
     return abs(control.median - 1) <= CONTROL_BAND

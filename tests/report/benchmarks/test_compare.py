@@ -28,18 +28,19 @@ def test_a_machine_that_drifts_far_accuses_nobody(history, seed):
     assert regressions(history(2 * seed, drift=0.5), history(2 * seed + 1, drift=0.5)) == []
 
 
-def test_a_row_is_unfit_where_every_anchor_moved(history):
+def test_a_row_is_unfit_where_its_anchors_moved(history):
     everything = dict.fromkeys([SGEMM, OURS, "bench_norm[eager-t1]", "bench_conv[ours-t1]"], 1.3)
     judged = {one.name: one for one in compare(history(0, noise=0.001), history(1, everything, noise=0.001))}
     assert judged[OURS].verdict == "unfit" and not judged[OURS].regression
     assert "sgemm moved +30%" in judged[OURS].reason and "bench_norm[eager-t1] moved +30%" in judged[OURS].reason
 
 
-def test_a_row_is_judged_by_the_anchor_that_stood_still(history):
-    new = history(1, {SGEMM: 1.3, OURS: 1.2}, noise=0.001)
+def test_one_anchor_that_moved_is_enough(history):
+    """What made eager PyTorch slower (memory, another tenant) may have made ours slower, too."""
+    new = history(1, {"bench_norm[eager-t1]": 1.3, OURS: 1.3}, noise=0.001)
     judged = {one.name: one for one in compare(history(0, noise=0.001), new)}
-    assert judged[OURS].regression and list(judged[OURS].changes) == ["bench_norm[eager-t1]"]
-    assert judged["bench_conv[ours-t1]"].verdict == "unfit"  # it has no other anchor
+    assert judged[OURS].verdict == "unfit" and list(judged[OURS].changes) == [SGEMM]
+    assert judged["bench_conv[ours-t1]"].verdict == "same"  # the anchor is none of its own
 
 
 def test_anchors_that_contradict_each_other_accuse_nobody(history):

@@ -59,7 +59,15 @@ def test_the_terminal_lists_rows_that_did_not_run(history):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(2.345, "2.35 s"), (0.0231, "23.1 ms"), (4.1e-4, "410 us"), (1e-9, "1 ns"), (123.4, "123 s")]
+    ("seconds", "words"),
+    [
+        (2.345, "2.35 s"),
+        (0.0231, "23.1 ms"),
+        (4.1e-4, "410 us"),
+        (1e-9, "1 ns"),
+        (27900.0, "7.75 h"),
+        (150.0, "2.5 min"),
+    ],
 )
 def test_durations_have_units_that_fit(seconds, words):
     assert duration(seconds) == words

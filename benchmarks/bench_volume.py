@@ -1,0 +1,102 @@
+"""A whole volume, HR 64x64x20 from 16x16x20, 8 maps, one posterior sample: ours against the seed-style chain.
+
+The chain takes one map at a time through 1000 ancestral steps of eager PyTorch on the same weights. Two of its steps
+are timed and multiplied. ``bench_quality_latency`` adds the quality that each reaches on the validation heads; the
+chain's quality is computed to its end, with the fastest engine.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+from mrsi_fast.report.benchmarks.plots import QUALITY
+from mrsi_fast.testing import volumes
+from mrsi_fast.testing.contest import Entry, Missing
+from mrsi_fast.testing.quality import quality, validation_problems, zero_fill_quality
+
+pytestmark = pytest.mark.long
+
+THREADS = (2,)
+STEPS = (1, 2, 4, 8, 16)
+TIMED = 2
+CHAIN = ("seed-chain", "64x64-1000-steps")
+PEERS = [
+    *(("native", f"64x64-{steps}-steps") for steps in STEPS),
+    ("eager", "64x64-8-steps"),
+    ("compile", "64x64-8-steps"),
+    CHAIN,
+]
+WORDS = {
+    "native": "mrsi_fast, native engine, {} steps",
+    "eager": "eager PyTorch, all maps at once, {} steps",
+    "compile": "`torch.compile`, all maps at once, {} steps",
+    "seed-chain": "seed-style chain: eager PyTorch, one map at a time, {} steps (2 of them timed, and multiplied)",
+}
+
+
+def entry(label: str, case: str, threads: int) -> Entry:
+    size, steps = int(case.split("x")[0]), int(case.split("-")[1])
+    if label == "seed-chain":
+        build = functools.partial(volumes.chain_steps, threads, size, TIMED)
+        return Entry(label, build, case, backend="PyTorch, channels-last", times=volumes.chain_factor(TIMED))
+    build = functools.partial(volumes.one_sample, label, threads, size, steps)
+    return Entry(label, build, case, backend=label, ours=label == "native")
+
+
+def entries(peers: list[tuple[str, str]], threads: int) -> list[Entry]:
+    return [entry(label, case, threads) for label, case in peers]
+
+
+@pytest.mark.parametrize("threads", THREADS, ids="t{}".format)
+@pytest.mark.parametrize(("label", "case"), PEERS)
+def bench_volume(row, contest, label, case, threads):
+    held = contest("volume", threads, functools.partial(entries, PEERS), than="native", same=False, budget_s=60.0)
+    ours = f"bench_volume[native-64x64-8-steps-t{threads}]"
+    words = WORDS[label].format(case.split("-")[1])
+    row(held, label, case, than=None, words=f"64x64x20, 8 maps: {words}", against=ours)
+
+
+@pytest.mark.parametrize("threads", THREADS, ids="t{}".format)
+@pytest.mark.parametrize(("label", "case"), [("native", "128x128-8-steps")])
+def bench_large_volume(row, contest, label, case, threads):
+    build = functools.partial(entries, [("native", "128x128-8-steps")])
+    row(contest("large-volume", threads, build, than=None, same=False, rounds=3), label, case, than=None)
+
+
+def bench_quality_latency(request, benchmark, contest, counted):
+    held = contest("volume", 2, functools.partial(entries, PEERS), than="native", same=False, budget_s=60.0)
+    try:
+        problems = validation_problems()
+    except Missing as reason:
+        counted.missing[request.node.name] = str(reason)
+        pytest.skip(str(reason))
+    from mrsi_fast import SuperResolver
+
+    fast, chain = SuperResolver.from_pretrained(threads=2), SuperResolver.from_pretrained(threads=2, solver="ddpm")
+    points = []
+    for steps in STEPS:
+        # A run of one step is the posterior mean; it is no sample.
+        reached = quality(problems, fast, 0 if steps == 1 else steps)
+        label = "1 step (mean)" if steps == 1 else f"{steps} steps"
+        points.append((label, ("native", f"64x64-{steps}-steps"), reached, False))
+    points.append(("seed-style chain, 1000 steps", CHAIN, quality(problems, chain, volumes.CHAIN_STEPS, True), True))
+    base = zero_fill_quality(problems)
+    model = fast.pretrained
+    counted.figures[QUALITY] = {
+        "points": [
+            {"label": words, "seconds": median(held.seconds[key]), "seed_style": seed} | vars(reached)
+            for words, key, reached, seed in points
+            if key in held.seconds
+        ],
+        "zero_fill": vars(base),
+        "title": f"{len(problems)} validation heads, paper-like x4, one slice each, 5 maps; "
+        f"weights {model.sha256[:12]}; dotted: zero-filling",
+    }
+    benchmark.extra_info.update(counted.figures[QUALITY])
+    benchmark.pedantic(lambda: None, rounds=1, iterations=1)
+
+
+def median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
