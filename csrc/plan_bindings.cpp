@@ -1,18 +1,22 @@
-// The native network engine for Python: Plan, which mrsi_fast/engine/native.py fills, and conv3x3_gn_silu by itself.
+// The native network engine for Python: Plan, which mrsi_fast/engine/native.py fills, and two of its operations by
+// themselves.
 #include <pybind11/functional.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <tuple>
 #include <vector>
 
 #include "mrsi_fast/conv3x3_gn_silu.h"
 #include "mrsi_fast/network.h"
 #include "mrsi_fast/plan.h"
+#include "mrsi_fast/self_attention.h"
 
 namespace py = pybind11;
+using mrsi_fast::PackedWeights;
 using mrsi_fast::Plan;
 
 namespace {
@@ -24,7 +28,7 @@ const float* floats(Address address) { return reinterpret_cast<const float*>(add
 void add_conv(Plan& plan, const std::vector<std::tuple<std::int64_t, std::int64_t, int, bool>>& sources,
               const std::array<int, 3>& grid, int groups, double eps, const std::array<Address, 2>& affine,
               const std::array<std::int64_t, 2>& film, int tile, const std::array<int, 3>& shape,
-              const std::array<Address, 2>& weights, const std::array<std::int64_t, 3>& buffers) {
+              const std::array<Address, 2>& weights, const std::array<std::int64_t, 3>& buffers, std::int64_t key) {
     mrsi_fast::ConvSpec spec{};
     for (const auto& [data, stats, channels, upsample] : sources)
         spec.sources.push_back({data, stats, channels, upsample});
@@ -34,7 +38,7 @@ void add_conv(Plan& plan, const std::vector<std::tuple<std::int64_t, std::int64_
     spec.method = static_cast<mrsi_fast::Method>(tile), spec.kernel = shape[0], spec.stride = shape[1],
     spec.out_channels = shape[2];
     spec.weight = floats(weights[0]), spec.bias = floats(weights[1]);
-    spec.residual = buffers[0], spec.out = buffers[1], spec.out_stats = buffers[2];
+    spec.residual = buffers[0], spec.out = buffers[1], spec.out_stats = buffers[2], spec.key = key;
     plan.add_conv(spec);
 }
 
@@ -102,6 +106,13 @@ void conv3x3_filter_gradient(const std::array<int, 7>& shape, double eps, const 
                                        reinterpret_cast<float*>(workspace), reinterpret_cast<float*>(out));
 }
 
+// shape = (batch, tokens, heads, head_channels); qkv [batch][tokens][3][heads][head_channels]
+void self_attention(const std::array<int, 4>& shape, float scale, Address qkv, Address out, int threads) {
+    py::gil_scoped_release unlocked;
+    mrsi_fast::self_attention(
+        {floats(qkv), reinterpret_cast<float*>(out), shape[0], shape[1], shape[2], shape[3], scale}, threads);
+}
+
 }  // namespace
 
 void bind_plan(py::module_& module) {
@@ -113,12 +124,16 @@ void bind_plan(py::module_& module) {
         return mrsi_fast::conv3x3_filter_gradient_workspace(describe(shape, 0.0, {}, 1));
     });
     module.def("conv3x3_filter_gradient", &conv3x3_filter_gradient);
+    module.def("self_attention", &self_attention);
+    py::class_<PackedWeights, std::shared_ptr<PackedWeights>>(module, "PackedWeights",
+                                                              "Weights that plans of one network share.")
+        .def(py::init<>());
     py::class_<Plan>(module, "Plan", "One network evaluation and solver step of fixed shape; see mrsi_fast/plan.h.")
-        .def(py::init<std::size_t, std::size_t, int>(), py::arg("arena_floats"), py::arg("film_width"),
-             py::arg("threads"))
+        .def(py::init<std::size_t, std::size_t, int, std::shared_ptr<PackedWeights>>(), py::arg("arena_floats"),
+             py::arg("film_width"), py::arg("threads"), py::arg("weights") = nullptr)
         .def("add_conv", &add_conv, py::kw_only(), py::arg("sources"), py::arg("grid"), py::arg("groups"),
              py::arg("eps"), py::arg("affine"), py::arg("film"), py::arg("tile"), py::arg("shape"), py::arg("weights"),
-             py::arg("buffers"))
+             py::arg("buffers"), py::arg("key") = -1)
         .def("add_attention", &Plan::add_attention, py::arg("qkv"), py::arg("out"), py::arg("batch"), py::arg("tokens"),
              py::arg("heads"), py::arg("head_channels"))
         .def("set_solver", &set_solver, py::kw_only(), py::arg("maps"), py::arg("stem"), py::arg("buffers"))

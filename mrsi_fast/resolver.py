@@ -89,6 +89,7 @@ class SuperResolver:
             f"engine: {engine.name} ({engine.reason})",
             *(f"not {name}: {reason}" for name, reason in self._choice.refused.items()),
         ]
+        lines += getattr(engine, "details", list)()
         for row in ops.status():
             if row["device"] == self.device.type:
                 lines.append(

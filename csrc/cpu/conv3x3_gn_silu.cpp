@@ -36,7 +36,8 @@ std::vector<float> room_for_stats(const Conv3x3GnSilu& r) {
 }  // namespace
 
 std::size_t conv3x3_packed_floats(int tile, int in_channels, int out_channels) {
-    return packed_size(static_cast<Method>(tile), 3, in_channels, out_channels, MRSI_FAST_PICK(kNetworkKernels).panel);
+    return packed_size({nullptr, 0, 0, 0, static_cast<Method>(tile), 3, in_channels, out_channels},
+                       MRSI_FAST_PICK(kNetworkKernels).panel);
 }
 
 void conv3x3_pack(const Filters& filters, float* packed, int threads) {

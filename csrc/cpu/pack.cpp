@@ -3,9 +3,9 @@
 
 namespace mrsi_fast {
 
-size_t packed_size(Method method, int kernel, int in_channels, int out_channels, int panel) {
-    const size_t panels = (out_channels + panel - 1) / panel;
-    return panels * panel * planes_of(method, kernel) * in_channels;
+size_t packed_size(const Filters& filters, int panel) {
+    const size_t panels = (filters.out_channels + panel - 1) / panel;
+    return panels * panel * planes_of(filters.method, filters.kernel) * filters.in_channels;
 }
 
 void pack_weights(const NetworkKernels& kernels, const Filters& filters, float* packed, int threads) {

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <stdexcept>
+#include <utility>
 
 #include "mrsi_fast/pack.h"
 
@@ -76,8 +77,27 @@ class Plan::Caller {
     Plan* plan_;
 };
 
-Plan::Plan(std::size_t arena_floats, std::size_t film_width, int threads)
-    : kernels_(&MRSI_FAST_PICK(kNetworkKernels)), threads_(threads), film_width_(film_width), arena_(arena_floats) {
+const float* PackedWeights::get(std::int64_t key, const Filters& filters, const NetworkKernels& kernels, int threads) {
+    Block& block = blocks_[{key, filters.method, kernels.panel}];
+    if (!block.size()) {
+        block = Block(packed_size(filters, kernels.panel));
+        pack_weights(kernels, filters, block.data(), threads);
+    }
+    return block.data();
+}
+
+std::size_t PackedWeights::floats() const {
+    std::size_t total = 0;
+    for (const auto& entry : blocks_) total += entry.second.size();
+    return total;
+}
+
+Plan::Plan(std::size_t arena_floats, std::size_t film_width, int threads, std::shared_ptr<PackedWeights> weights)
+    : kernels_(&MRSI_FAST_PICK(kNetworkKernels)),
+      threads_(threads),
+      film_width_(film_width),
+      arena_(arena_floats),
+      weights_(weights ? std::move(weights) : std::make_shared<PackedWeights>()) {
     scratch_.resize(threads_);
 }
 
@@ -111,14 +131,13 @@ void Plan::add_conv(const ConvSpec& spec) {
     c.method = spec.method, c.kernel = spec.kernel, c.stride = spec.stride, c.out_channels = spec.out_channels;
     c.out_height = (spec.height + 2 * (spec.kernel / 2) - spec.kernel) / spec.stride + 1;
     c.out_width = (spec.width + 2 * (spec.kernel / 2) - spec.kernel) / spec.stride + 1;
-    Block packed(packed_size(spec.method, spec.kernel, c.in_channels, c.out_channels, kernels_->panel));
     const int taps = spec.kernel * spec.kernel;
-    pack_weights(*kernels_,
-                 {spec.weight, (std::int64_t)c.in_channels * taps, taps, 1, spec.method, spec.kernel, c.in_channels,
-                  c.out_channels},
-                 packed.data(), threads_);
-    kept_.push_back(std::move(packed));
-    c.weight = kept_.back().data();
+    const Filters filters = {spec.weight,   static_cast<std::int64_t>(c.in_channels) * taps,
+                             taps,          1,
+                             spec.method,   spec.kernel,
+                             c.in_channels, c.out_channels};
+    const std::int64_t own = -1 - static_cast<std::int64_t>(operations_.size());
+    c.weight = weights_->get(spec.key < 0 ? own : spec.key, filters, *kernels_, threads_);
     c.bias = keep(spec.bias, c.out_channels);
     c.residual = at(spec.residual), c.out = at(spec.out), c.out_stats = at(spec.out_stats);
     op.film_scale = spec.film_scale, op.film_shift = spec.film_shift;
@@ -244,7 +263,7 @@ void Plan::run(const std::vector<StepCoefficients>& steps, const float* film,
 }
 
 std::size_t Plan::weight_floats() const {
-    std::size_t total = 0;
+    std::size_t total = weights_->floats();
     for (const Block& block : kept_) total += block.size();
     return total;
 }

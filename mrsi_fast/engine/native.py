@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -16,11 +17,13 @@ from mrsi_fast.engine.job import EngineError, SamplingJob
 from mrsi_fast.engine.plan import AttentionOp, ConvOp, Value, plan_network
 from mrsi_fast.models.unet import SelfAttentionUNet
 from mrsi_fast.ops import _native
-from mrsi_fast.ops.conv3x3_gn_silu import winograd_tile
+from mrsi_fast.ops.conv3x3_gn_silu import method_costs, winograd_tile
 
 FILM_STEPS = 64
 """Steps whose FiLM rows are computed at once: a chain of 1000 runs in pieces of this many."""
 
+PLANS = 3
+"""Batch shapes whose plans are kept: equal batches of a volume, a smaller last one, one more. Weights are shared."""
 
 METHODS = {0: "direct", 2: "Winograd F(2x2,3x3)", 4: "Winograd F(4x4,3x3)"}
 
@@ -29,7 +32,26 @@ def conv_tile(conv: torch.nn.Conv2d, height: int, width: int) -> int:
     """Winograd output tile for a convolution of an image, 0 for the direct method."""
     if conv.kernel_size != (3, 3) or conv.stride != (1, 1):
         return 0
-    return winograd_tile(height, width)
+    return winograd_tile(height, width, conv.in_channels, conv.out_channels)
+
+
+def is_winograd_case(operation: ConvOp | AttentionOp) -> TypeGuard[ConvOp]:
+    """Whether an operation is a convolution for which there is a choice of methods."""
+    if not isinstance(operation, ConvOp):
+        return False
+    return operation.conv.kernel_size == (3, 3) and operation.conv.stride == (1, 1)
+
+
+def explain_method(operation: ConvOp) -> str:
+    """How a convolution is computed and what that and the other methods cost, as one line."""
+    conv, (height, width) = operation.conv, operation.grid
+    costs = method_costs(height, width, conv.in_channels, conv.out_channels)
+    chosen, *others = sorted(costs, key=lambda tile: costs[tile])
+    against = ", ".join(f"{METHODS[tile]} {costs[tile] / 1e6:.1f}" for tile in others)
+    return (
+        f"convolution 3x3 {conv.in_channels} -> {conv.out_channels} on {height}x{width}: {METHODS[chosen]}, "
+        f"{costs[chosen] / 1e6:.1f} million multiply-adds and their like per slice (not {against})"
+    )
 
 
 class NativePlan:
@@ -40,15 +62,18 @@ class NativePlan:
         batch: Slices in a batch.
         grid: High-resolution grid (X, Y).
         threads: OpenMP threads.
+        weights: ``PackedWeights`` that other plans of this network share; by default the plan has its own.
     """
 
-    def __init__(self, network: SelfAttentionUNet, batch: int, grid: tuple[int, int], threads: int) -> None:
+    def __init__(
+        self, network: SelfAttentionUNet, batch: int, grid: tuple[int, int], threads: int, weights: Any = None
+    ) -> None:
         self.plan, self.film = plan_network(network, batch, grid)
         self.batch, self.grid, self.threads = batch, grid, threads
-        self.native = _native.module().Plan(self.plan.arena_floats, self.film.width, threads)
+        self.native = _native.module().Plan(self.plan.arena_floats, self.film.width, threads, weights)
         self.tiles: dict[str, int] = {}
-        for operation in self.plan.operations:
-            self._add(operation)
+        for index, operation in enumerate(self.plan.operations):
+            self._add(operation, index)
         plan, state = self.plan, [self.plan.state[name] for name in ("eval", "base", "previous", "noise", "presence")]
         factor, maps = network.config.stem_factor, len(network.config.channels)
         self.native.set_solver(
@@ -57,7 +82,7 @@ class NativePlan:
             buffers=[plan.offsets[value.name] for value in (plan.head, plan.stem, *state)],
         )
 
-    def _add(self, operation: ConvOp | AttentionOp) -> None:
+    def _add(self, operation: ConvOp | AttentionOp, index: int) -> None:
         offsets, out = self.plan.offsets, operation.out
         if isinstance(operation, AttentionOp):
             tokens, head = out.height * out.width, out.channels // operation.heads
@@ -89,6 +114,7 @@ class NativePlan:
                 offsets[out.name],
                 offsets.get(out.name + ".stats", -1),
             ],
+            key=index,  # the same convolution in every plan of the network
         )
 
     def view(self, value: Value) -> Tensor:
@@ -133,7 +159,19 @@ class NativeEngine:
             raise EngineError(f"The native engine cannot run here: {problem}; use engine 'eager'.")
         self.denoiser, self.network, self.reason = denoiser, denoiser.network, reason
         self.threads = threads or torch.get_num_threads()
-        self.plan: NativePlan | None = None
+        self.weights = _native.module().PackedWeights()
+        self.plans: OrderedDict[tuple[int, tuple[int, int]], NativePlan] = OrderedDict()
+
+    @property
+    def plan(self) -> NativePlan | None:
+        """The plan that ran last."""
+        return next(reversed(self.plans.values()), None)
+
+    def details(self) -> list[str]:
+        """One line for each kind of stride-1 3x3 convolution of the plan that ran last: its method and why."""
+        if self.plan is None:
+            return ["convolutions: the method of each is chosen when a grid is first seen"]
+        return list(dict.fromkeys(explain_method(op) for op in self.plan.plan.operations if is_winograd_case(op)))
 
     @torch.inference_mode()
     def run(self, job: SamplingJob) -> Tensor:
@@ -166,11 +204,13 @@ class NativeEngine:
         return state["base"].clone()
 
     def _plan_for(self, batch: int, grid: tuple[int, int]) -> NativePlan:
-        """The plan of this shape; the last one is kept, since a volume is cut into equal batches."""
-        if self.plan is None or (self.plan.batch, self.plan.grid) != (batch, grid):
-            self.plan = None  # frees the old arena and weights first
-            self.plan = NativePlan(self.network, batch, grid, self.threads)
-        return self.plan
+        key = (batch, grid)
+        if key not in self.plans:
+            while len(self.plans) >= PLANS:
+                self.plans.popitem(last=False)  # frees the oldest arena first
+            self.plans[key] = NativePlan(self.network, batch, grid, self.threads, self.weights)
+        self.plans.move_to_end(key)
+        return self.plans[key]
 
 
 def coefficients(denoiser: Denoiser, steps: Sequence[Step]) -> list[dict[str, float]]:

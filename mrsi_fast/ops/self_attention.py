@@ -22,7 +22,7 @@ def self_attention(
 
     Args:
         qkv: [B, T, 3, H, D] queries, keys and values of T positions and H heads, as a 1x1 convolution on a
-            channels-last map lays them out. Kernels take float16 and bfloat16 (CUDA), contiguous.
+            channels-last map lays them out. Kernels take float32 (CPU), float16 and bfloat16 (CUDA), contiguous.
         scale: Factor of the scores; 1/sqrt(D) by default.
 
     Returns:
@@ -42,6 +42,24 @@ def self_attention(
 def _allocate(qkv: Tensor, scale: float, device: str | None = None) -> Tensor:
     batch, tokens, _, heads, head_size = qkv.shape
     return qkv.new_empty(batch, tokens, heads, head_size, device=device or qkv.device)
+
+
+# ---- C++ on the CPU --------------------------------------------------------------------------------------------------
+
+
+def _refuse_native(qkv: Tensor, scale: float) -> str | None:
+    if qkv.dtype != torch.float32:
+        return f"the CPU kernel takes float32, got {qkv.dtype}"
+    if not qkv.is_contiguous():
+        return f"qkv is not contiguous (strides {qkv.stride()})"
+    return None
+
+
+def _native_out(qkv: Tensor, scale: float, out: Tensor) -> None:
+    if out.numel() > 0:
+        batch, tokens, _, heads, head_size = qkv.shape
+        shape, threads = (batch, tokens, heads, head_size), torch.get_num_threads()
+        _native.module().self_attention(shape, scale, qkv.data_ptr(), out.data_ptr(), threads)
 
 
 # ---- CUDA C++ and Triton ---------------------------------------------------------------------------------------------
@@ -107,6 +125,12 @@ register(
         differentiable=(0,),
         preference=_cuda.preference("self_attention"),
         implementations=(
+            Implementation(
+                backend="native",
+                lacks=lambda: _native.lacks("self_attention"),
+                refuse=_refuse_native,
+                out=_native_out,
+            ),
             Implementation(
                 backend="cuda",
                 lacks=lambda: _native.lacks("cuda_self_attention"),

@@ -143,11 +143,10 @@ void conv_round(const NetworkKernels& kernels, unsigned seed) {
     const int taps = c.kernel * c.kernel;
     const Floats weight = random.normal(static_cast<size_t>(c.out_channels) * c.in_channels * taps,
                                         1.0f / std::sqrt(1.0f * taps * c.in_channels));
-    const size_t packed = packed_size(c.method, c.kernel, c.in_channels, c.out_channels, kernels.panel);
-    float* u = own(nans(packed));
-    pack_weights(kernels,
-                 {weight.get(), c.in_channels * taps, taps, 1, c.method, c.kernel, c.in_channels, c.out_channels}, u,
-                 1);
+    const Filters filters = {weight.get(), c.in_channels * taps, taps,          1, c.method,
+                             c.kernel,     c.in_channels,        c.out_channels};
+    float* u = own(nans(packed_size(filters, kernels.panel)));
+    pack_weights(kernels, filters, u, 1);
     c.weight = u;
     if (random.coin()) c.bias = own(random.normal(c.out_channels));
     const size_t out_size = static_cast<size_t>(c.batch) * c.out_height * c.out_width * c.out_channels;
@@ -239,7 +238,7 @@ void gradient_round(const NetworkKernels& kernels, unsigned seed) {
             }
     const Filters turned = {
         out.get() + 8 * g.tap_step, g.in_step, g.out_step, -g.tap_step, kDirect, 3, c.out_channels, c.in_channels};
-    const size_t size = packed_size(kDirect, 3, c.out_channels, c.in_channels, kernels.panel);
+    const size_t size = packed_size(turned, kernels.panel);
     const Floats packed = nans(size);
     pack_weights(kernels, turned, packed.get(), 1);
     for (size_t i = 0; i < size; ++i) {

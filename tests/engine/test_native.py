@@ -13,7 +13,7 @@ from mrsi_fast.diffusion.schedules import karras
 from mrsi_fast.diffusion.solvers import make_steps
 from mrsi_fast.engine.eager import EagerEngine
 from mrsi_fast.engine.job import SamplingJob
-from mrsi_fast.engine.native import NativeEngine
+from mrsi_fast.engine.native import PLANS, NativeEngine
 from mrsi_fast.models.condition import Condition, vector_width
 from mrsi_fast.models.unet import SelfAttentionUNet
 from mrsi_fast.mrsi.forward import Acquisition
@@ -95,6 +95,30 @@ def test_threads_batch_and_repetition_change_no_bit(denoiser):
         row = slice(index, index + 1)
         alone = SamplingJob(job.cond.map(lambda t, row=row: t[row]), job.initial[row], job.steps)
         assert torch.equal(engine.run(alone)[0], final[index])
+
+
+def test_plans_of_other_batch_sizes_share_the_weights_and_are_few(denoiser):
+    engine = NativeEngine(denoiser, "test", threads=1)
+    first = engine.run(make_job(2, (16, 8)))
+    held = engine.plan.native.weight_bytes
+    for batch in (1, 3):
+        engine.run(make_job(batch, (16, 8)))
+    assert engine.plan.native.weight_bytes < 1.01 * held  # the new plans have biases and gains of their own
+    assert list(engine.plans) == [(2, (16, 8)), (1, (16, 8)), (3, (16, 8))]
+    engine.run(make_job(1, (16, 8)))
+    engine.run(make_job(1, (8, 8)))
+    assert len(engine.plans) == PLANS and (2, (16, 8)) not in engine.plans  # the one not used for longest
+    assert torch.equal(first, engine.run(make_job(2, (16, 8))))
+
+
+def test_details_give_the_method_of_each_convolution_and_what_the_others_cost(denoiser):
+    engine = NativeEngine(denoiser, "test", threads=1)
+    assert "chosen when" in engine.details()[0]
+    engine.run(make_job(1, (16, 24)))
+    lines = engine.details()
+    assert len(set(lines)) == len(lines) > 3
+    line = next(line for line in lines if "32 -> 32 on 8x12" in line)
+    assert "Winograd F(4x4,3x3), 0.4 million" in line and "direct 0.9" in line
 
 
 def test_a_long_chain_is_the_same_in_pieces(denoiser, monkeypatch):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mrsi_fast import ops
 from mrsi_fast.ops import _native, conv3x3_gn_silu
-from mrsi_fast.ops.conv3x3_gn_silu import winograd_tile
+from mrsi_fast.ops.conv3x3_gn_silu import TRANSFORM_COST, WEIGHT_COST, method_costs, winograd_tile
 from mrsi_fast.testing.compare import relative_l2
 
 OP = torch.ops.mrsi_fast.conv3x3_gn_silu.default
@@ -229,5 +229,18 @@ def test_wrong_inputs_are_named(position: int, value, message: str) -> None:
 @pytest.mark.parametrize(
     ("grid", "tile"), [((1, 1), 0), ((2, 2), 2), ((4, 4), 4), ((6, 6), 2), ((8, 8), 4), ((32, 32), 4), ((33, 33), 4)]
 )
-def test_algorithm_has_the_fewest_multiplications(grid: tuple[int, int], tile: int) -> None:
-    assert winograd_tile(*grid) == tile
+def test_algorithm_has_the_fewest_multiplications_where_these_are_the_cost(grid: tuple[int, int], tile: int) -> None:
+    assert winograd_tile(*grid, 96, 96) == tile
+
+
+def test_with_few_channels_the_transforms_do_not_pay() -> None:
+    assert winograd_tile(32, 32, 2, 3) == 0
+
+
+@pytest.mark.parametrize("tile", [0, 2, 4])
+def test_cost_counts_products_transforms_and_weights(tile: int) -> None:
+    """Against the sums written out for an 8x8 image: 64, 16 and 4 tiles of 9, 16 and 36 products."""
+    tiles, points = {0: (64, 9), 2: (16, 16), 4: (4, 36)}[tile]
+    transforms = 0 if tile == 0 else points * tiles * TRANSFORM_COST * (5 + 7)
+    expected = points * tiles * 35 + transforms + points * 35 * WEIGHT_COST / 8
+    assert method_costs(8, 8, 5, 7)[tile] == pytest.approx(expected)

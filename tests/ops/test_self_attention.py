@@ -6,7 +6,11 @@ import pytest
 import torch
 
 from mrsi_fast import ops
-from mrsi_fast.ops import self_attention
+from mrsi_fast.ops import _native, self_attention
+from mrsi_fast.testing.compare import relative_l2
+
+EXTENSION = _native.module()
+ISAS = EXTENSION.usable_isas() if EXTENSION else []
 
 OP = torch.ops.mrsi_fast.self_attention.default
 OUT = torch.ops.mrsi_fast.self_attention_out.default
@@ -23,6 +27,38 @@ def test_equals_the_textbook(shape):
     result = self_attention(qkv)
     assert result.is_contiguous() and result.dtype == torch.float32
     torch.testing.assert_close(result.double(), textbook(qkv.double(), shape[-1] ** -0.5), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("shape", [(2, 256, 3, 2, 32), (1, 300, 3, 1, 33), (3, 17, 3, 5, 8), (1, 1, 3, 1, 1)], ids=str)
+def test_every_instruction_set_equals_the_textbook(shape, isa):
+    """Above 256 keys the softmax goes through blocks; large scores would overflow one not relative to the largest."""
+    torch.manual_seed(0)
+    qkv = 6 * torch.randn(shape)
+    before = EXTENSION.use_isa(isa)
+    try:
+        with ops.override("native"):
+            result = self_attention(qkv, 0.5)
+    finally:
+        EXTENSION.use_isa(before)
+    assert relative_l2(result, textbook(qkv.double(), 0.5)) < 2e-5
+
+
+@pytest.mark.skipif(not ISAS, reason=_native.reason())
+def test_the_cpu_kernel_says_what_it_does_not_take():
+    qkv = torch.zeros(2, 16, 3, 2, 32)
+    assert ops.explain("self_attention", qkv, 1.0).backend == "native"
+    assert "float32" in str(ops.explain("self_attention", qkv.double(), 1.0))
+    assert "not contiguous" in str(ops.explain("self_attention", qkv.transpose(0, 1), 1.0))
+    assert "no backward" in str(ops.explain("self_attention", qkv, 1.0, backward=True))
+
+
+@pytest.mark.skipif(not ISAS, reason=_native.reason())
+def test_nan_stays_in_its_image():
+    qkv = torch.randn(2, 20, 3, 2, 8)
+    qkv[1, 3] = torch.nan
+    result = self_attention(qkv)
+    assert result[1].isnan().all() and not result[0].isnan().any()
 
 
 def test_strided_input_scale_and_out_form():

@@ -8,7 +8,7 @@
 namespace mrsi_fast {
 
 // Floats that pack_weights writes. `panel` is that of the kernels in use (NetworkKernels::panel).
-size_t packed_size(Method method, int kernel, int in_channels, int out_channels, int panel);
+size_t packed_size(const Filters& filters, int panel);
 
 // Direct: [out / panel][tap][in][panel]; Winograd: [plane][out / panel][in][panel]. Output channels past the last one
 // are zero.

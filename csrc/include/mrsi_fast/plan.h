@@ -1,6 +1,6 @@
 // The native engine's plan: the operations of one network evaluation and the solver step that follows, over one arena.
 //
-// A plan is filled once (it keeps copies of all weights, packed for the kernels in use) and then run for any number of
+// A plan is filled once (weights are copied, packed for the kernels in use) and then run for any number of
 // batches of its shape. Offsets count floats from the start of the arena; -1 stands for "none".
 #pragma once
 
@@ -8,6 +8,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <memory>
+#include <tuple>
 #include <vector>
 
 #include "mrsi_fast/network.h"
@@ -31,6 +34,7 @@ struct ConvSpec {
     int kernel, stride, out_channels;
     const float *weight, *bias;  // [out][in][kernel][kernel], [out]
     std::int64_t residual, out, out_stats;
+    std::int64_t key;  // of the weights among PackedWeights, -1: they are this plan's own
 };
 
 struct SolverSpec {
@@ -59,12 +63,23 @@ class Block {
     std::size_t size_;
 };
 
+// Packed weights of one network, for plans of several batch shapes.
+class PackedWeights {
+  public:
+    // Packs on the first call for this key, method and panel.
+    const float* get(std::int64_t key, const Filters& filters, const NetworkKernels& kernels, int threads);
+    std::size_t floats() const;
+
+  private:
+    std::map<std::tuple<std::int64_t, int, int>, Block> blocks_;
+};
+
 // Sets how a convolution is cut into work items for so many threads; `panel` is that of the kernels in use.
 void cut_work(Conv* conv, int threads, int panel);
 
 class Plan {
   public:
-    Plan(std::size_t arena_floats, std::size_t film_width, int threads);
+    Plan(std::size_t arena_floats, std::size_t film_width, int threads, std::shared_ptr<PackedWeights> weights);
 
     void add_conv(const ConvSpec& spec);
     void add_attention(std::int64_t qkv, std::int64_t out, int batch, int tokens, int heads, int head_channels);
@@ -106,6 +121,7 @@ class Plan {
     int threads_;
     std::size_t film_width_;
     Block arena_;
+    std::shared_ptr<PackedWeights> weights_;
     std::vector<Block> kept_;
     std::vector<Block> scratch_;  // one per thread
     std::vector<Operation> operations_;
