@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mrsi_fast import ops
 from mrsi_fast.diffusion.denoiser import Denoiser
 from mrsi_fast.diffusion.solvers import sample
-from mrsi_fast.engine.cuda_graph import CapturedLoop, DirectCalls
+from mrsi_fast.engine.cuda_graph import CapturedLoop, CudaGraphEngine, DirectCalls
 from mrsi_fast.models.pretrained import load_pretrained
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.testing.launches import count_kernels
-from mrsi_fast.testing.networks import random_job
+from mrsi_fast.testing.networks import random_denoiser, random_job
 
 ACQUISITION = Acquisition((16, 16), (4, 4))
 OURS = ("mrsi_fast.group_norm_silu_out", "mrsi_fast.solver_step_out")
@@ -60,3 +61,19 @@ def test_what_only_the_condition_or_the_step_decides_is_not_computed_in_a_step(l
     products = fused.calls["aten.convolution"] + fused.calls["aten.addmm"] + fused.calls["aten.mm"]
     planned = sum(hasattr(operation, "conv") for operation in loop.network.plan.operations)
     assert products == planned  # no FiLM layer, no embedding
+
+
+@pytest.mark.parametrize("dtype, backend", [(torch.float32, "auto"), (torch.float16, "cuda")], ids=str)
+def test_a_run_through_the_simulated_kernels_is_that_of_the_reference(on_gpu, dtype, backend):
+    job = random_job(3, steps=2, acquisition=Acquisition((8, 8), (2, 2)))
+
+    def run(pinned: str) -> torch.Tensor:
+        engine = CudaGraphEngine(random_denoiser(), torch.device("cpu"), "test", graph=DirectCalls, dtype=dtype)
+        with ops.override(pinned):
+            return engine.run(job)[:, :-1]  # the last map is absent
+
+    wanted, before = run("reference"), on_gpu.launches()
+    result = run(backend)  # in float16 attention too, which is PyTorch's unless pinned
+    assert on_gpu.launches() > before
+    bar = 2e-5 if dtype is torch.float32 else 8 * 2.0**-11
+    assert (result - wanted).norm() <= bar * wanted.norm()
