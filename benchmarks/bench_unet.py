@@ -10,6 +10,7 @@ from mrsi_fast.testing.contest import Entry
 from mrsi_fast.testing.peers import ENGINES, UNetCase, compiled, shipped_case
 
 THREADS = (1, 2)
+SLICES = (1, 2, 4, 8, 16)
 OURS = ("native", "fused-eager")
 
 
@@ -28,4 +29,22 @@ def entries(threads: int) -> list[Entry]:
 @pytest.mark.parametrize("threads", THREADS, ids="t{}".format)
 @pytest.mark.parametrize("label", [*ENGINES, pytest.param("max-autotune", marks=pytest.mark.long)])
 def bench_unet(row, contest, label, threads):
-    row(contest("unet", threads, entries, budget_s=40.0), label)
+    row(contest("unet", threads, entries, budget_s=40.0), label, winograd_flops=case().winograd_flops)
+
+
+def by_slices(threads: int) -> list[Entry]:
+    cases = {batch: shipped_case(batch=batch, grid=(64, 64)) for batch in SLICES}
+    return [
+        Entry(
+            "native", functools.partial(ENGINES["native"], one, threads), str(n), one.flops, backend="native", ours=True
+        )
+        for n, one in cases.items()
+    ]
+
+
+@pytest.mark.parametrize("threads", THREADS, ids="t{}".format)
+@pytest.mark.parametrize("case", map(str, SLICES))
+@pytest.mark.parametrize("label", ["native"])
+def bench_unet_slices(row, contest, label, case, threads):
+    """Is the time linear in the number of slices? Every row holds so many."""
+    row(contest("unet_slices", threads, by_slices, than=None, budget_s=8.0), label, case, than=None)

@@ -67,8 +67,18 @@ class UNetCase:
     @property
     def flops(self) -> float:
         """Of the direct method, 2 per multiply-add."""
+        return sum(self._flops.values())
+
+    @property
+    def winograd_flops(self) -> float:
+        """Those of them that Winograd can undercut: stride-1 3x3 convolutions."""
+        return self._flops["conv3x3"]
+
+    @functools.cached_property
+    def _flops(self) -> dict[str, float]:
         batch, _, *grid = self.x.shape
-        return 1e9 * batch * sum(flop_split(self.network, (grid[0], grid[1])).values())
+        split = flop_split(self.network, (grid[0], grid[1]))
+        return {kind: 1e9 * batch * value for kind, value in split.items()}
 
     def denoiser(self, network: nn.Module | None = None) -> Denoiser:
         """Around the network, or another one in its place."""

@@ -37,7 +37,7 @@ class _Part(NativePlan):
             self.plan.arena_floats += -(-floats // 16) * 16
         self.batch, self.threads, self.tiles = source.batch, threads, {}
         self.native = _native.module().Plan(self.plan.arena_floats, 0, threads)
-        self._add(operation)
+        self._add(operation, 0)
 
 
 class OneConvolution(_Part):
@@ -141,7 +141,7 @@ class OneSolverStep(NativePlan):
             rows, columns = modes.hr_x.contiguous(), modes.hr_y.contiguous()
             self.native.set_projection(len(rows), len(columns), rows.data_ptr(), columns.data_ptr(), 0)
 
-    def _add(self, operation: Operation) -> None:
+    def _add(self, operation: Operation, index: int) -> None:
         """Leaves the network out."""
 
     def __call__(self, x: Tensor, base: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:

@@ -136,7 +136,26 @@ def _engines(history: History) -> list[str]:
             cells += [duration(history.seconds(name)), "" if ratio is None else str(ratio)]
         if any(cells):
             lines.append(f"| {words} | " + " | ".join(cells) + " |")
-    return lines
+    return [*lines, "", *_wrapped(" ".join(_remarks(history, threads)))]
+
+
+def _remarks(history: History, threads: Sequence[int]) -> list[str]:
+    """How far the native engine is from what its arithmetic allows, and what it gains by the second thread."""
+    sentences = []
+    for t in threads:
+        name = f"bench_unet[native-t{t}]"
+        over = history.over_floor(name) if name in history.rows else None
+        if over is not None:
+            sentences.append(f"{over:.2f} times with {t} thread{'s' * (t > 1)}")
+    if sentences:
+        sentences = [
+            "The floor of its arithmetic (stride-1 3x3 convolutions at 0.85 x 4 R, all else at R) is exceeded "
+            f"{', '.join(sentences)}."
+        ]
+    scaling = history.scaling("bench_unet[native-t1]")
+    if scaling is not None:
+        sentences.append(f"By the second thread it gains {scaling} of what a matrix product gains.")
+    return sentences
 
 
 def _faster(history: History, name: str, than: str) -> Ratio | None:

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from mrsi_fast.config import Settings
 from mrsi_fast.files import write_text
-from mrsi_fast.report.benchmarks.ratios import Ratio, paired_ratio
+from mrsi_fast.report.benchmarks.ratios import Ratio, change, paired_ratio
 
 SGEMM, SGEMM_AGAIN, OWN_GEMM, COPY = "sgemm", "sgemm-again", "own-gemm", "copy"
 GEMM_SIZE = 1024
@@ -164,6 +164,37 @@ class History(Settings):
             share = paired_ratio(contest.anchors[COPY], row.seconds).median * row.bytes / COPY_BYTES
             found |= {"gb_per_s": row.bytes / self.seconds(name) / 1e9, "share_of_copy": share}
         return found
+
+    def over_floor(self, name: str, winograd_share: float = 0.85 * 4) -> float | None:
+        """How many times longer a row takes than its arithmetic needs at least, or None where that is not counted.
+
+        The floor lets stride-1 3x3 convolutions run at ``winograd_share`` R (Winograd F(4x4,3x3) multiplies a quarter
+        as often, 0.85 of R being what its transforms leave) and all else at R, the best matrix product of its rounds.
+        """
+        row = self.rows[name]
+        part = row.facts.get("winograd_flops")
+        if not part:
+            return None
+        contest = self.contests[row.contest]
+        products = (part / winograd_share + row.flops - part) / GEMM_FLOPS
+        return paired_ratio(row.seconds, contest.anchors[contest.gemm]).median / products
+
+    def scaling(self, name: str, threads: int = 2) -> Ratio | None:
+        """What a row gains by more threads, of what the matrix product gains; None where it was not timed with them.
+
+        Args:
+            name: Of the row with one thread.
+            threads: How many.
+        """
+        more = name.replace("-t1]", f"-t{threads}]")
+        if name not in self.rows or more not in self.rows or more == name:
+            return None
+
+        def relative(row: Row) -> list[float]:
+            anchor = self.contests[row.contest].anchors[SGEMM]
+            return [mine / product for mine, product in zip(row.seconds, anchor, strict=True)]
+
+        return change(relative(self.rows[more]), relative(self.rows[name]), level=0.95)
 
     def controls(self) -> dict[str, Ratio]:
         """One function against itself under another label: of every contest, and of the rows that are such controls."""

@@ -46,6 +46,24 @@ def test_arithmetic_is_measured_by_the_better_product(history):
     assert history(0, {OWN_GEMM: 0.5}, noise=0.0).contests["ops-t1"].gemm == OWN_GEMM
 
 
+def test_the_floor_lets_winograd_multiply_a_quarter_as_often(history):
+    made = history(0, noise=0.0)
+    row = made.rows["bench_conv[ours-t1]"].model_copy(update={"facts": {"winograd_flops": 1.7e9}})
+    made = made.model_copy(update={"rows": {**made.rows, "bench_conv[ours-t1]": row}})
+    rate = GEMM_FLOPS / 25e-3
+    assert made.over_floor("bench_conv[ours-t1]") == pytest.approx(6e-3 / (1.7e9 / 3.4 / rate + 0.3e9 / rate))
+    assert made.over_floor("bench_norm[ours-t1]") is None
+
+
+def test_scaling_is_that_of_the_row_over_that_of_the_product(history):
+    one, two = history(0, noise=0.0), history(1, {SGEMM: 0.5, "bench_conv[ours-t1]": 0.6}, noise=0.0)
+    contests = {**one.contests, "ops-t2": two.contests["ops-t1"].model_copy(update={"threads": 2})}
+    more = two.rows["bench_conv[ours-t1]"].model_copy(update={"contest": "ops-t2"})
+    both = one.model_copy(update={"contests": contests, "rows": {**one.rows, "bench_conv[ours-t2]": more}})
+    assert both.scaling("bench_conv[ours-t1]").median == pytest.approx((1 / 0.6) / (1 / 0.5))
+    assert one.scaling("bench_conv[ours-t1]") is None
+
+
 def test_drift_of_the_machine_cancels_in_every_ratio(history):
     made = history(3, drift=0.5, noise=0.0)
     assert made.faster("bench_norm[ours-t1]").median == pytest.approx(1.8)
