@@ -123,7 +123,7 @@ def _unable(implementation: Implementation, inputs: tuple[Any, ...], backward: b
 def _candidates(op: str, device: str, inputs: tuple[Any, ...], backward: bool) -> tuple[list[Implementation], str, str]:
     """What could serve a call, the preferred first; the preferred backend ("" for none in particular), and why."""
     candidates = [one for one in _implementations.get(op, ()) if SERVES[one.backend] == device]
-    if _active.pinned != "auto" or op not in _preferences or not any(one.backend != "native" for one in candidates):
+    if _active.pinned != "auto" or op not in _preferences or not candidates or candidates[0].backend == "native":
         return candidates, "", ""
     preferred, why = _preferences[op](backward, inputs)
     return sorted(candidates, key=lambda one: one.backend != preferred), preferred, why
