@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(shell find csrc -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-long bench-report lint clean gpu gpu-static
+.PHONY: help demo test fuzz bench bench-long bench-report lint clean gpu gpu-static
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,10 @@ demo: $(VENV)/.installed ## super-resolve the bundled example maps into demo_out
 
 test: $(VENV)/.dev ## run the tests (what needs ../shared/data skips without it)
 	$(BIN)/pytest -n 2
+
+fuzz: $(VENV)/.dev ## random shapes through the network's CPU kernels under sanitizers (ROUNDS=, SEED=)
+	MRSI_FAST_FUZZ_ROUNDS=$(or $(ROUNDS),3000) MRSI_FAST_FUZZ_SEED=$(or $(SEED),$$(date +%s)) \
+	  $(BIN)/pytest -s tests/engine/test_kernel_sources.py
 
 bench: $(VENV)/.dev ## time everything against its peers; adds the rows to benchmarks/results/<machine>.json
 	$(BIN)/pytest benchmarks/ --benchmark-only --save-results

@@ -58,13 +58,17 @@ static void direct_rows(const Conv* c, int n, int y0, int y1, Range r, const Scr
         for (int b = 0; b < blocks; ++b) {
             const int first = (int64_t)pixels * b / blocks, rows = (int64_t)pixels * (b + 1) / blocks - first;
             const float* panel = c->weight + (int64_t)k * taps * c->in_channels;
+            const int64_t at = (((int64_t)n * c->out_height + y0) * c->out_width + first) * c->out_channels + k;
+            for (int p = 0; p < rows; ++p) {  // they arrive while the sums are made
+                __builtin_prefetch(c->out + at + (int64_t)p * c->out_channels, 1);
+                if (c->residual) __builtin_prefetch(c->residual + at + (int64_t)p * c->out_channels);
+            }
             for (int i = 0; i < segments; ++i) {
                 const int depth = segments == 1 ? c->in_channels : c->source[i].channels;
                 tile_rows<kTileRows>(rows, s->pixels + i * s->most_pixels + first, tap, taps, depth, panel, i > 0, sums,
                                      kPanel);
                 panel += (int64_t)depth * kPanel;
             }
-            const int64_t at = (((int64_t)n * c->out_height + y0) * c->out_width + first) * c->out_channels + k;
             const float *bias = c->bias ? c->bias + k : nullptr, *residual = c->residual ? c->residual + at : nullptr;
             if (k + kPanel <= r.k1)
                 emit_tile<true>(sums, rows, kPanel, bias, residual, c->out + at, c->out_channels);

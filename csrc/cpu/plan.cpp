@@ -21,10 +21,16 @@ constexpr std::size_t kLine = 16;  // floats in a cache line
 
 // Output tiles of F(4x4) in a work item: enough rows for each weight that is read, few enough for the second-level
 // cache.
-constexpr int kTilesPerItem = 48;
+constexpr int kTilesPerItem = 64;
+
+// With fewer tiles than this in all, threads share the channels and not the tiles.
+constexpr int kDeepTiles = 48;
+
+// What a work item costs beside its strips: border rows, weights read once more.
+constexpr double kItemStrips = 0.5;
 
 // Input of a work item of the direct method that stays in the second-level cache.
-constexpr std::size_t kDirectBytes = 192 * 1024;
+constexpr std::int64_t kDirectBytes = 192 * 1024;
 
 double now_seconds() {
 #ifdef _OPENMP
@@ -41,24 +47,40 @@ Block::Block(std::size_t floats) : memory_(floats + kLine, 0.0f), size_(floats) 
     start_ = memory_.data() + (64 - address % 64) % 64 / sizeof(float);
 }
 
+namespace {
+
+// The run of at most `most` strips for which the thread with most to do is done first.
+int even_share(int strips, int threads, int most) {
+    int best = 1;
+    double least = 1e300;
+    for (int run = 1; run <= most; ++run) {
+        const int items = (strips + run - 1) / run, rounds = (items + threads - 1) / threads;
+        const int last = items % threads == 1 || threads == 1 ? strips - (items - 1) * run : run;
+        const double longest = (rounds - 1) * run + last + kItemStrips * rounds;
+        if (longest <= least) best = run, least = longest;
+    }
+    return best;
+}
+
+}  // namespace
+
 // Deep layers have few pixels and many weights: there every thread takes all pixels and a share of the channels, so
 // that no weight is read twice. Elsewhere items are runs of strips, as even as possible.
 void cut_work(Conv* conv, int threads, int panel) {
     const int strips = conv->batch * strips_of(conv->out_height), tiles = strips * ((conv->out_width + 3) / 4);
     const int panels = (conv->out_channels + panel - 1) / panel;
-    if (tiles <= kTilesPerItem) {
+    if (tiles <= kDeepTiles) {
         const int shares = std::min(threads, panels);
         conv->strips_per_item = strips;
         conv->channels_per_item = (panels + shares - 1) / shares * panel;
         return;
     }
-    int items = (tiles + kTilesPerItem - 1) / kTilesPerItem;
+    std::int64_t most = kTilesPerItem / ((conv->out_width + 3) / 4);  // strips of an item
     if (conv->method == kDirect) {  // every panel of weights passes over the item's input
-        const std::size_t strip = sizeof(float) * kStripRows * conv->stride * conv->width * conv->in_channels;
-        items = static_cast<int>(std::max<std::size_t>(items, strips * strip / kDirectBytes));
+        const std::int64_t strip = sizeof(float) * kStripRows * conv->stride * conv->width * conv->in_channels;
+        most = std::min(most, kDirectBytes / strip);
     }
-    items = std::min(strips, (items + threads - 1) / threads * threads);
-    conv->strips_per_item = (strips + items - 1) / items;
+    conv->strips_per_item = even_share(strips, threads, static_cast<int>(std::max<std::int64_t>(most, 1)));
     conv->channels_per_item = panels * panel;
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import platform
 import re
 import shutil
@@ -14,6 +15,8 @@ import pytest
 
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
 COMPILER = shutil.which("g++")
+ROUNDS = int(os.environ.get("MRSI_FAST_FUZZ_ROUNDS", "300"))
+SEED = int(os.environ.get("MRSI_FAST_FUZZ_SEED", "0"))  # `make fuzz` draws other shapes each time
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(COMPILER is None, reason="there is no g++"),
@@ -44,9 +47,10 @@ def test_random_shapes_are_clean_under_the_sanitizers(build, tmp_path):
     compile_all([[*flags, *sources[source], str(source), "-o", out] for source, out in objects.items()])
     program = str(tmp_path / "fuzz_network")
     compile_all([["-fsanitize=address,undefined", *objects.values(), "-o", program]])
-    result = subprocess.run([program, "300"], capture_output=True, text=True, check=False)
+    result = subprocess.run([program, str(ROUNDS), str(SEED)], capture_output=True, text=True, check=False)
+    print(result.stdout)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "plain: 300 rounds" in result.stdout
+    assert f"plain: {ROUNDS} rounds" in result.stdout
 
 
 def test_the_avx512_tile_is_made_of_full_width_fused_multiply_adds(build, tmp_path):
