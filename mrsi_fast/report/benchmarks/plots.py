@@ -80,17 +80,17 @@ def operations(history: History) -> Figure | None:
 def quality_latency(history: History) -> Figure | None:
     """What each operating point reaches on the validation heads against its latency for one volume."""
     data = history.figures.get(QUALITY)
-    if not data:
+    points = [point for point in data["points"] if point["row"] in history.rows] if data else []
+    if not data or not points:
         return None
     figure = _figure(2, 3.6)
     panels = figure.subplots(1, 2)
     for axes, (metric, words) in zip(
         panels, (("lpips", "LPIPS (lower is better)"), ("psnr", "PSNR (dB)")), strict=True
     ):
-        for point in data["points"]:
-            ours = not point["seed_style"]
-            axes.plot(point["seconds"], point[metric], "o" if ours else "s", color=_OURS if ours else "#d62728")
-            place = (point["seconds"], point[metric])
+        for point in points:
+            ours, place = not point["seed_style"], (history.seconds(point["row"]), point[metric])
+            axes.plot(*place, "o" if ours else "s", color=_OURS if ours else "#d62728")
             axes.annotate(point["label"], place, xytext=(4, 4), textcoords="offset points", fontsize=7)
         axes.axhline(data["zero_fill"][metric], color=_THEIRS, linewidth=0.8, linestyle=":")
         axes.set_xscale("log")
