@@ -87,7 +87,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for line in session.lines():
         terminalreporter.write_line(line)
     where = config.getoption("--save-results")
-    if where is not None and (session.history.rows or session.history.instructions):
+    history = session.history
+    if where is not None and (history.rows or history.instructions or history.figures):
         path = session.save(None if where == "auto" else Path(where))
         terminalreporter.write_line(f"Added to {path}.")
 
