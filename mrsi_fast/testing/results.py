@@ -96,6 +96,8 @@ class Session:
             "peak_mb": peak,
             "control": str(contest.control) + ("" if in_band(contest.control) else " MACHINE UNFIT"),
             "machine": self.history.machine,
+            "seconds": self.history.rows[name].seconds,
+            "anchors": contest.anchors,
             **facts,
             **self.history.shares(name),
         }
