@@ -52,7 +52,7 @@ ALL = tuple(sums("alone"))
 @pytest.mark.parametrize("label", FUSED)
 def bench_conv3x3_gn_silu(row, contest, label, case, threads):
     build = functools.partial(entries, "fused")
-    row(contest("conv3x3_gn_silu", threads, build, budget_s=12.0, sums=sums("fused")), label, case)
+    row(contest("conv3x3_gn_silu", threads, build, budget_s=8.0, sums=sums("fused")), label, case)
 
 
 @pytest.mark.parametrize("threads", THREADS, ids="t{}".format)
@@ -60,5 +60,5 @@ def bench_conv3x3_gn_silu(row, contest, label, case, threads):
 @pytest.mark.parametrize("label", ALONE)
 def bench_conv3x3(row, contest, label, case, threads):
     build = functools.partial(entries, "alone")
-    held = contest("conv3x3", threads, build, than="onednn", budget_s=12.0, sums=sums("alone"))
+    held = contest("conv3x3", threads, build, than="onednn", budget_s=8.0, sums=sums("alone"))
     row(held, label, case, than="onednn")

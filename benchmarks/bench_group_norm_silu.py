@@ -72,4 +72,4 @@ def entries(kind: str, threads: int) -> list[Entry]:
 @pytest.mark.parametrize("label", PEERS)
 def bench_group_norm_silu(row, contest, label, case, threads):
     kind = case.split("-")[0]
-    row(contest(f"group_norm_silu-{kind}", threads, functools.partial(entries, kind), budget_s=5.0), label, case)
+    row(contest(f"group_norm_silu-{kind}", threads, functools.partial(entries, kind), budget_s=4.0), label, case)

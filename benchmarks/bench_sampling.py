@@ -73,4 +73,4 @@ def entries(threads: int) -> list[Entry]:
 @pytest.mark.parametrize("threads", THREADS, ids="t{}".format)
 @pytest.mark.parametrize("label", PEERS)
 def bench_sampling(row, contest, label, threads):
-    row(contest("sampling", threads, entries, budget_s=25.0), label, steps=STEPS, slices=8)
+    row(contest("sampling", threads, entries, budget_s=20.0), label, steps=STEPS, slices=8)

@@ -54,4 +54,4 @@ def bench_training_step(row, contest, folder, label, threads):
             for one in PEERS
         ]
 
-    row(contest("training_step", threads, entries, same=False, budget_s=25.0), label, slices=8)
+    row(contest("training_step", threads, entries, same=False, budget_s=20.0), label, slices=8)

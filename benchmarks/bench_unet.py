@@ -29,7 +29,7 @@ def entries(threads: int) -> list[Entry]:
 @pytest.mark.parametrize("threads", THREADS, ids="t{}".format)
 @pytest.mark.parametrize("label", [*ENGINES, pytest.param("max-autotune", marks=pytest.mark.long)])
 def bench_unet(row, contest, label, threads):
-    row(contest("unet", threads, entries, budget_s=40.0), label, winograd_flops=case().winograd_flops)
+    row(contest("unet", threads, entries, budget_s=30.0), label, winograd_flops=case().winograd_flops)
 
 
 def by_slices(threads: int) -> list[Entry]:
@@ -47,4 +47,4 @@ def by_slices(threads: int) -> list[Entry]:
 @pytest.mark.parametrize("label", ["native"])
 def bench_unet_slices(row, contest, label, case, threads):
     """Is the time linear in the number of slices? Every row holds so many."""
-    row(contest("unet_slices", threads, by_slices, than=None, budget_s=8.0), label, case, than=None)
+    row(contest("unet_slices", threads, by_slices, than=None, budget_s=6.0), label, case, than=None)

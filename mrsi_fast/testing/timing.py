@@ -13,7 +13,7 @@ __all__ = ["Ratio", "interleave", "paired_ratio"]
 
 Label = TypeVar("Label", bound=Hashable)
 
-FEWEST_ROUNDS, MOST_ROUNDS = 7, 40
+FEWEST_ROUNDS, MOST_ROUNDS = 5, 40
 
 
 def interleave(
@@ -29,7 +29,7 @@ def interleave(
 
     Args:
         functions: What to time, by label; called without arguments.
-        rounds: Number of rounds; by default as many as the budget allows, within 7 and 40.
+        rounds: Number of rounds; by default as many as the budget allows, within 5 and 40.
         at_least_s: Short functions are called several times in a row until about this long, and the mean is kept.
         seed: Of the shuffling.
         budget_s: About how long all rounds may take together.
