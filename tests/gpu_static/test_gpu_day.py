@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mrsi_fast.ops import _cuda
-from mrsi_fast.report.benchmarks.records import COPY, SGEMM, SGEMM_AGAIN, History
+from mrsi_fast.report.benchmarks.records import COPY, SGEMM, SGEMM_AGAIN, History, cpu_histories
 from mrsi_fast.testing.data import checkout
 
 ROOT = checkout()
@@ -92,6 +92,7 @@ def test_what_is_written_can_be_read_as_any_machines_history(scripts, tmp_path):
     found = record.history(target, results, None)
     found.save(tmp_path / "gpu.json")
     again = History.load(tmp_path / "gpu.json")
+    assert cpu_histories(tmp_path) == []  # the README's speed table is that of CPUs
     assert again.faster("group_norm_silu[level0-float16]-cuda").median == pytest.approx(2.0)
     text = record.paragraph(again)
     assert "| group_norm_silu[level0-float16] | cuda | 1000.0 | 2.00 [2.00, 2.00] | eager | 0% | 10% |" in text

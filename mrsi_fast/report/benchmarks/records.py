@@ -28,10 +28,9 @@ CONTROL_BAND = 0.03
 
 
 def cpu_histories(folder: Path) -> list[Path]:
-    """The histories of CPUs among the results of a folder; those of GPUs have a form of their own."""
-    return [
-        path for path in sorted(folder.glob("*.json")) if "contests" in json.loads(path.read_text(encoding="utf-8"))
-    ]
+    """The histories of CPUs among the results of a folder: the machine of a GPU's (``make gpu``) names no processor."""
+    paths = sorted(folder.glob("*.json"))
+    return [path for path in paths if "cpu" in json.loads(path.read_text(encoding="utf-8")).get("machine", {})]
 
 
 def in_band(control: Ratio) -> bool:
