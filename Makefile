@@ -38,6 +38,7 @@ gpu: ## build, test and time the kernels on this machine's NVIDIA GPU; writes be
 	       echo "make gpu-static checks what can be known without one."; exit 1; }
 	$(MAKE) $(VENV)/.dev
 	$(BIN)/pip install -q triton
+	rm -rf build mrsi_fast/_C.* mrsi_fast/_build_info.json
 	MRSI_FAST_CUDA=1 MRSI_FAST_NATIVE=1 $(BIN)/pip install -e '.[dev]'
 	MRSI_FAST_REQUIRE=native,cuda,triton $(BIN)/pytest tests/gpu tests/ops tests/engine
 	$(BIN)/python tests/gpu/sanitize.py
