@@ -136,7 +136,7 @@ def _native_backward(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
 def _rows(x: Tensor) -> Tensor | None:
     """The map as [B, positions, C] without a copy, or None where channels are not last in memory."""
     last = x.movedim(1, -1)
-    return last.reshape(x.shape[0], -1, x.shape[1]) if last.is_contiguous() else None
+    return last.reshape(x.shape[0], x.shape[2:].numel(), x.shape[1]) if last.is_contiguous() else None
 
 
 def _refuse_triton(x: Tensor, *others: Any) -> str | None:
