@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from mrsi_fast.report.benchmarks.compare import compare
-from mrsi_fast.report.benchmarks.records import SGEMM
+from mrsi_fast.report.benchmarks.records import SGEMM, History
 
 OURS = "bench_norm[ours-t1]"
 
@@ -67,3 +70,19 @@ def test_instructions_are_judged_without_any_band_for_noise(history):
     counted = {one.name: one for one in compare(old, new) if "instructions" in one.changes}
     assert counted["norm"].verdict == "same" and counted["conv"].regression
     assert counted["conv"].reason == "1,030,000 instructions, +3.0%" and set(counted) == {"norm", "conv"}
+
+
+RECORDED = json.loads(Path(__file__).with_name("recorded.json").read_text())
+"""Real runs of the forward rows of ``bench_group_norm_silu``, one after the other on one machine: eleven of the code as
+it is, and ten in which the kernel was followed by idling for a fifth of its own duration."""
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_recorded_runs_ten_of_ten(number):
+    before, again, planted = (
+        History.parse(RECORDED[kind][index])
+        for kind, index in (("plain", number), ("plain", number + 1), ("planted", number))
+    )
+    assert regressions(before, again) == []
+    found = regressions(before, planted)
+    assert found and all(name.startswith("bench_group_norm_silu[ours-forward") for name in found)
