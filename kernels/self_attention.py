@@ -165,6 +165,8 @@ def backward(grad: Tensor, qkv: Tensor, scale: float, config: Config) -> Tensor:
     """Gradient of ``qkv`` from ``grad`` [N, tokens, heads, head size], both dense."""
     samples, tokens, _, heads, head_size = qkv.shape
     grad_qkv = torch.empty_like(qkv)
+    if qkv.numel() == 0:
+        return grad_qkv
     log_sum, delta = qkv.new_empty(2, samples * heads, tokens, dtype=torch.float32)
     queries = (triton.cdiv(tokens, config.block), samples * heads)
     keys = (triton.cdiv(tokens, config.keys), samples * heads)

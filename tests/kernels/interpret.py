@@ -153,6 +153,10 @@ def main() -> None:
     for name in ATTENTIONS:  # in float16 only: the interpreter multiplies the bit patterns of bfloat16 (Triton 3.8)
         report[f"attention/{name}/float16"] = run_attention(name, torch.float16)
         report[f"attention backward/{name}/float16"] = run_attention_backward(name, torch.float16)
+    for batch, tokens in ((0, 8), (2, 0)):
+        empty = torch.zeros(batch, tokens, 3, 2, 32, dtype=torch.float16)
+        gradient = attention.backward(empty[:, :, 0], empty, 1.0, Config(16, keys=16))
+        report[f"empty/{batch}x{tokens}"] = list(gradient.shape)
     json.dump(report, sys.stdout)
 
 

@@ -62,3 +62,7 @@ def test_self_attention_backward(report):
                 continue
             assert measured["l2"] <= 2 * ROUNDOFF[dtype], f"{case} {name}: {measured}"
             assert measured["cosine"] >= 1 - ROUNDOFF[dtype] ** 2, f"{case} {name}: {measured}"
+
+
+def test_empty_inputs_have_empty_gradients(report):
+    assert report["empty/0x8"] == [0, 8, 3, 2, 32] and report["empty/2x0"] == [2, 0, 3, 2, 32]
