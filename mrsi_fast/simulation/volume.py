@@ -271,7 +271,8 @@ def _assemble(
         reported = sd * np.exp(0.05 * key.stream("reported bound").standard_normal(sd.shape))
         with np.errstate(divide="ignore", invalid="ignore"):
             crlb = np.minimum(100 * reported / np.abs(maps), LARGEST_CRLB)
-            crlb = np.where(noticed, np.exp(key.stream("spike bound").uniform(*np.log(SPIKE_CRLB), sd.shape)), crlb)
+            low, high = SPIKE_CRLB
+            crlb = np.where(noticed, low * (high / low) ** key.stream("spike bound").random(sd.shape), crlb)
             snr = np.abs(maps[0]) / sd[0]
         crlb = np.where(np.isnan(maps) | (failed & (maps == 0)), NO_FIT, crlb).astype(np.float32)
         snr, fwhm = snr.astype(np.float32), _stack([s.fwhm_ppm for s in slices])
