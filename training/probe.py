@@ -46,9 +46,9 @@ MAPS = ("tNAA", "tCr", "tCho", "Ins", "Glx")
 class Probes:
     """The probes of one model on the heads of one split."""
 
-    def __init__(self, pretrained: Pretrained, split: str, scale: int, chain: int) -> None:
+    def __init__(self, pretrained: Pretrained, split: str, scale: int, chain: int, draws: int = 4) -> None:
         self.resolver, self.pretrained = SuperResolver(pretrained), pretrained
-        self.split, self.scale, self.chain = split, scale, chain
+        self.split, self.scale, self.chain, self.draws = split, scale, chain, draws
         self.factors = (scale, scale)
 
     def subjects(self, preset: str = "paper-like", seed: int = 0, **tumour: Any) -> Iterator[SimulatedSubject]:
@@ -173,12 +173,13 @@ class Probes:
             problem = cases.pose(cases.simulated_case(subject, self.factors), "hard")
             for solver, steps in solvers:
                 resolver = SuperResolver(self.pretrained, solver=solver)
-                drawn = self.resolve(subject, samples=4, steps=steps, resolver=resolver).samples
+                drawn = self.resolve(subject, samples=self.draws, steps=steps, resolver=resolver).samples
                 label = f"{steps} steps of {solver}"
                 rows.setdefault(label, []).append(self._describe(problem, drawn))
         facts: Facts = {
-            "what": "few steps against the ancestral chain: LPIPS (yale), power outside the band, SD over 4 samples",
-            "setting": f"paper-like, x{self.scale}, {SLICES * len(rows[label])} slices, 4 samples, hard, without 2HG",
+            "what": "few steps against the ancestral chain: LPIPS (yale), power outside the band, SD over samples",
+            "setting": f"paper-like, x{self.scale}, {SLICES * len(rows[label])} slices, {self.draws} samples, hard, "
+            "without 2HG",
             "bar": "LPIPS within 0.003; power and SD within 10 %",
         }
         for label, found in rows.items():
@@ -304,11 +305,12 @@ def main() -> None:
     parser.add_argument("--split", default="val", choices=("val", "test"))
     parser.add_argument("--scale", type=int, default=4)
     parser.add_argument("--chain", type=int, default=1000, help="steps of the ancestral chain")
+    parser.add_argument("--draws", type=int, default=4, help="samples a slice of both in that comparison")
     parser.add_argument("--only", nargs="*", default=names, choices=names)
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     pretrained = load_pretrained(None if arguments.model == "shipped" else arguments.model)
-    probes = Probes(pretrained, arguments.split, arguments.scale, arguments.chain)
+    probes = Probes(pretrained, arguments.split, arguments.scale, arguments.chain, arguments.draws)
     found: dict[str, Facts] = {}
     for name in arguments.only:
         probe: Callable[[], Facts | None] = getattr(probes, name)
