@@ -55,7 +55,7 @@ void conv3x3_gn_silu(const Conv3x3GnSilu& r) {
 #pragma omp parallel num_threads(r.threads)
 #endif
     {
-        Block scratch(scratch_floats);
+        Block& scratch = thread_scratch(scratch_floats);
 #ifdef _OPENMP
 #pragma omp for schedule(static)
 #endif
@@ -89,7 +89,7 @@ void conv3x3_filter_gradient(const Conv3x3GnSilu& r, const float* grad, const Fi
 #pragma omp parallel num_threads(r.threads)
 #endif
     {
-        Block scratch(scratch_floats);
+        Block& scratch = thread_scratch(scratch_floats);
 #ifdef _OPENMP
 #pragma omp for schedule(static)
 #endif

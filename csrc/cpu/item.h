@@ -19,6 +19,7 @@ static int segment_rows(const Conv* c, int strips) {
 }
 
 constexpr int kLine = 16;  // floats in a cache line
+constexpr int64_t kPointerFloats = 8 / sizeof(float);
 
 // Whole cache lines per pixel, and never a multiple of four: neighbouring pixels a multiple of 256 bytes apart would
 // share a few sets of the first-level cache.
@@ -56,7 +57,7 @@ static Scratch carve_input(const Conv* c, Carver* carver) {
     if (!reads_in_place(c)) s.rows = carver->take(segment_rows(c, together) * columns * s.pitch);
     if (c->method == kDirect) {
         s.most_pixels = together * kStripRows * c->out_width;
-        s.pixels = (const float**)carver->take(c->sources * s.most_pixels * (int64_t)(sizeof(float*) / sizeof(float)));
+        s.pixels = (const float**)carver->take(c->sources * s.most_pixels * kPointerFloats);
         return s;
     }
     s.lines = carver->take((c->method + 2) * columns * kLine);

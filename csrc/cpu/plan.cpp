@@ -4,11 +4,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <new>
 #include <stdexcept>
 #include <utility>
 
 #include "mrsi_fast/pack.h"
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -18,6 +22,8 @@ namespace mrsi_fast {
 namespace {
 
 constexpr std::size_t kLine = 16;  // floats in a cache line
+constexpr std::size_t kHugePage = 2 << 20;
+constexpr std::size_t kSlab = 2 << 20;  // floats: 8 MiB
 
 // Output tiles of F(4x4) in a work item: enough rows for each weight that is read, few enough for the second-level
 // cache.
@@ -42,9 +48,21 @@ double now_seconds() {
 
 }  // namespace
 
-Block::Block(std::size_t floats) : memory_(floats + kLine, 0.0f), size_(floats) {
-    const auto address = reinterpret_cast<std::uintptr_t>(memory_.data());
-    start_ = memory_.data() + (64 - address % 64) % 64 / sizeof(float);
+Block::Block(std::size_t floats) : size_(floats) {
+    const std::size_t bytes = floats * sizeof(float), page = bytes < kHugePage ? 64 : kHugePage;
+    if (!floats) return;
+    memory_.reset(static_cast<float*>(std::aligned_alloc(page, (bytes + page - 1) / page * page)));
+    if (!memory_) throw std::bad_alloc();
+#ifdef MADV_HUGEPAGE
+    if (bytes >= kHugePage)
+        madvise(memory_.get(), bytes, MADV_HUGEPAGE);  // advice: nothing is lost where it is refused
+#endif
+}
+
+Block& thread_scratch(std::size_t floats) {
+    static thread_local Block scratch;
+    if (scratch.size() < floats) scratch = Block(floats);
+    return scratch;
 }
 
 namespace {
@@ -100,18 +118,17 @@ class Plan::Caller {
 };
 
 const float* PackedWeights::get(std::int64_t key, const Filters& filters, const NetworkKernels& kernels, int threads) {
-    Block& block = blocks_[{key, filters.method, kernels.panel}];
-    if (!block.size()) {
-        block = Block(packed_size(filters, kernels.panel));
-        pack_weights(kernels, filters, block.data(), threads);
+    const float*& packed = packed_[{key, filters.method, kernels.panel}];
+    if (packed) return packed;
+    const std::size_t floats = packed_size(filters, kernels.panel), taken = (floats + kLine - 1) / kLine * kLine;
+    if (left_ < taken) {
+        slabs_.emplace_back(std::max(kSlab, taken));
+        left_ = slabs_.back().size();
     }
-    return block.data();
-}
-
-std::size_t PackedWeights::floats() const {
-    std::size_t total = 0;
-    for (const auto& entry : blocks_) total += entry.second.size();
-    return total;
+    float* to = slabs_.back().data() + slabs_.back().size() - left_;
+    pack_weights(kernels, filters, to, threads);
+    left_ -= taken, used_ += floats;
+    return packed = to;
 }
 
 Plan::Plan(std::size_t arena_floats, std::size_t film_width, int threads, std::shared_ptr<PackedWeights> weights)
@@ -121,6 +138,7 @@ Plan::Plan(std::size_t arena_floats, std::size_t film_width, int threads, std::s
       arena_(arena_floats),
       weights_(weights ? std::move(weights) : std::make_shared<PackedWeights>()) {
     scratch_.resize(threads_);
+    std::fill_n(arena_.data(), arena_floats, 0.0f);
 }
 
 const float* Plan::keep(const float* values, std::size_t count) {

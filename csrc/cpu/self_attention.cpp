@@ -14,7 +14,7 @@ void self_attention(const Attention& request, int threads) {
 #pragma omp parallel num_threads(threads)
 #endif
     {
-        Block scratch(scratch_floats);
+        Block& scratch = thread_scratch(scratch_floats);
 #ifdef _OPENMP
 #pragma omp for schedule(dynamic, 1)
 #endif

@@ -272,17 +272,25 @@ void attention_round(const NetworkKernels& kernels, unsigned seed) {
                                 h * a.head_channels];
                 };
                 std::vector<double> score(a.tokens);
-                double high = -1e300, total = 0;
+                double high = -1e300, total = 0, terms = 0, largest = 0;
                 for (int k = 0; k < a.tokens; ++k) {
-                    for (int d = 0; d < a.head_channels; ++d)
-                        score[k] += static_cast<double>(row(t, 0)[d]) * row(k, 1)[d] * a.scale;
+                    double added = 0;
+                    for (int d = 0; d < a.head_channels; ++d) {
+                        const double term = static_cast<double>(row(t, 0)[d]) * row(k, 1)[d] * a.scale;
+                        score[k] += term, added += std::fabs(term);
+                        largest = std::fmax(largest, std::fabs(row(k, 2)[d]));
+                    }
+                    terms = std::fmax(terms, added);
                     high = std::fmax(high, score[k]);
                 }
+                // A sum of n terms is off by at most n u sum |term| (Higham 2002, eq. 3.5), u = 6e-8; an error of every
+                // score moves the softmax by at most twice as much, relatively.
+                const double bar = largest * (2 * (a.head_channels + 4) * 6e-8 * terms + a.tokens * 6e-8 + 1e-6);
                 for (double& s : score) total += s = std::exp(s - high);
                 for (int d = 0; d < a.head_channels; ++d) {
                     double sum = 0;
                     for (int k = 0; k < a.tokens; ++k) sum += score[k] / total * row(k, 2)[d];
-                    check(out[(static_cast<size_t>(n) * a.tokens + t) * channels + h * a.head_channels + d], sum, 2e-4,
+                    check(out[(static_cast<size_t>(n) * a.tokens + t) * channels + h * a.head_channels + d], sum, bar,
                           "attention", seed);
                 }
             }

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <functional>
 #include <map>
 #include <memory>
@@ -48,30 +49,36 @@ struct StepCoefficients {
     bool commit;
 };
 
-// Memory on cache-line boundaries; its address never changes.
+// Memory on cache-line boundaries, not initialised; its address never changes. From 2 MiB on it asks for huge pages: the
+// Winograd transforms write to 36 places at once, more than the processor's first page table cache follows.
 class Block {
   public:
     explicit Block(std::size_t floats = 0);
-    Block(Block&&) = default;
-    Block& operator=(Block&&) = default;
-    float* data() { return start_; }
+    float* data() { return memory_.get(); }
     std::size_t size() const { return size_; }
 
   private:
-    std::vector<float> memory_;
-    float* start_;
+    struct Free {
+        void operator()(float* memory) const { std::free(memory); }
+    };
+    std::unique_ptr<float, Free> memory_;
     std::size_t size_;
 };
+
+// Memory of the calling thread, kept for its next call: allocating it anew costs page faults.
+Block& thread_scratch(std::size_t floats);
 
 // Packed weights of one network, for plans of several batch shapes.
 class PackedWeights {
   public:
     // Packs on the first call for this key, method and panel.
     const float* get(std::int64_t key, const Filters& filters, const NetworkKernels& kernels, int threads);
-    std::size_t floats() const;
+    std::size_t floats() const { return used_; }
 
   private:
-    std::map<std::tuple<std::int64_t, int, int>, Block> blocks_;
+    std::map<std::tuple<std::int64_t, int, int>, const float*> packed_;
+    std::vector<Block> slabs_;  // many weights in one, so that huge pages waste little
+    std::size_t left_ = 0, used_ = 0;
 };
 
 // Sets how a convolution is cut into work items for so many threads; `panel` is that of the kernels in use.
