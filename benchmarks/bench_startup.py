@@ -52,5 +52,5 @@ def bench_startup(row, contest, folder, label, threads):
             for one in COMMANDS
         ]
 
-    held = contest("startup", threads, entries, than="import-torch", same=False, budget_s=20.0)
+    held = contest("startup", threads, entries, than="import-torch", same=False, budget_s=20.0, pause_s=0.3)
     row(held, label, than="import-torch")

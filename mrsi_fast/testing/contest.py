@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor
 from mrsi_fast.report.benchmarks.records import CONTROL_BAND
 from mrsi_fast.testing.ceilings import ceilings
 from mrsi_fast.testing.peers import Missing
-from mrsi_fast.testing.timing import Ratio, interleave, paired_ratio
+from mrsi_fast.testing.timing import LONG_S, Ratio, interleave, paired_ratio
 
 __all__ = ["CONTROL_BAND", "Entry", "Missing", "Outcome", "hold"]
 
@@ -70,7 +71,7 @@ class Outcome:
         entries: Those that ran, by (label, case).
         seconds: Per call, one value a round, by (label, case).
         anchors: The same for the ceilings, by name.
-        peak_mb: Growth of the process's resident peak while a peer was built and run twice.
+        peak_mb: Growth of the process's resident peak while a peer was built and run.
         missing: Why the others did not run, by (label, case).
         backends: What ran, by (label, case).
     """
@@ -99,6 +100,7 @@ def hold(
     budget_s: float = 10.0,
     at_least_s: float = 2e-3,
     sums: Mapping[str, Mapping[str, int]] | None = None,
+    pause_s: float = 0.0,
 ) -> Outcome:
     """Builds all entries, compares their results, and times them.
 
@@ -113,6 +115,7 @@ def hold(
         at_least_s: Short functions are repeated until about this long.
         sums: Further cases, each with the number of times that it contains others: their durations are added up within
             each round.
+        pause_s: Rest before each call.
 
     Raises:
         AssertionError: An entry computes something else than what it is compared with: times would mean nothing.
@@ -125,7 +128,7 @@ def hold(
         if same:
             _check(runners, than)
         timed: dict[Any, Runner] = {**runners, **ceilings(threads)}
-        seconds = interleave(timed, rounds, at_least_s, budget_s=budget_s)
+        seconds = interleave(timed, rounds, at_least_s, budget_s=budget_s, pause_s=pause_s)
     finally:
         torch.set_num_threads(before)
     outcome.anchors = {key: values for key, values in seconds.items() if isinstance(key, str)}
@@ -170,8 +173,10 @@ def _build(outcome: Outcome, entries: Sequence[Entry]) -> dict[tuple[str, str], 
         except Missing as error:
             outcome.missing[entry.key] = str(error)
             continue
+        begin = time.perf_counter()
         run()
-        run()
+        if time.perf_counter() - begin < LONG_S:
+            run()
         outcome.peak_mb[entry.key] = peak_mb() - start
         outcome.entries[entry.key] = entry
         outcome.backends[entry.key] = getattr(run, "backend", entry.backend)
