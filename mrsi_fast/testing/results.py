@@ -110,7 +110,7 @@ class Session:
         return text_table(self.history)
 
     def save(self, path: Path | None) -> Path:
-        """Adds the rows to a history, by default that of this machine in the checkout.
+        """Adds the rows to a history, by default that of this machine in the checkout; none of an unfit contest.
 
         Raises:
             ConfigError: There is a file of that name that is no history.
@@ -118,7 +118,8 @@ class Session:
         if path is None:
             path = checkout() / "benchmarks" / "results" / f"{slug(self.history.machine)}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        history = History.load(path).updated(self.history) if path.exists() else self.history
+        newer = self.history.fit_part()
+        history = History.load(path).updated(newer) if path.exists() else newer
         history.save(path)
         return path
 

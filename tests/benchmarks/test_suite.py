@@ -40,13 +40,14 @@ def test_rows_are_printed_stored_and_saved(tmp_path):
     done = benchmarks("benchmarks/bench_self_attention.py", "-k", case, *files)
     assert done.returncode == 0, done.stdout + done.stderr
     name = "bench_self_attention[native-8x8-8x32-t1]"
-    history = History.load(saved)
-    assert history.rows[name].ours and len(history.rows[name].seconds) == 2
-    assert history.runs[0].waiting == "passive" and "Control (one function" in done.stdout
     replayed = {one["name"]: one for one in json.loads(stored.read_text())["benchmarks"]}[name]
-    assert replayed["stats"]["min"] == pytest.approx(min(history.rows[name].seconds), rel=1e-4)
-    assert replayed["extra_info"]["seconds"] == history.rows[name].seconds
-    assert replayed["extra_info"]["times_faster_than_eager"] and replayed["extra_info"]["share_of_gemm"] > 0
+    told = replayed["extra_info"]
+    assert len(told["seconds"]) == 2 and told["backend"] == "native" and told["share_of_gemm"] > 0
+    assert replayed["stats"]["min"] == pytest.approx(min(told["seconds"]), rel=1e-4)
+    assert "times_faster_than_eager" in told and "Control (one function" in done.stdout
+    history = History.load(saved)  # without the rows, if this machine is too busy to judge
+    assert history.runs[0].waiting == "passive"
+    assert name not in history.rows or history.rows[name].seconds == told["seconds"]
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ def held(label: str = "ours", backend: str = "native"):
     entries = [Entry(one, lambda: lambda: torch.ones(3), bytes=1e6, ours=one == label) for one in (label, "eager")]
     outcome = hold("ops", 1, entries, rounds=3)
     outcome.backends[label, ""] = backend
+    outcome.anchors["sgemm-again"] = outcome.anchors["sgemm"]  # this machine's fitness is not what is tested
     return outcome
 
 

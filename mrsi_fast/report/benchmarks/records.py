@@ -203,6 +203,12 @@ class History(Settings):
                 found[name] = paired_ratio(row.seconds, self.rows[row.than].seconds)
         return found
 
+    def fit_part(self) -> History:
+        """Without the contests, and their rows, in which one matrix product differed from itself: no evidence."""
+        contests = {key: contest for key, contest in self.contests.items() if in_band(contest.control)}
+        rows = {name: row for name, row in self.rows.items() if row.contest in contests}
+        return self.model_copy(update={"contests": contests, "rows": rows})
+
     def updated(self, newer: History) -> History:
         """This history with the rows, counts and figures of a newer run in place of older ones."""
         offset = len(self.runs)

@@ -81,6 +81,12 @@ def test_a_control_outside_its_band_makes_the_machine_unfit(history):
     assert in_band(controls["bench_norm[ours-t1]"]) and "bench_norm[eager-t1]" not in controls
 
 
+def test_rows_of_an_unfit_contest_are_no_evidence(history):
+    assert history(0, noise=0.0).fit_part() == history(0, noise=0.0)
+    part = history(0, {SGEMM_AGAIN: 1.1}, noise=0.0, instructions={"a": 1}).fit_part()
+    assert part.rows == {} and part.contests == {} and part.instructions == {"a": 1}
+
+
 def test_a_newer_contest_replaces_the_older_one_as_a_whole(history):
     old, new = history(0, instructions={"a": 1}), history(1, instructions={"b": 2})
     only = {name: row for name, row in new.rows.items() if name == "bench_norm[ours-t1]"}
