@@ -1,6 +1,6 @@
 """Turns a finished training run into a shipped model folder: 16-bit weights and a card with measured figures.
 
-    python training/ship.py runs/stage1 runs/stage2 --card training/base_card.md --tables results mrsi_fast/weights/base
+    python training/ship.py runs/stage1 runs/stage2 --card training/base_card.md --tables results --target FOLDER
 
 The card's words are written by hand; its figures come from files. A line ``@run@`` becomes what the runs' logs say, a
 line ``@include FILE: HEADING@`` the section under that heading of a Markdown file in the folder of tables.
@@ -101,12 +101,12 @@ def main() -> None:
     parser.add_argument("--card", type=Path, required=True, help="Markdown with @run@ and @include ...@ lines")
     parser.add_argument("--tables", type=Path, required=True, help="folder of the Markdown that the card includes")
     parser.add_argument("--curve", type=Path, help="PNG of the learning curve to write")
-    parser.add_argument("target", type=Path, help="model folder to write")
+    parser.add_argument("--target", type=Path, required=True, help="model folder to write")
     arguments = parser.parse_args()
     trained = load_pretrained(arguments.runs[-1] / "model")
     card = fill(arguments.card.read_text(encoding="utf-8"), arguments.runs, arguments.tables)
     settings = (arguments.runs[-1] / "config.toml").read_text(encoding="utf-8")
-    settings = re.sub(r'^(output|initial) = ".*/([^/]+(?:/model)?)"$', r'\1 = "runs/\2"', settings, flags=re.MULTILINE)
+    settings = re.sub(r'^(output|initial) = ".*?([^/]+(?:/model)?)"$', r'\1 = "runs/\2"', settings, flags=re.MULTILINE)
     card += f"\n## Configuration\n\n```toml\n{settings}```\n"
     save_pretrained(arguments.target, trained.config, trained.network.state_dict(), card, half=True)
     if arguments.curve is not None:
