@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -21,14 +22,19 @@ sys.exit(pytest.main({arguments}))
 """
 
 
-def benchmarks(*arguments: str, absent: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+def benchmarks(*arguments: str, absent: tuple[str, ...] = (), require: str = "") -> subprocess.CompletedProcess[str]:
+    """Runs pytest as from a shell: what a worker of pytest-xdist was told would switch the timing off."""
     options = ["--benchmark-only", "--rounds", "2", "-rs", "-p", "no:cacheprovider", *arguments]
     program = PROGRAM.format(absent=absent, arguments=options)
     try:
         root = checkout()
     except FileNotFoundError as error:
         pytest.skip(str(error))
-    return subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    environment["MRSI_FAST_REQUIRE"] = require
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.mark.slow
@@ -63,7 +69,6 @@ def test_without_extension_and_triton_rows_say_what_was_missing():
 
 
 @pytest.mark.slow
-def test_a_fallback_fails_where_native_is_required(monkeypatch):
-    monkeypatch.setenv("MRSI_FAST_REQUIRE", "native")
-    done = benchmarks("benchmarks/bench_self_attention.py", absent=("mrsi_fast._C",))
+def test_a_fallback_fails_where_native_is_required():
+    done = benchmarks("benchmarks/bench_self_attention.py", absent=("mrsi_fast._C",), require="native")
     assert done.returncode == 4 and "MRSI_FAST_REQUIRE asks for what is not here" in done.stdout + done.stderr
