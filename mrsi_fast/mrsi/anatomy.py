@@ -97,8 +97,12 @@ def _box_average(
     """Mean over each target voxel's box, from linear interpolation at points as dense as the image's own voxels.
 
     The dense points are the grid that refines the target by whole factors (``hr_affine``), so each target voxel holds
-    a block of them, at any angle between the two images. One slab of slices at a time bounds the memory.
+    a block of them, at any angle between the two images. One slab of slices at a time bounds the memory. Voxels have an
+    extent: those at the image's border, and an image of one slice, are continued beyond their centres.
     """
+    data = np.pad(data, 1, mode="edge")
+    affine = affine.copy()
+    affine[:3, 3] -= affine[:3, :3].sum(axis=1)
     finest = min(voxel_sizes_mm(affine))
     refine = [max(1, int(np.ceil(size / finest - 1e-6))) for size in voxel_sizes_mm(target)]
     image = nib.Nifti1Image(data, affine)

@@ -113,3 +113,20 @@ def test_unusable_images_are_refused(data, shift, words):
     affine[:3, 3] = np.array([-30, -25, -10]) + shift
     with pytest.raises(MapInputError, match=words):
         resample_anatomy((data, affine), GRID, SHAPE)
+
+
+def test_an_image_of_one_slice_covers_the_slice_it_is_on() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.uniform(1, 2, (8, 6, 1)).astype(np.float32)
+    affine = np.diag([3.0, 3.0, 10.0, 1.0])  # finer in plane than thick: several points through the slice
+    found = resample_anatomy((image, affine), affine, image.shape)
+    assert found.overlap == 1.0
+    np.testing.assert_allclose(found.image, image, rtol=1e-6)
+
+
+def test_the_outermost_slices_keep_their_level() -> None:
+    image = np.full((8, 6, 3), 5.0, np.float32)
+    image[2:4, 2:4] = 7.0
+    affine = np.diag([3.0, 3.0, 10.0, 1.0])
+    found = resample_anatomy((image, affine), affine, image.shape)
+    np.testing.assert_allclose(found.image, image, rtol=1e-6)
