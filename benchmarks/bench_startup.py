@@ -36,12 +36,6 @@ def build(label: str, folder: Path) -> Callable[[], object]:
     return run
 
 
-@pytest.fixture(scope="module")
-def folder():
-    with tempfile.TemporaryDirectory(prefix="mrsi_fast_bench_") as name:
-        yield Path(name)
-
-
 @pytest.mark.parametrize("threads", THREADS, ids="t{}".format)
 @pytest.mark.parametrize("label", COMMANDS)
 def bench_startup(row, contest, folder, label, threads):

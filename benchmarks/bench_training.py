@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,12 +34,6 @@ def build(label: str, folder: Path, losses: dict[str, float]) -> Callable[[], ob
         losses[label] = state.update(batch)
     assert losses[label] == pytest.approx(next(iter(losses.values())), rel=1e-4), losses
     return run
-
-
-@pytest.fixture(scope="module")
-def folder():
-    with tempfile.TemporaryDirectory(prefix="mrsi_fast_bench_") as name:
-        yield Path(name)
 
 
 @pytest.mark.parametrize("threads", THREADS, ids="t{}".format)

@@ -12,6 +12,7 @@ import os
 # Before PyTorch's OpenMP starts: threads that wait for work must not take the cores from the next peer.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -138,3 +139,10 @@ def row(request: pytest.FixtureRequest, benchmark: BenchmarkFixture) -> Callable
         benchmark.pedantic(lambda: None, rounds=len(outcome.seconds[key]), iterations=1)
 
     return replayed
+
+
+@pytest.fixture(scope="module")
+def folder():
+    """A folder for what a benchmark writes, gone when its module ends."""
+    with tempfile.TemporaryDirectory(prefix="mrsi_fast_bench_") as name:
+        yield Path(name)

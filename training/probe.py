@@ -21,14 +21,16 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from mrsi_fast.diffusion.solvers import Solver
-from mrsi_fast.evaluation import cases, perceptual
+from mrsi_fast.evaluation import cases, perceptual, scoring
 from mrsi_fast.evaluation.plan import EvaluationConfig, head_count
 from mrsi_fast.files import write_text
 from mrsi_fast.models.pretrained import Pretrained, load_pretrained
 from mrsi_fast.mrsi.forward import Acquisition
+from mrsi_fast.mrsi.geometry import hr_affine
 from mrsi_fast.mrsi.io import read_maps
 from mrsi_fast.mrsi.mapset import MapSet
 from mrsi_fast.mrsi.quality import assess, fill_volume
+from mrsi_fast.preparation import to_slices, to_volume
 from mrsi_fast.resolver import SuperResolver
 from mrsi_fast.simulation.config import SimulationConfig
 from mrsi_fast.simulation.volume import SimulatedSubject, simulate_subject
@@ -187,16 +189,16 @@ class Probes:
         return facts
 
     def _describe(self, problem: cases.Problem, drawn: NDArray) -> dict[str, float]:
-        names, truth = problem.case.measured.names, problem.case.truth
+        names = problem.case.measured.names
         chosen = [names.index(name) for name in MAPS]
         scale = problem.scale[chosen]
         outside = problem.prepared.acquisition.null(np.moveaxis(drawn[:, chosen] / scale, -1, 0))
-        lpips = []
-        if perceptual.lpips_reason() is None:
-            for one in drawn:
-                image = np.where(truth != 0, one, 0)[chosen]
-                pairs = [np.moveaxis(a, -1, 1).reshape(-1, *truth.shape[1:3]) for a in (truth[chosen], image)]
-                lpips += list(perceptual.lpips_pairs(*pairs, np.zeros(len(pairs[0])), pairs[0].max(axis=(1, 2))))
+        rows = scoring.score(problem, scoring.Estimate("", "sample", 0, None, drawn), perceptual.lpips_reason() is None)
+        lpips = [
+            row["value"]
+            for row in rows
+            if row["metric"] == "lpips" and row["convention"] == "yale" and row["metabolite"] in MAPS
+        ]
         brain = problem.case.brain
         return {
             "lpips": _mean(lpips) if lpips else float("nan"),
@@ -216,11 +218,11 @@ class Probes:
         filled = fill_volume(maps.maps, trust.trusted, trust.support)
         half = (maps.shape[0] // 2, maps.shape[1] // 2)
         acquisition = Acquisition(half, (2, 2))
-        low = np.moveaxis(acquisition.forward(np.moveaxis(filled, -1, 1)), 1, -1)
-        coarse = MapSet(low.astype(np.float32), _coarser(maps.affine), maps.names, units=maps.units)
+        low = to_volume(acquisition.forward(to_slices(filled)))
+        coarse = MapSet(low, hr_affine(maps.affine, (0.5, 0.5, 1)), maps.names, units=maps.units)
         declared = {"support": "square", "window": "none"}
         answers: dict[str, NDArray] = {
-            "zero-fill": np.moveaxis(acquisition.zero_fill(np.moveaxis(low, -1, 1)), 1, -1),
+            "zero-fill": to_volume(acquisition.zero_fill(to_slices(low))),
             "cubic spline": _spline(low),
             "one-step mean": self.resolver(coarse, 2, samples=0, acquisition=declared, keep_filled=True).mean,
             "one-step mean, hard": self.resolver(
@@ -245,14 +247,6 @@ class Probes:
             **table,
             "bar": "reported beside the CRLB floor",
         }
-
-
-def _coarser(affine: NDArray) -> NDArray[np.float64]:
-    """Affine of a grid with voxels of 2 x 2 of the given one and the same field of view."""
-    coarse = np.asarray(affine, np.float64).copy()
-    coarse[:3, 3] += 0.5 * (coarse[:3, 0] + coarse[:3, 1])
-    coarse[:3, :2] *= 2
-    return coarse
 
 
 def _spline(low: NDArray) -> NDArray:
