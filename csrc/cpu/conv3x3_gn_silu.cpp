@@ -33,6 +33,15 @@ std::vector<float> room_for_stats(const Conv3x3GnSilu& r) {
                                        : 0);
 }
 
+// Statistics of the groups, dealt out to the threads of the parallel region that this is called in; ends with a barrier.
+void share_stats(const Conv3x3GnSilu& r, const NetworkKernels& kernels, float* stats) {
+    const int items = r.groups ? r.batch * strips_of(r.height) : 0;
+#ifdef _OPENMP
+#pragma omp for schedule(static)
+#endif
+    for (int item = 0; item < items; ++item) kernels.stats_item(r.x, r.height, r.width, r.in_channels, stats, item);
+}
+
 }  // namespace
 
 std::size_t conv3x3_packed_floats(int tile, int in_channels, int out_channels) {
@@ -49,18 +58,14 @@ void conv3x3_gn_silu(const Conv3x3GnSilu& r) {
     std::vector<float> stats = room_for_stats(r);
     Conv c = describe(r, stats.data());
     cut_work(&c, r.threads, kernels.panel);
-    const int items = conv_items(&c), stats_items = r.groups ? r.batch * strips_of(r.height) : 0;
+    const int items = conv_items(&c);
     const std::size_t scratch_floats = kernels.conv_scratch(&c);
 #ifdef _OPENMP
 #pragma omp parallel num_threads(r.threads)
 #endif
     {
         Block& scratch = thread_scratch(scratch_floats);
-#ifdef _OPENMP
-#pragma omp for schedule(static)
-#endif
-        for (int item = 0; item < stats_items; ++item)
-            kernels.stats_item(r.x, r.height, r.width, r.in_channels, stats.data(), item);
+        share_stats(r, kernels, stats.data());
 #ifdef _OPENMP
 #pragma omp for schedule(dynamic, 1)
 #endif
@@ -90,11 +95,7 @@ void conv3x3_filter_gradient(const Conv3x3GnSilu& r, const float* grad, const Fi
 #endif
     {
         Block& scratch = thread_scratch(scratch_floats);
-#ifdef _OPENMP
-#pragma omp for schedule(static)
-#endif
-        for (int item = 0; item < (r.groups ? strips : 0); ++item)
-            kernels.stats_item(r.x, r.height, r.width, r.in_channels, stats.data(), item);
+        share_stats(r, kernels, stats.data());
 #ifdef _OPENMP
 #pragma omp for schedule(dynamic, 1)
 #endif
