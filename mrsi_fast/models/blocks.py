@@ -5,9 +5,15 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mrsi_fast import ops
+
+
+def in_low_precision(x: Tensor) -> bool:
+    """Whether training on the CPU runs under autocast: PyTorch's kernels take bfloat16 there, ours float32."""
+    return x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
 
 
 class GroupNormSiLU(nn.Module):
@@ -21,7 +27,17 @@ class GroupNormSiLU(nn.Module):
 
     def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         """``x`` [B, C, X, Y]; ``scale``, ``shift`` [B, C]."""
+        if in_low_precision(x):
+            return self._low_precision(x, scale, shift)
         return ops.group_norm_silu(x, self.weight, self.bias, self.num_groups, scale, shift)
+
+    def _low_precision(self, x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+        """The same by PyTorch's own operations, gain and FiLM folded into one factor and one addend a channel."""
+        if scale is None or shift is None:
+            return F.silu(F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype)))
+        gain, offset = self.weight * (1 + scale), self.bias * (1 + scale) + shift
+        normal = F.group_norm(x, self.num_groups)
+        return F.silu(torch.addcmul(offset.to(x.dtype)[..., None, None], normal, gain.to(x.dtype)[..., None, None]))
 
     def extra_repr(self) -> str:
         """Channels and groups, for ``print(network)``."""
@@ -41,7 +57,7 @@ def norm_conv3x3(
     One operation where a gradient is wanted on the CPU: its forward and both its gradients run by Winograd. It packs
     the filters at every call, which inference need not pay: the engines fuse the network by themselves.
     """
-    if x.device.type == "cpu" and torch.is_grad_enabled():
+    if x.device.type == "cpu" and torch.is_grad_enabled() and not in_low_precision(x):
         return ops.conv3x3_gn_silu(
             x, norm.weight, norm.bias, norm.num_groups, conv.weight, conv.bias, scale, shift, residual
         )

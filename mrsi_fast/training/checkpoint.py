@@ -7,6 +7,7 @@ are the whole state, and a resumed run equals an uninterrupted one bit for bit.
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mrsi_fast.files import atomic_path
+from mrsi_fast.training.optimiser import Optimiser
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -24,34 +26,33 @@ class CheckpointError(RuntimeError):
     """A checkpoint that cannot be resumed; the message says why."""
 
 
-def _named_parameters(optimiser: torch.optim.Optimizer) -> list[Tensor]:
+def _parameters(optimiser: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in optimiser.param_groups for parameter in group["params"]]
 
 
 def save_checkpoint(
-    folder: Path, modules: dict[str, torch.nn.Module], optimiser: torch.optim.Optimizer, meta: dict[str, Any]
+    folder: Path, modules: dict[str, torch.nn.Module], optimiser: Optimiser, meta: dict[str, Any]
 ) -> None:
     """Writes the state atomically; the previous checkpoint survives any failure.
 
     Args:
         folder: Run folder.
         modules: Modules to save under their names.
-        optimiser: AdamW over the first module's parameters, in their order.
+        optimiser: Of the first module's parameters, in their order.
         meta: JSON-serialisable facts (step, seconds, configuration).
     """
     tensors = {f"{name}/{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
-    for index, parameter in enumerate(_named_parameters(optimiser)):
-        for key, value in optimiser.state.get(parameter, {}).items():
-            tensors[f"optimiser/{index}/{key}"] = torch.as_tensor(value)
+    for name, part in optimiser.parts():
+        for index, parameter in enumerate(_parameters(part)):
+            for key, value in part.state.get(parameter, {}).items():
+                tensors[f"{name}/{index}/{key}"] = torch.as_tensor(value)
     # One clone each: safetensors refuses tensors that share memory or are not contiguous.
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     with atomic_path(folder / CHECKPOINT) as temporary:
         safetensors.torch.save_file(tensors, temporary, metadata={"meta": json.dumps(meta)})
 
 
-def load_checkpoint(
-    folder: Path, modules: dict[str, torch.nn.Module], optimiser: torch.optim.Optimizer
-) -> dict[str, Any]:
+def load_checkpoint(folder: Path, modules: dict[str, torch.nn.Module], optimiser: Optimiser) -> dict[str, Any]:
     """Restores what ``save_checkpoint`` wrote and returns its ``meta``.
 
     Raises:
@@ -73,10 +74,13 @@ def load_checkpoint(
             )
     except RuntimeError as error:
         raise CheckpointError(f"{folder.name}/{CHECKPOINT} belongs to another network: {error}") from error
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimiser/"):
-            _, index, field = key.split("/")
-            state.setdefault(int(index), {})[field] = value
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    for name, part in optimiser.parts():
+        parameters, state = _parameters(part), defaultdict[int, dict[str, Tensor]](dict)
+        for key, value in tensors.items():
+            if key.startswith(f"{name}/"):
+                _, index, field = key.split("/")
+                like = parameters[int(index)]
+                # Laid out in memory as its parameter is: fused optimisers go through both side by side.
+                state[int(index)][field] = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+        part.load_state_dict({"state": dict(state), "param_groups": part.state_dict()["param_groups"]})
     return meta

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pydantic
 
@@ -11,10 +12,12 @@ from mrsi_fast.simulation.config import SimulationConfig
 
 
 class OptimiserConfig(Settings):
-    """AdamW, its learning-rate schedule (warm-up, constant, linear cool-down to 0) and the weight average.
+    """AdamW and Muon, their learning-rate schedule (warm-up, constant, linear cool-down to 0) and the weight average.
 
     Attributes:
-        learning_rate: Peak learning rate.
+        learning_rate: Peak learning rate of AdamW.
+        filter_learning_rate: Peak learning rate of Muon, which takes the filters of all inner convolutions; 0 leaves
+            them to AdamW.
         betas: Moment decay rates of AdamW.
         weight_decay: Decoupled weight decay.
         warmup_steps: Steps of linear warm-up.
@@ -24,6 +27,7 @@ class OptimiserConfig(Settings):
     """
 
     learning_rate: float = pydantic.Field(5e-4, gt=0)
+    filter_learning_rate: float = pydantic.Field(0.0, ge=0)
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = pydantic.Field(0.01, ge=0)
     warmup_steps: int = pydantic.Field(200, ge=0)
@@ -52,13 +56,16 @@ class LossConfig(Settings):
     """Where on the noise axis and where in the picture the network is trained.
 
     Attributes:
-        share_at_max: Share of draws at exactly sigma_max, the one-step operating point.
+        share_at_max: Share of draws at exactly sigma_max, where sampling and the one-step estimate start.
+        blind: Share of these whose state is 0 in place of noise. The one-step estimate starts there: noise so strong
+            says nothing about the maps, yet what the network lets through of it would be an error.
         log_mean: Mean of ln(sigma) of the remaining draws.
         log_std: Standard deviation of ln(sigma) of the remaining draws.
         background: Weight of voxels outside the brain, relative to 1 inside.
     """
 
     share_at_max: float = pydantic.Field(0.25, ge=0.1, le=1)
+    blind: float = pydantic.Field(0.5, ge=0, le=1)
     log_mean: float = -0.6
     log_std: float = pydantic.Field(1.4, gt=0)
     background: float = pydantic.Field(0.25, ge=0)
@@ -81,6 +88,8 @@ class TrainConfig(Settings):
         dropout: Withholding of conditions.
         loss: Weighting over noise levels and voxels.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        precision: Of the network's arithmetic in training; weights, optimiser and loss are float32 in any case. "auto"
+            is bfloat16 where the device multiplies it faster (CUDA; CPUs with AMX), else float32.
         workers: Processes that simulate batches ahead of the optimiser; 0 simulates in between.
         checkpoint_minutes: Time between checkpoints.
         log_steps: Steps between log lines.
@@ -101,6 +110,7 @@ class TrainConfig(Settings):
     dropout: ConditionDropout = ConditionDropout()
     loss: LossConfig = LossConfig()
     device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     workers: int = pydantic.Field(1, ge=0)
     checkpoint_minutes: float = pydantic.Field(10.0, gt=0)
     log_steps: int = pydantic.Field(20, gt=0)

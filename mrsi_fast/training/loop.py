@@ -28,9 +28,10 @@ from mrsi_fast.models.pretrained import FolderConfig, load_pretrained, save_pret
 from mrsi_fast.models.unet import SelfAttentionUNet
 from mrsi_fast.simulation.config import BatchConfig
 from mrsi_fast.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from mrsi_fast.training.config import OptimiserConfig, TrainConfig
+from mrsi_fast.training.config import TrainConfig
 from mrsi_fast.training.data import DROPOUT_STREAM, NOISE_STREAM, BatchStream, batches, step_generator, withhold
 from mrsi_fast.training.objective import measure_residual_rms, training_loss, validate
+from mrsi_fast.training.optimiser import Optimiser, learning_rate_share
 
 VALIDATION_SIGMAS = (0.1, 0.5, 2.0)
 RMS_BATCHES = 64
@@ -63,13 +64,6 @@ class _StopFlag:
             signal.signal(number, handler)
 
 
-def learning_rate(step: int, steps: int, optimiser: OptimiserConfig) -> float:
-    """Learning rate of a step (0-based): linear warm-up, constant, linear cool-down to 0 at the last step."""
-    rise = (step + 1) / (optimiser.warmup_steps + 1)
-    fall = (steps - step) / (optimiser.cooldown_steps + 1)
-    return optimiser.learning_rate * min(1.0, rise, fall)
-
-
 def weight_average(network: nn.Module, half_life_steps: float) -> AveragedModel:
     """Exponential moving average whose memory grows from nothing, so that the initial weights do not linger."""
     decay = 0.5 ** (1.0 / half_life_steps)
@@ -94,6 +88,15 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def wants_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether the network's products are made in bfloat16."""
+    if precision == "auto":
+        if device.type == "cuda":
+            return torch.cuda.is_bf16_supported()
+        return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())  # not a public name
+    return precision == "bfloat16"
+
+
 def trained_voxel_mm(batch: BatchConfig) -> tuple[float, float]:
     """Smallest and largest low-resolution voxel size (mm) that training batches can have."""
     finest, coarsest = 2 * batch.fov_mm[0] / batch.main_grid, 8 * batch.fov_mm[1] / batch.main_grid
@@ -112,14 +115,12 @@ class Trainer:
         self.config, self.folder = config, config.output
         self.folder.mkdir(parents=True, exist_ok=True)
         self.device = choose_device(config.device)
+        self.half = wants_bfloat16(config.precision, self.device)
         torch.manual_seed(config.seed)
         network = SelfAttentionUNet(config.model).to(self.device).to(memory_format=torch.channels_last)
         self.denoiser = Denoiser(network, config.diffusion.sigma_max)
         self.average = weight_average(network, config.optimiser.ema_half_life / config.batch_size)
-        settings = config.optimiser
-        self.optimiser = torch.optim.AdamW(
-            network.parameters(), lr=0.0, betas=settings.betas, weight_decay=settings.weight_decay, foreach=True
-        )
+        self.optimiser = Optimiser(network, config.optimiser)
         self.step, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
         self.rms = dict(config.diffusion.residual_rms)
         self._mark = (time.monotonic(), time.process_time())
@@ -199,16 +200,13 @@ class Trainer:
             config.loss.log_mean,
             config.loss.log_std,
         )
-        half = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        self.optimiser.zero_grad(set_to_none=True)
-        with torch.autocast("cuda", torch.bfloat16) if half else nullcontext():
+        self.network.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, torch.bfloat16) if self.half else nullcontext():
             generator = step_generator(config.seed, self.step, NOISE_STREAM)
             loss = training_loss(self.denoiser, batch, self.rms, sigmas, config.loss, generator)
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), config.optimiser.clip_norm, error_if_nonfinite=True)
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.step, config.steps, config.optimiser)
-        self.optimiser.step()
+        self.optimiser.step(learning_rate_share(self.step, config.steps, config.optimiser))
         self.average.update_parameters(self.network)
         self.step += 1
         return float(loss.detach())

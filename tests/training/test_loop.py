@@ -17,8 +17,9 @@ from mrsi_fast.training import Interrupted, TrainConfig, train
 from mrsi_fast.training.checkpoint import CHECKPOINT, CheckpointError
 from mrsi_fast.training.config import ConditionDropout, OptimiserConfig
 from mrsi_fast.training.data import step_generator, withhold
-from mrsi_fast.training.loop import Trainer, learning_rate
+from mrsi_fast.training.loop import Trainer
 from mrsi_fast.training.objective import measure_residual_rms
+from mrsi_fast.training.optimiser import learning_rate_share
 
 TINY = """
 output = {output!r}
@@ -94,6 +95,21 @@ def test_kill_9_and_resume_equal_an_uninterrupted_run_to_the_bit(tmp_path: Path)
     assert len(losses) == 40 and all(loss == loss for loss in losses)
 
 
+def test_muon_and_bfloat16_resume_to_the_bit_as_well(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    extra = 'precision = "bfloat16"\n'
+    folders = []
+    for name in ("whole", "broken"):
+        path = write_config(tmp_path, name, steps=12, checkpoint_minutes=1e-9)
+        text = path.read_text().replace("[optimiser]", "[optimiser]\nfilter_learning_rate = 0.01")
+        path.write_text(extra + text)
+        if name == "broken":
+            assert run_and_kill(path, 5, signal.SIGTERM).returncode == 143
+        folders.append(train(path))
+    expected, found = (load_pretrained(folder).network.state_dict() for folder in folders)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
 def test_sigterm_saves_and_leaves_with_143(tmp_path: Path) -> None:
     stopped = run_and_kill(write_config(tmp_path, "run", steps=1000), 3, signal.SIGTERM)
     assert stopped.returncode == 143, stopped.stderr
@@ -153,8 +169,8 @@ def test_unknown_settings_are_refused(tmp_path: Path) -> None:
 
 
 def test_learning_rate_rises_stays_and_falls_to_almost_nothing() -> None:
-    settings = OptimiserConfig(learning_rate=1.0, warmup_steps=10, cooldown_steps=20)
-    rates = [learning_rate(step, 100, settings) for step in range(100)]
+    settings = OptimiserConfig(warmup_steps=10, cooldown_steps=20)
+    rates = [learning_rate_share(step, 100, settings) for step in range(100)]
     assert rates[0] == pytest.approx(1 / 11) and rates[50] == 1.0 and rates[99] == pytest.approx(1 / 21)
     assert all(a <= b for a, b in zip(rates[:50], rates[1:50], strict=False))
     assert all(a >= b for a, b in zip(rates[50:], rates[51:], strict=False))
