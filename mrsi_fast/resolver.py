@@ -26,7 +26,7 @@ from mrsi_fast.mrsi.io import read_maps, with_mask
 from mrsi_fast.mrsi.quality import TrustRules, restore_nan
 from mrsi_fast.preparation import AcquisitionSettings, NoiseLevel, Prepared, prepare, to_slices, to_volume
 from mrsi_fast.result import Result
-from mrsi_fast.sampling import ONE_STEP_SAMPLE, Sampler, solver_steps
+from mrsi_fast.sampling import Sampler, solver_steps
 
 Float32 = NDArray[np.float32]
 Progress = Callable[[int, int], None]
@@ -176,7 +176,6 @@ class SuperResolver:
         """The mean in the sense of ``Result.mean``, and the samples, both after data consistency, without NaN."""
         volume, consistency = prepared.volume, prepared.consistency
         plan = solver_steps(self.solver, steps, self.pretrained.config.diffusion)
-        single = solver_steps("ddim", 1, self.pretrained.config.diffusion)
         one_step = samples < SAMPLES_FOR_STD
         total = one_step * self._sampler.evaluations(volume, 1, 1)
         total += self._sampler.evaluations(volume, samples, len(plan)) if samples else 0
@@ -191,15 +190,16 @@ class SuperResolver:
         projection = prepared.acquisition if consistency.applied == "hard" else None
         passed_on = [index for index, kind in enumerate(prepared.content) if kind == "noise"]
 
-        def draw(indices: Sequence[int], chosen: Any) -> Float32:
-            values = self._sampler.draw(volume, indices, chosen, seed, projection, count)
-            values[:, passed_on] = volume.z[passed_on]
-            finals = [to_volume(consistency.at_end(to_slices(one))) for one in values]
-            return np.stack(finals)
+        def finished(values: Float32) -> Float32:
+            values[passed_on] = volume.z[passed_on]
+            return to_volume(consistency.at_end(to_slices(values)))
 
-        drawn = draw(range(samples), plan) if samples else None
+        drawn = None
+        if samples:
+            raw = self._sampler.draw(volume, range(samples), plan, seed, projection, count)
+            drawn = np.stack([finished(one) for one in raw])
         if one_step or drawn is None:
-            return draw([ONE_STEP_SAMPLE], single)[0], drawn
+            return finished(self._sampler.mean(volume, projection, count)), drawn
         return drawn.mean(axis=0, dtype=np.float64).astype(np.float32), drawn
 
     def _range_warnings(self, prepared: Prepared) -> tuple[str, ...]:

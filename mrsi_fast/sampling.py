@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mrsi_fast.config import DiffusionConfig
 from mrsi_fast.diffusion.noise import batch_normal
-from mrsi_fast.diffusion.schedules import karras, vp_linear
+from mrsi_fast.diffusion.schedules import few_levels, vp_linear
 from mrsi_fast.diffusion.solvers import Solver, Step, make_steps
 from mrsi_fast.engine.job import Engine, SamplingJob
 from mrsi_fast.models.condition import Condition, batch_condition, residual_rms
@@ -21,9 +21,6 @@ from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.mrsi.names import assign_channels
 
 Float32 = NDArray[np.float32]
-
-ONE_STEP_SAMPLE = 2**62
-"""Sample index of the noise behind the one-step estimate, apart from every posterior sample's."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class Volume:
 def solver_steps(solver: Solver, steps: int, diffusion: DiffusionConfig) -> tuple[Step, ...]:
     """The solver's steps from the model's largest noise level to 0.
 
-    The few-step solvers follow Karras et al. (2022, Eq. 5); ``ddpm`` follows the linear variance-preserving chain of Ho
+    The few-step solvers take ``schedules.few_levels``; ``ddpm`` follows the linear variance-preserving chain of Ho
     et al. (2020), cut to the model's trained range.
 
     Args:
@@ -67,7 +64,7 @@ def solver_steps(solver: Solver, steps: int, diffusion: DiffusionConfig) -> tupl
     if solver == "ddpm":
         sigmas = vp_linear(steps, diffusion.sigma_min, diffusion.sigma_max)
     else:
-        sigmas = karras(steps, diffusion.sigma_min, diffusion.sigma_max, diffusion.rho)
+        sigmas = few_levels(steps, diffusion.sigma_last, diffusion.sigma_second, diffusion.sigma_max, diffusion.rho)
     return make_steps(solver, sigmas)
 
 
@@ -143,6 +140,40 @@ class Sampler:
         Returns:
             [S, M, X, Y, Z] in the maps' units; slices outside ``volume.slices`` and empty maps are 0.
         """
+
+        def job(cond: Condition, keys: list[tuple[int, int]]) -> SamplingJob:
+            shape = cond.z.shape[1:]
+            return SamplingJob(
+                cond=cond,
+                initial=steps[0].sigma * batch_normal(seed, keys, 0, shape),
+                steps=steps,
+                projection=projection,
+                step_noise=lambda step: batch_normal(seed, keys, step + 1, shape),
+                on_step=None if on_evaluation is None else lambda done, total: on_evaluation(),
+            )
+
+        return self._run(volume, samples, job)
+
+    def mean(
+        self, volume: Volume, projection: Acquisition | None = None, on_evaluation: Callable[[], None] | None = None
+    ) -> Float32:
+        """The one-step estimate of the posterior mean: one evaluation at sigma_max from a state of 0, without noise.
+
+        Returns:
+            [M, X, Y, Z], as ``draw``.
+        """
+        steps = solver_steps("ddim", 1, self.diffusion)
+
+        def job(cond: Condition, _: list[tuple[int, int]]) -> SamplingJob:
+            on_step = None if on_evaluation is None else lambda done, total: on_evaluation()
+            return SamplingJob(cond, torch.zeros_like(cond.z), steps, projection, on_step=on_step)
+
+        return self._run(volume, [0], job)[0]
+
+    def _run(
+        self, volume: Volume, samples: Sequence[int], job: Callable[[Condition, list[tuple[int, int]]], SamplingJob]
+    ) -> Float32:
+        """Every slice for every sample, batch by batch; ``job`` makes one from its condition and (slice, sample)."""
         result = np.zeros((len(samples), *volume.z.shape), dtype=np.float32)
         done: set[int] = set()
         for layout in assign_channels(volume.names):
@@ -154,7 +185,7 @@ class Sampler:
                 chosen = rows[start : start + self.batch_size]
                 index = torch.tensor([row for row, _ in chosen])
                 keys = [(volume.slices[row], sample) for row, sample in chosen]
-                residual = self._run(cond.map(itemgetter(index)), keys, steps, seed, projection, on_evaluation)
+                residual = self.engine.run(job(cond.map(itemgetter(index)), keys))
                 values = (batch["z"][index] + residual * unit[index][:, :, None, None]).numpy()
                 for number, (row, sample) in enumerate(chosen):
                     for channel, map_index in enumerate(layout):
@@ -163,24 +194,3 @@ class Sampler:
                             target[..., volume.slices[row]] = values[number, channel]
             done.update(index for index in layout if index is not None)
         return result
-
-    def _run(
-        self,
-        cond: Condition,
-        keys: list[tuple[int, int]],
-        steps: tuple[Step, ...],
-        seed: int,
-        projection: Acquisition | None,
-        on_evaluation: Callable[[], None] | None,
-    ) -> Tensor:
-        shape = cond.z.shape[1:]
-        return self.engine.run(
-            SamplingJob(
-                cond=cond,
-                initial=steps[0].sigma * batch_normal(seed, keys, 0, shape),
-                steps=steps,
-                projection=projection,
-                step_noise=lambda step: batch_normal(seed, keys, step + 1, shape),
-                on_step=None if on_evaluation is None else lambda done, total: on_evaluation(),
-            )
-        )

@@ -96,6 +96,12 @@ def test_same_seed_same_bits_whatever_the_batch_and_the_order(resolver: SuperRes
     assert np.abs(other.samples - whole.samples).max() > 1e-3
 
 
+def test_the_one_step_estimate_is_free_of_noise(resolver: SuperResolver) -> None:
+    maps = make_maps()
+    first, second = (resolver(maps, samples=0, seed=seed) for seed in (0, 1))
+    np.testing.assert_array_equal(first.mean, second.mean)
+
+
 def test_operating_points_are_named_and_not_mixed(resolver: SuperResolver) -> None:
     maps = make_maps()
     none, few, many = (resolver(maps, samples=count, steps=3) for count in (0, 2, 8))

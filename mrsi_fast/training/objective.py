@@ -69,6 +69,8 @@ def training_loss(
     clean, cond = _residual_and_condition(batch, rms)
     sigma = sigmas.draw(clean.shape[0], generator).to(clean.device)
     noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+    blind = (sigma == sigmas.sigma_max) & (torch.rand(sigma.shape, generator=generator).to(clean.device) < loss.blind)
+    noise = torch.where(blind[:, None, None, None], -clean / sigma[:, None, None, None], noise)  # the state is 0
     brain = batch["brain"][:, None]
     weight = (brain + loss.background * (1 - brain)) * cond.presence[:, :, None, None]
     return denoising_loss(denoiser, clean, cond, sigma, noise, weight).mean
@@ -96,8 +98,7 @@ def validate(
             level = torch.full((clean.shape[0],), sigma, device=device)
             result = denoising_loss(denoiser, clean, cond, level, noise, weight)
             collected[f"loss_{sigma:g}"].append(float(result.mean))
-        noise = torch.randn(clean.shape, generator=generator).to(device)
-        estimate = denoiser(clean + denoiser.sigma_max * noise, denoiser.sigma_max, cond)
+        estimate = denoiser(torch.zeros_like(clean), denoiser.sigma_max, cond)
         unit = residual_rms(rms, batch["factors"])[:, :, None, None]
         before = ((clean * unit) ** 2 * weight).sum((1, 2, 3))
         after = (((estimate - clean) * unit) ** 2 * weight).sum((1, 2, 3))
