@@ -105,19 +105,23 @@ class DiffusionConfig(Settings):
     """Noise levels of the diffusion, in units of the residual's fixed RMS, and that RMS itself.
 
     Attributes:
-        sigma_min: Smallest noise level that solvers visit.
+        sigma_min: Smallest trained noise level, where the ancestral chain ends.
         sigma_max: Largest trained noise level; one evaluation there is the posterior mean.
-        rho: Exponent of the Karras et al. (2022, Eq. 5) noise schedule.
+        sigma_second: Second level of the few-step solvers: above it almost nothing is decided.
+        sigma_last: Last level above 0 of the few-step solvers.
+        rho: Exponent of their levels in between (Karras et al. 2022, Eq. 5).
         residual_rms: RMS of (truth - z) / scale inside the brain, per in-plane factor ("2", "4", "8") and channel.
     """
 
     sigma_min: float = pydantic.Field(0.02, gt=0)
     sigma_max: float = pydantic.Field(30.0, gt=0)
-    rho: float = pydantic.Field(7.0, gt=0)
+    sigma_second: float = pydantic.Field(8.0, gt=0)
+    sigma_last: float = pydantic.Field(0.06, gt=0)
+    rho: float = pydantic.Field(6.0, gt=0)
     residual_rms: dict[str, tuple[float, ...]] = {}
 
     @pydantic.model_validator(mode="after")
     def _ordered(self) -> Self:
-        if self.sigma_min >= self.sigma_max:
-            raise ValueError("sigma_min must be smaller than sigma_max")
+        if not self.sigma_min <= self.sigma_last < self.sigma_second < self.sigma_max:
+            raise ValueError("sigma_min, sigma_last, sigma_second and sigma_max must come in rising order")
         return self

@@ -47,6 +47,32 @@ def karras(n: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> tupl
     return (float(sigma_max), *inner, *((float(sigma_min),) if n > 1 else ()), 0.0)
 
 
+def few_levels(n: int, sigma_last: float, sigma_second: float, sigma_max: float, rho: float) -> tuple[float, ...]:
+    """`sigma_max`, then n - 1 Karras levels from `sigma_second` to `sigma_last`, then 0.
+
+    Between `sigma_max` and a few times the residual's RMS the posterior mean hardly changes, so one step crosses it and
+    none of a few levels is spent there. What it gains: docs/method.md.
+
+    Args:
+        n: Number of levels above 0; 1 gives `(sigma_max, 0)`.
+        sigma_last: The last level above 0, in units of the residual's RMS.
+        sigma_second: The level after the first, same units.
+        sigma_max: The first level, same units.
+        rho: Exponent of `karras`.
+
+    Returns:
+        n + 1 strictly decreasing floats from `sigma_max` to 0.
+
+    Raises:
+        ValueError: If `n < 1`, `rho` is not positive, or not `0 < sigma_last < sigma_second < sigma_max < inf`.
+    """
+    _check_count(n)
+    if not sigma_second < sigma_max < math.inf:
+        raise ValueError(f"The second level must lie below the first, but {sigma_second} and {sigma_max} were given.")
+    inner = karras(max(n - 1, 1), sigma_last, sigma_second, rho)
+    return (float(sigma_max), *inner) if n > 1 else (float(sigma_max), 0.0)
+
+
 def vp_linear(n: int = VP_STEPS, sigma_min: float = 0.0, sigma_max: float = math.inf) -> tuple[float, ...]:
     """The linear-beta VP chain mapped to sigma: beta from 1e-4 to 0.02 (Ho et al., DDPM, NeurIPS 2020, section 4).
 

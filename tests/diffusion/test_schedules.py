@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mrsi_fast.diffusion.schedules import karras, vp_cosine, vp_linear
+from mrsi_fast.diffusion.schedules import few_levels, karras, vp_cosine, vp_linear
 
 ALL = [karras, vp_linear, vp_cosine]
 COUNTS = [1, 2, 3, 8, 100, 1000, 1777]
@@ -28,6 +28,19 @@ def test_karras_is_equation_5() -> None:
     expected = (high ** (1 / rho) + i / (n - 1) * (low ** (1 / rho) - high ** (1 / rho))) ** rho
     np.testing.assert_allclose(karras(n, low, high)[:-1], expected, rtol=1e-13)
     np.testing.assert_allclose(karras(n, low, high, rho=1.0)[:-1], np.linspace(high, low, n), rtol=1e-13)
+
+
+@pytest.mark.parametrize("n", COUNTS)
+def test_few_levels_start_at_sigma_max_and_go_on_from_the_second(n: int) -> None:
+    levels = few_levels(n, 0.06, 8.0, 30.0, 6.0)
+    assert len(levels) == n + 1 and levels[0] == 30.0 and levels[-1] == 0.0
+    if n > 1:
+        assert levels[1:] == karras(n - 1, 0.06, 8.0, 6.0)
+
+
+def test_a_second_level_above_the_first_is_refused() -> None:
+    with pytest.raises(ValueError, match="must lie below"):
+        few_levels(8, 0.06, 30.0, 30.0, 6.0)
 
 
 def test_whole_vp_tables_are_one_level_per_beta() -> None:
