@@ -1,6 +1,7 @@
 """Turns a finished training run into a shipped model folder: 16-bit weights and a card with measured figures.
 
-    python training/ship.py runs/stage1 runs/stage2 --card training/base_card.md --tables results --target FOLDER
+    python training/ship.py runs/stage3 runs/stage4 --machine "2 cores" --card training/base_card.md --tables results
+        --curve CURVE.png --logs training/logs --target FOLDER
 
 The card's words are written by hand; its figures come from files. A line ``@run@`` becomes what the runs' logs say, a
 line ``@include FILE: HEADING@`` the section under that heading of a Markdown file in the folder of tables.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +31,7 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def run_facts(runs: Sequence[Path]) -> str:
+def run_facts(runs: Sequence[Path], machine: str) -> str:
     """Markdown list of what the runs' logs say: steps, slices, time, last validation."""
     lines = []
     for run in runs:
@@ -40,9 +42,8 @@ def run_facts(runs: Sequence[Path]) -> str:
         wall, cpu = last["seconds"] / 3600, last["cpu_seconds"] / 3600
         lines.append(
             f"- {run.name}: {last['step']} optimiser steps, {last['slices']} training slices, {wall:.2f} h wall and "
-            f"{cpu:.2f} h CPU of the training process (the process that simulates the batches comes on top) on two "
-            "cores of a shared x86-64 machine (AVX2). Last validation of the weight average (step "
-            f"{validation['step']}): {figures}."
+            f"{cpu:.2f} h CPU of the training process (the process that simulates the batches comes on top) on "
+            f"{machine}. Last validation of the weight average (step {validation['step']}): {figures}."
         )
     return "\n".join(lines)
 
@@ -59,7 +60,7 @@ def section(text: str, heading: str) -> str:
     return found.group(1).strip()
 
 
-def fill(card: str, runs: Sequence[Path], tables: Path) -> str:
+def fill(card: str, runs: Sequence[Path], tables: Path, machine: str) -> str:
     """Replaces the card's ``@run@`` and ``@include FILE: HEADING@`` lines."""
 
     def include(match: re.Match[str]) -> str:
@@ -69,7 +70,7 @@ def fill(card: str, runs: Sequence[Path], tables: Path) -> str:
         except (OSError, ValueError) as error:
             sys.exit(f"The card includes '{heading}' of {tables / file}, which cannot be had: {error}")
 
-    card = card.replace("@run@", run_facts(runs))
+    card = card.replace("@run@", run_facts(runs, machine))
     return re.sub(r"^@include ([^:\n]+): (.+)@$", include, card, flags=re.MULTILINE)
 
 
@@ -100,17 +101,23 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", help="folders of the runs in their order; the last is shipped")
     parser.add_argument("--card", type=Path, required=True, help="Markdown with @run@ and @include ...@ lines")
     parser.add_argument("--tables", type=Path, required=True, help="folder of the Markdown that the card includes")
+    parser.add_argument("--machine", required=True, help="what the runs ran on, for the card")
     parser.add_argument("--curve", type=Path, help="PNG of the learning curve to write")
+    parser.add_argument("--logs", type=Path, help="folder for copies of the runs' logs")
     parser.add_argument("--target", type=Path, required=True, help="model folder to write")
     arguments = parser.parse_args()
     trained = load_pretrained(arguments.runs[-1] / "model")
-    card = fill(arguments.card.read_text(encoding="utf-8"), arguments.runs, arguments.tables)
+    card = fill(arguments.card.read_text(encoding="utf-8"), arguments.runs, arguments.tables, arguments.machine)
     settings = (arguments.runs[-1] / "config.toml").read_text(encoding="utf-8")
     settings = re.sub(r'^(output|initial) = ".*?([^/]+(?:/model)?)"$', r'\1 = "runs/\2"', settings, flags=re.MULTILINE)
     card += f"\n## Configuration\n\n```toml\n{settings}```\n"
     save_pretrained(arguments.target, trained.config, trained.network.state_dict(), card, half=True)
     if arguments.curve is not None:
         learning_curve(arguments.runs, arguments.curve)
+    if arguments.logs is not None:
+        arguments.logs.mkdir(parents=True, exist_ok=True)
+        for run in arguments.runs:
+            shutil.copyfile(run / "log.jsonl", arguments.logs / f"{run.name}.jsonl")
     shipped = load_pretrained(arguments.target)
     print(f"{arguments.target / CONFIG}: model '{shipped.config.name}', weights sha256 {shipped.sha256}")
 

@@ -156,7 +156,7 @@ def _introduction(evaluation: Evaluation) -> str:
         f"subject(s) per head, seed {settings['seed']}. Every method got the same data-consistency option.",
         "Means are over slices, then maps, then heads. 2HG is scored apart.",
         "The Self-Attention UNet trained as a regressor with the same size, data and budget is ours at one step: from "
-        "pure noise at sigma_max the denoiser returns the posterior mean under the training prior.",
+        "a state of 0 at sigma_max the denoiser returns the posterior mean under the training prior.",
         *(convention.describe() for convention in CONVENTIONS.values()),
         "LPIPS: AlexNet v0.1, both maps on the truth's scale."
         if evaluation.facts["lpips"] is None
