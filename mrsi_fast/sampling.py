@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mrsi_fast.config import DiffusionConfig
 from mrsi_fast.diffusion.noise import batch_normal
-from mrsi_fast.diffusion.schedules import few_levels, vp_linear
+from mrsi_fast.diffusion.schedules import few_levels, karras, vp_linear
 from mrsi_fast.diffusion.solvers import Solver, Step, make_steps
 from mrsi_fast.engine.job import Engine, SamplingJob
 from mrsi_fast.models.condition import Condition, batch_condition, residual_rms
@@ -53,7 +53,8 @@ class Volume:
 def solver_steps(solver: Solver, steps: int, diffusion: DiffusionConfig) -> tuple[Step, ...]:
     """The solver's steps from the model's largest noise level to 0.
 
-    The few-step solvers take ``schedules.few_levels``; ``ddpm`` follows the linear variance-preserving chain of Ho
+    ``dpmpp_2m`` and ``ddim`` take ``schedules.few_levels``; ``heun``, whose average of two slopes goes astray where a step
+    divides the noise by more than about 3, plain Karras levels; ``ddpm`` follows the linear variance-preserving chain of Ho
     et al. (2020), cut to the model's trained range.
 
     Args:
@@ -63,6 +64,8 @@ def solver_steps(solver: Solver, steps: int, diffusion: DiffusionConfig) -> tupl
     """
     if solver == "ddpm":
         sigmas = vp_linear(steps, diffusion.sigma_min, diffusion.sigma_max)
+    elif solver == "heun":
+        sigmas = karras(steps, diffusion.sigma_min, diffusion.sigma_max)
     else:
         sigmas = few_levels(steps, diffusion.sigma_last, diffusion.sigma_second, diffusion.sigma_max, diffusion.rho)
     return make_steps(solver, sigmas)
