@@ -53,9 +53,9 @@ class Volume:
 def solver_steps(solver: Solver, steps: int, diffusion: DiffusionConfig) -> tuple[Step, ...]:
     """The solver's steps from the model's largest noise level to 0.
 
-    ``dpmpp_2m`` and ``ddim`` take ``schedules.few_levels``; ``heun``, whose average of two slopes goes astray where a step
-    divides the noise by more than about 3, plain Karras levels; ``ddpm`` follows the linear variance-preserving chain of Ho
-    et al. (2020), cut to the model's trained range.
+    ``dpmpp_2m`` and ``ddim`` take ``schedules.few_levels``. ``heun`` takes plain Karras levels: its average of two
+    slopes goes astray where a step divides the noise by more than about 3. ``ddpm`` follows the linear
+    variance-preserving chain of Ho et al. (2020), cut to the model's trained range.
 
     Args:
         solver: Solver name.
