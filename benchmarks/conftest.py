@@ -110,7 +110,9 @@ def contest(request: pytest.FixtureRequest) -> Callable[..., Outcome]:
         **options: object,
     ) -> Outcome:
         if (name, threads) not in held:
-            options = {"rounds": request.config.getoption("--rounds"), "than": "eager", **options}
+            options["than"] = than
+            if (rounds := request.config.getoption("--rounds")) is not None:
+                options["rounds"] = rounds
             chosen = results.selected(entries(threads), request.session.items, request.function, **options)
             held[name, threads] = hold(name, threads, chosen, **options)
         return held[name, threads]
