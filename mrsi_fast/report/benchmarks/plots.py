@@ -9,11 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mrsi_fast.report.benchmarks.readme import ENGINES, OPERATIONS
-from mrsi_fast.report.benchmarks.records import History
+from mrsi_fast.report.benchmarks.records import QUALITY, History
 from mrsi_fast.report.figures import save_png
-
-QUALITY = "quality_latency"
-"""Name of the figure's data in a history."""
 
 _OURS, _THEIRS = "#1f77b4", "#9a9a9a"
 
@@ -50,6 +47,7 @@ def engines(history: History) -> Figure | None:
         _bars(axes, list(found), values, ["native" in label or "fused" in label for label in found], "{:.0f}")
         axes.set_xlabel("ms for 8 slices of 8 maps, 64x64")
         axes.set_title(f"{threads} thread{'s' * (threads > 1)}", fontsize=10)
+    figure.suptitle(history.machine_name, fontsize=9)
     return figure
 
 
@@ -74,6 +72,7 @@ def operations(history: History) -> Figure | None:
         )
     axes.axvline(1.0, color="black", linewidth=0.8, linestyle=":")
     axes.set_xlabel("times faster than the peer (PyTorch, or oneDNN for a convolution alone)")
+    axes.set_title(history.machine_name, fontsize=9)
     return figure
 
 
@@ -97,7 +96,7 @@ def quality_latency(history: History) -> Figure | None:
         axes.set_xlabel("seconds for one sample of a volume")
         axes.set_ylabel(words)
         axes.margins(x=0.15, y=0.12)
-    figure.suptitle(data["title"], fontsize=9)
+    figure.suptitle(f"{data['title']}; dotted: zero-filling\n{history.machine_name}", fontsize=9)
     return figure
 
 

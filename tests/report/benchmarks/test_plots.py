@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mrsi_fast.report.benchmarks.plots import QUALITY, draw, operations, quality_latency
-from mrsi_fast.report.benchmarks.records import History
+from mrsi_fast.report.benchmarks.plots import draw, operations, quality_latency
+from mrsi_fast.report.benchmarks.records import QUALITY, History
 
 
 def renamed(made: History) -> History:
