@@ -33,7 +33,8 @@ WORDS = {
     "native": "mrsi_fast, native engine, {}",
     "eager": "eager PyTorch, all maps at once, {}",
     "compile": "`torch.compile`, all maps at once, {}",
-    "seed-chain": f"seed-style chain: eager PyTorch, one map at a time, {{}} ({TIMED} of them timed, and multiplied)",
+    "seed-chain": "seed-style chain: eager PyTorch, one map at a time, ancestral DDPM, {} "
+    f"({TIMED} of them timed, and multiplied)",
 }
 
 
@@ -82,10 +83,9 @@ def bench_quality_latency(request, benchmark, counted):
     for steps in STEPS:
         # A run of one step gives the posterior mean; it is no sample.
         reached = quality(problems, ours, 0 if steps == 1 else steps)
-        label = counted_steps(steps) + " (mean)" * (steps == 1)
-        points.append(point(label, "native", f"64x64-{steps}-steps", reached))
+        points.append(point(str(steps), "native", f"64x64-{steps}-steps", reached))
     reached = quality(problems, chain, volumes.CHAIN_STEPS, apart=True)
-    points.append(point(f"seed-style chain, {counted_steps(volumes.CHAIN_STEPS)}", *CHAIN, reached))
+    points.append(point(WORDS["seed-chain"].format(counted_steps(volumes.CHAIN_STEPS)), *CHAIN, reached))
     counted.figures[QUALITY] = {
         "points": points,
         "zero_fill": vars(zero_fill_quality(problems)),
