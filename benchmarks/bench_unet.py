@@ -43,7 +43,7 @@ def by_slices(threads: int) -> list[Entry]:
 
 
 @pytest.mark.parametrize("threads", THREADS, ids="t{}".format)
-@pytest.mark.parametrize("case", map(str, SLICES))
+@pytest.mark.parametrize("case", tuple(map(str, SLICES)))
 @pytest.mark.parametrize("label", ["native"])
 def bench_unet_slices(row, contest, label, case, threads):
     """Is the time linear in the number of slices? Every row holds so many."""

@@ -12,7 +12,7 @@ import functools
 import pytest
 
 from mrsi_fast import SuperResolver
-from mrsi_fast.report.benchmarks.plots import QUALITY
+from mrsi_fast.report.benchmarks.records import QUALITY
 from mrsi_fast.testing import volumes
 from mrsi_fast.testing.contest import Entry, Missing
 from mrsi_fast.testing.quality import Quality, quality, validation_problems, zero_fill_quality
@@ -30,11 +30,16 @@ PEERS = [
     CHAIN,
 ]
 WORDS = {
-    "native": "mrsi_fast, native engine, {} steps",
-    "eager": "eager PyTorch, all maps at once, {} steps",
-    "compile": "`torch.compile`, all maps at once, {} steps",
-    "seed-chain": "seed-style chain: eager PyTorch, one map at a time, {} steps (2 of them timed, and multiplied)",
+    "native": "mrsi_fast, native engine, {}",
+    "eager": "eager PyTorch, all maps at once, {}",
+    "compile": "`torch.compile`, all maps at once, {}",
+    "seed-chain": "seed-style chain: eager PyTorch, one map at a time, ancestral DDPM, {} "
+    f"({TIMED} of them timed, and multiplied)",
 }
+
+
+def counted_steps(steps: int) -> str:
+    return f"{steps} step{'s' * (steps > 1)}"
 
 
 def entry(label: str, case: str, threads: int) -> Entry:
@@ -55,7 +60,7 @@ def entries(peers: list[tuple[str, str]], threads: int) -> list[Entry]:
 def bench_volume(row, contest, label, case, threads):
     held = contest("volume", threads, functools.partial(entries, PEERS), than="native", same=False, rounds=5)
     ours = f"bench_volume[native-64x64-8-steps-t{threads}]"
-    words = WORDS[label].format(case.split("-")[1])
+    words = WORDS[label].format(counted_steps(int(case.split("-")[1])))
     row(held, label, case, than=None, words=f"64x64x20, 8 maps: {words}", against=ours)
 
 
@@ -78,14 +83,14 @@ def bench_quality_latency(request, benchmark, counted):
     for steps in STEPS:
         # A run of one step gives the posterior mean; it is no sample.
         reached = quality(problems, ours, 0 if steps == 1 else steps)
-        label = "1 step (mean)" if steps == 1 else f"{steps} steps"
-        points.append(point(label, "native", f"64x64-{steps}-steps", reached))
-    points.append(point("seed-style chain", *CHAIN, quality(problems, chain, volumes.CHAIN_STEPS, apart=True)))
+        points.append(point(str(steps), "native", f"64x64-{steps}-steps", reached))
+    reached = quality(problems, chain, volumes.CHAIN_STEPS, apart=True)
+    points.append(point(WORDS["seed-chain"].format(counted_steps(volumes.CHAIN_STEPS)), *CHAIN, reached))
     counted.figures[QUALITY] = {
         "points": points,
         "zero_fill": vars(zero_fill_quality(problems)),
-        "title": f"{len(problems)} validation heads, paper-like x4, one slice each, 5 maps; "
-        f"weights {ours.pretrained.sha256[:12]}; dotted: zero-filling",
+        "title": f"{len(problems)} validation heads, paper-like x4, one slice each, means over 5 maps, "
+        f"weights {ours.pretrained.sha256[:12]} for all",
     }
     benchmark.pedantic(lambda: None, rounds=1, iterations=1)
 

@@ -91,7 +91,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     history = session.history
     if where is not None and (history.rows or history.instructions or history.figures):
         path = session.save(None if where == "auto" else Path(where))
-        terminalreporter.write_line(f"Added to {path}.")
+        left_out = sorted(set(history.contests) - set(history.fit_part().contests))
+        words = f" without what an unfit machine timed: {', '.join(left_out)}; time that again" if left_out else ""
+        terminalreporter.write_line(f"Added to {path}{words}.")
 
 
 @pytest.fixture
@@ -110,7 +112,9 @@ def contest(request: pytest.FixtureRequest) -> Callable[..., Outcome]:
         **options: object,
     ) -> Outcome:
         if (name, threads) not in held:
-            options = {"rounds": request.config.getoption("--rounds"), "than": "eager", **options}
+            options["than"] = than
+            if (rounds := request.config.getoption("--rounds")) is not None:
+                options["rounds"] = rounds
             chosen = results.selected(entries(threads), request.session.items, request.function, **options)
             held[name, threads] = hold(name, threads, chosen, **options)
         return held[name, threads]

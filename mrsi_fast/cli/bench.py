@@ -36,9 +36,10 @@ def compare(
     The exit code is 1 if a row of ours became slower. A row whose anchors moved by more than 10 % is unfit, not judged.
     """
     from mrsi_fast.report.benchmarks import compare as comparison
+    from mrsi_fast.report.benchmarks.records import same_processor
 
     terminal, before, after = Terminal(), _read(old), _read(new)
-    if before.machine.get("cpu") != after.machine.get("cpu"):
+    if not same_processor(before.machine, after.machine):
         terminal.warn(f"Other machines: {before.machine.get('cpu')} and {after.machine.get('cpu')}.")
     judged = comparison.compare(before, after)
     if not judged:
@@ -65,18 +66,18 @@ def report(
     plots: Annotated[Path, typer.Option(help="Folder of the plots.")] = Path("docs"),
     debug: Debug = False,
 ) -> None:
-    """Write the speed section of the README and the plots from recorded benchmarks."""
+    """Write the speed section of the README from recorded benchmarks, and the plots of the latest machine."""
     import os
 
     from mrsi_fast.report.benchmarks.plots import draw
     from mrsi_fast.report.benchmarks.readme import rewrite, section
-    from mrsi_fast.report.benchmarks.records import cpu_histories
+    from mrsi_fast.report.benchmarks.records import cpu_histories, newest_first
 
     paths = histories or cpu_histories(RESULTS)
     if not paths:
         raise CommandError(f"There is no history in {RESULTS}: record one with make bench.", ExitCode.NO_VALID_INPUT)
     read = [_read(path) for path in paths]
-    files = [file for history in read[:1] for file in draw(history, plots)]
+    files = draw(newest_first(read)[0], plots)
     try:
         changed = rewrite(readme, section(read, [os.path.relpath(file, readme.parent) for file in files]))
     except (OSError, ValueError) as error:

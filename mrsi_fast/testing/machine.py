@@ -15,7 +15,7 @@ import torch
 
 from mrsi_fast import __version__
 from mrsi_fast.ops import _native
-from mrsi_fast.report.benchmarks.records import Run
+from mrsi_fast.report.benchmarks.records import Run, processor
 from mrsi_fast.testing.data import checkout
 
 _PEERS = ("numpy", "onnx", "onnxruntime", "openvino", "triton")
@@ -49,8 +49,7 @@ def fingerprint(cpuinfo: Path = Path("/proc/cpuinfo"), meminfo: Path = Path("/pr
 
 def slug(machine: dict[str, Any]) -> str:
     """Name of the machine's file: processor and number of CPUs."""
-    words = re.sub(r"\((?:R|TM)\)|\bCPU\b|\bprocessor\b|@.*", " ", str(machine["cpu"]), flags=re.IGNORECASE)
-    return "-".join(re.findall(r"[a-z0-9]+", words.lower())) + f"-{machine['cpus']}cpu"
+    return "-".join(re.findall(r"[a-z0-9]+", processor(machine).lower())) + f"-{machine['cpus']}cpu"
 
 
 def this_run(rounds: int | None) -> Run:

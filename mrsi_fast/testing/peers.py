@@ -207,14 +207,25 @@ def compiled_network(module: nn.Module, mode: str | None = None) -> Callable[...
     return call
 
 
-def compiled(case: UNetCase, threads: int, mode: str | None = None) -> Runner:
-    """``torch.compile`` with frozen weights; the compiler takes a minute or two."""
-    function = compiled_network(PlainEvaluation(case, torch.channels_last).eval(), mode)
+@contextmanager
+def compiling() -> Iterator[None]:
+    """For the first call of what ``torch.compile`` made, which is when the compiler runs.
+
+    Raises:
+        Missing: It failed.
+    """
     try:
-        function(*case.inputs)
+        yield
     except Exception as error:  # whatever a compiler of another project may raise
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise Missing(f"torch.compile failed here ({type(error).__name__}: {first[:120]})") from error
+
+
+def compiled(case: UNetCase, threads: int, mode: str | None = None) -> Runner:
+    """``torch.compile`` with frozen weights; the compiler takes a minute or two."""
+    function = compiled_network(PlainEvaluation(case, torch.channels_last).eval(), mode)
+    with compiling():
+        function(*case.inputs)
     return lambda: function(*case.inputs)
 
 

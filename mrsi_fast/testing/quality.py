@@ -21,6 +21,8 @@ from mrsi_fast.testing.data import data_dir
 from mrsi_fast.testing.peers import Missing
 
 FACTOR = 4
+UNSCORED = ("", "2HG")
+"""Rows of no one map, and the map that is 0 in most heads."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,14 @@ def quality(problems: Sequence[Problem], resolver: SuperResolver, steps: int, ap
         problems: From ``validation_problems``.
         resolver: With its solver and engine.
         steps: Solver steps.
-        apart: Each map by itself, as the seed-style chain has it, in place of all at once.
+        apart: Each map that is scored by itself, as the seed-style chain has it, in place of all at once.
     """
     drawn = []
     for problem in problems:
         case = problem.case
         names = list(case.measured.names)
         image = np.zeros_like(case.truth)
-        for group in [[name] for name in names] if apart else [names]:
+        for group in [[name] for name in names if name not in UNSCORED] if apart else [names]:
             result = _resolved(case, group, resolver, steps)
             for name, values in zip(group, result, strict=True):
                 image[names.index(name)] = values
@@ -94,7 +96,7 @@ def _mean(images: Sequence[tuple[Problem, np.ndarray, str]]) -> Quality:
         rows += [
             row
             for row in scoring.score(problem, estimate, with_lpips=True)
-            if row["convention"] == "yale" and row["metabolite"] not in ("", "2HG")
+            if row["convention"] == "yale" and row["metabolite"] not in UNSCORED
         ]
     means = {name: np.mean([row["value"] for row in rows if row["metric"] == name]) for name in ("lpips", "psnr")}
     return Quality(float(means["lpips"]), float(means["psnr"]))

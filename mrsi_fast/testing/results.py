@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mrsi_fast.report.benchmarks.records import Contest, History, Row, in_band
+from mrsi_fast.report.benchmarks.records import Contest, History, Row, in_band, same_processor
 from mrsi_fast.report.benchmarks.table import text_table
 from mrsi_fast.testing.backends import required
 from mrsi_fast.testing.contest import Entry, Outcome
@@ -116,12 +117,25 @@ class Session:
             ConfigError: There is a file of that name that is no history.
         """
         if path is None:
-            path = checkout() / "benchmarks" / "results" / f"{slug(self.history.machine)}.json"
+            path = history_path(checkout() / "benchmarks" / "results", self.history.machine)
         path.parent.mkdir(parents=True, exist_ok=True)
         newer = self.history.fit_part()
         history = History.load(path).updated(newer) if path.exists() else newer
         history.save(path)
         return path
+
+
+def history_path(folder: Path, machine: Mapping[str, Any]) -> Path:
+    """Where the history of a machine is, or goes: one of another processor under the same name is left alone.
+
+    Raises:
+        ConfigError: There is a file of that name that is no history.
+    """
+    for number in itertools.count(1):
+        path = folder / f"{slug(dict(machine))}{'' if number == 1 else f'-{number}'}.json"
+        if not path.exists() or same_processor(History.load(path).machine, machine):
+            break
+    return path
 
 
 def _rounded(durations: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:

@@ -20,7 +20,7 @@ from mrsi_fast.engine.native import NativeEngine, obstacle
 from mrsi_fast.models.pretrained import load_pretrained
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.sampling import Sampler, Volume, solver_steps
-from mrsi_fast.testing.peers import Missing, PlainUNet, compiled_network, plain_operations
+from mrsi_fast.testing.peers import Missing, PlainUNet, compiled_network, compiling, plain_operations
 
 NAMES = ("tNAA", "tCr", "tCho", "Ins", "Glx", "2HG", "Lac", "Gln")
 CHAIN_STEPS = 1000
@@ -80,7 +80,11 @@ def one_sample(label: str, threads: int, size: int, steps: int) -> Runner:
     sampler, maps = Sampler(engine(label, threads), diffusion, BATCH), volume(size)
     acquisition = Acquisition((size // 4, size // 4), (4, 4))
     plan = solver_steps("dpmpp_2m", steps, diffusion)
-    return lambda: sampler.draw(maps, [0], plan, 0, acquisition)
+    run = lambda: sampler.draw(maps, [0], plan, 0, acquisition)
+    if label == "compile":
+        with compiling():
+            run()
+    return run
 
 
 def chain_steps(threads: int, size: int, timed: int) -> Runner:

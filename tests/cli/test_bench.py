@@ -14,7 +14,7 @@ from mrsi_fast.report.benchmarks.records import COPY, SGEMM, SGEMM_AGAIN, Contes
 from mrsi_fast.testing.data import checkout
 
 
-def recorded(path: Path, slower: float = 1.0, cpu: str = "Example 1") -> Path:
+def recorded(path: Path, slower: float = 1.0, cpu: str = "Example 1", started: str = "2026-01-01 00:00 UTC") -> Path:
     draw = np.random.default_rng(len(path.name))
 
     def about(seconds: float) -> list[float]:
@@ -28,7 +28,7 @@ def recorded(path: Path, slower: float = 1.0, cpu: str = "Example 1") -> Path:
     }
     anchors = {name: about(1.0) for name in (SGEMM, COPY)}
     contest = Contest(run=0, threads=1, anchors={**anchors, SGEMM_AGAIN: anchors[SGEMM]})
-    run = Run(started="2026-01-01 00:00 UTC", commit="0", versions={}, waiting="passive")
+    run = Run(started=started, commit="0", versions={}, waiting="passive")
     History(machine={"cpu": cpu, "cpus": 2}, runs=[run], contests={"c": contest}, rows=rows).save(path)
     return path
 
@@ -68,6 +68,18 @@ def test_the_report_writes_section_and_plots(tmp_path):
     assert "as it was" in bench(*arguments).output
     readme.write_text("nothing\n")
     assert bench(*arguments).exit_code == 2
+
+
+def test_plots_are_those_of_the_latest_machine(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"{BEGIN}\n{END}\n")
+    older = recorded(tmp_path / "a.json")
+    newer = recorded(tmp_path / "b.json", cpu="Example 2", started="2026-01-02 00:00 UTC")
+    for folder, histories in (("both", (older, newer)), ("newer", (newer,))):
+        result = bench("report", *histories, "--readme", readme, "--plots", tmp_path / folder)
+        assert result.exit_code == 0, result.output
+    both, alone = ((tmp_path / folder / "speed_engines.png").read_bytes() for folder in ("both", "newer"))
+    assert both == alone
 
 
 def test_without_a_history_there_is_nothing_to_report(tmp_path, monkeypatch):

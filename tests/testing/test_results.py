@@ -9,7 +9,7 @@ import torch
 
 from mrsi_fast.report.benchmarks.records import History
 from mrsi_fast.testing.contest import Entry, hold
-from mrsi_fast.testing.results import Session, selected
+from mrsi_fast.testing.results import Session, history_path, selected
 
 
 def held(label: str = "ours", backend: str = "native"):
@@ -32,6 +32,19 @@ def test_rows_name_their_contest_and_what_they_are_compared_with(tmp_path):
     assert "bench_op[ours-t1]" in "\n".join(session.lines())
     Session(rounds=None).save(path)  # a session without rows takes none away
     assert History.load(path).rows == session.history.rows
+
+
+def test_each_kind_of_machine_has_a_history_of_its_own(tmp_path):
+    machine = {"cpu": "Example(R) Processor", "family": "6/1/1", "cpus": 2}
+    first = history_path(tmp_path, machine)
+    assert first.name == "example-2cpu.json"
+    History(machine=machine).save(first)
+    assert history_path(tmp_path, {**machine, "isa": "avx512"}) == first  # another build of the extension
+    other = {**machine, "family": "6/2/1"}
+    second = history_path(tmp_path, other)
+    assert second.name == "example-2cpu-2.json"
+    History(machine=other).save(second)
+    assert history_path(tmp_path, other) == second and history_path(tmp_path, machine) == first
 
 
 def test_a_silent_fallback_is_an_error_where_native_is_required(monkeypatch):

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mrsi_fast.report.benchmarks.readme import ENGINES, OPERATIONS
-from mrsi_fast.report.benchmarks.records import History
+from mrsi_fast.report.benchmarks.records import QUALITY, History
 from mrsi_fast.report.figures import save_png
-
-QUALITY = "quality_latency"
-"""Name of the figure's data in a history."""
 
 _OURS, _THEIRS = "#1f77b4", "#9a9a9a"
 
@@ -50,6 +48,7 @@ def engines(history: History) -> Figure | None:
         _bars(axes, list(found), values, ["native" in label or "fused" in label for label in found], "{:.0f}")
         axes.set_xlabel("ms for 8 slices of 8 maps, 64x64")
         axes.set_title(f"{threads} thread{'s' * (threads > 1)}", fontsize=10)
+    figure.suptitle(history.machine_name, fontsize=9)
     return figure
 
 
@@ -74,6 +73,7 @@ def operations(history: History) -> Figure | None:
         )
     axes.axvline(1.0, color="black", linewidth=0.8, linestyle=":")
     axes.set_xlabel("times faster than the peer (PyTorch, or oneDNN for a convolution alone)")
+    axes.set_title(history.machine_name, fontsize=9)
     return figure
 
 
@@ -83,22 +83,32 @@ def quality_latency(history: History) -> Figure | None:
     points = [point for point in data["points"] if point["row"] in history.rows] if data else []
     if not data or not points:
         return None
-    figure = _figure(2, 3.6)
+    figure = _figure(2, 4.2)
     panels = figure.subplots(1, 2)
-    for axes, (metric, words) in zip(
-        panels, (("lpips", "LPIPS (lower is better)"), ("psnr", "PSNR (dB)")), strict=True
-    ):
-        for point in points:
-            ours, place = not point["seed_style"], (history.seconds(point["row"]), point[metric])
-            axes.plot(*place, "o" if ours else "s", color=_OURS if ours else "#d62728")
-            axes.annotate(point["label"], place, xytext=(4, 4), textcoords="offset points", fontsize=7)
-        axes.axhline(data["zero_fill"][metric], color=_THEIRS, linewidth=0.8, linestyle=":")
-        axes.set_xscale("log")
-        axes.set_xlabel("seconds for one sample of a volume")
-        axes.set_ylabel(words)
-        axes.margins(x=0.15, y=0.12)
-    figure.suptitle(data["title"], fontsize=9)
+    for axes, metric in zip(panels, ("lpips", "psnr"), strict=True):
+        _against_latency(axes, history, points, metric)
+        axes.axhline(data["zero_fill"][metric], color=_THEIRS, linestyle=":", label="zero-filling")
+    panels[0].set_ylabel("LPIPS (lower is better)")
+    panels[1].set_ylabel("PSNR (dB)")
+    figure.suptitle(f"{history.machine_name}; {data['title']}", fontsize=9)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", fontsize=8, frameon=False)
     return figure
+
+
+def _against_latency(axes: Axes, history: History, points: list[dict[str, Any]], metric: str) -> None:
+    ours = [point for point in points if not point["seed_style"]]
+    places = [(history.seconds(point["row"]), point[metric]) for point in ours]
+    for point, place in zip(ours, places, strict=True):
+        axes.annotate(point["label"], place, xytext=(0, 6), textcoords="offset points", fontsize=8, ha="center")
+    if ours:
+        words = "mrsi_fast, native engine: number of steps (1: the mean, no sample)"
+        axes.plot(*zip(*places, strict=True), "o-", color=_OURS, linewidth=0.8, label=words)
+    for point in points:
+        if point["seed_style"]:
+            axes.plot(history.seconds(point["row"]), point[metric], "s", color="#d62728", label=point["label"])
+    axes.set_xscale("log")
+    axes.set_xlabel("seconds for one sample of a volume")
+    axes.margins(x=0.1, y=0.14)
 
 
 def _figure(columns: int, height: float) -> Figure:

@@ -20,8 +20,9 @@ class Ratio:
     high: float
 
     def __str__(self) -> str:
-        """As in a table: 1.83 [1.79, 1.90]."""
-        return f"{self.median:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        """As in a table: 1.83 [1.79, 1.90]; without decimals from 100 on."""
+        digits = 2 if self.median < 100 else 0
+        return f"{self.median:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
 def _medians(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mrsi_fast.files import write_text
 from mrsi_fast.report.benchmarks.ratios import Ratio
-from mrsi_fast.report.benchmarks.records import History
+from mrsi_fast.report.benchmarks.records import QUALITY, History, newest_first
 from mrsi_fast.report.benchmarks.table import controls, duration, unfit
 
 BEGIN = "<!-- speed: written by `mrsi-fast bench report`; do not edit by hand -->"
@@ -51,25 +51,27 @@ ALONE = {
     "bench_simulation[heads-t1]": "simulating a training batch of 8 slices, label maps",
 }
 
+METHOD = (
+    "Times are medians. Every ratio is the median of ratios taken within rounds, with a 95 % bootstrap interval: peers "
+    "run in turn, in shuffled order, with as many threads, on the same input, and their results are compared first."
+)
+
 PEER_NAMES = {"onednn": "oneDNN, packed weights", "eager": "PyTorch", "fourier": "Fourier mask"}
 
 
 def section(histories: Sequence[History], plots: Sequence[str] = ()) -> str:
-    """Markdown of the whole section, markers included.
+    """Markdown of the whole section, markers included: the latest machine in full, of the others two tables each.
 
     Args:
         histories: One for each machine.
-        plots: Paths of the plots, relative to the README.
+        plots: Paths of the latest machine's plots, relative to the README.
     """
-    lines = [BEGIN, ""]
-    for history in histories:
-        lines += [*_machine(history), ""]
-        for part in (_engines(history), _operations(history), _alone(history), _volume(history)):
-            if part:
-                lines += [*part, ""]
-    for plot in plots:
-        lines += [f"![{Path(plot).stem.replace('_', ' ')}]({plot})", ""]
-    return "\n".join([*lines, END])
+    latest, *others = newest_first(histories)
+    parts = [_machine(latest, METHOD), _engines(latest), _operations(latest), _alone(latest), _volume(latest)]
+    parts += [[f"![{Path(plot).stem.replace('_', ' ')}]({plot})"] for plot in plots]
+    for history in others:
+        parts += [_machine(history, "Recorded earlier."), _engines(history), _ratios(history)]
+    return "\n".join([BEGIN, "", *(line for part in parts if part for line in [*part, ""]), END])
 
 
 def rewrite(readme: Path, text: str) -> bool:
@@ -88,19 +90,12 @@ def rewrite(readme: Path, text: str) -> bool:
     return after != before
 
 
-def _machine(history: History) -> list[str]:
-    machine, run = history.machine, history.runs[-1]
-    isa = f", {machine['isa']}" if machine.get("isa") else ""
+def _machine(history: History, words: str) -> list[str]:
     named = ("python", "torch", "onnxruntime", "openvino")
-    versions = ", ".join(f"{name} {run.versions[name]}" for name in named if name in run.versions)
-    sentences = [
-        f"**{machine['cpu']}, {machine['cpus']} CPUs{isa}** ({run.started}; {versions}). Times are medians. Every",
-        "ratio is the median of ratios taken within rounds, with a 95 % bootstrap interval: peers run in turn, in",
-        "shuffled order, with as many threads, on the same input, and their results are compared first.",
-        *unfit(history),
-        controls(history),
-    ]
-    return _wrapped(" ".join(sentences))
+    found = {name: dict.fromkeys(run.versions[name] for run in history.runs if name in run.versions) for name in named}
+    versions = ", ".join(f"{name} {' and '.join(numbers)}" for name, numbers in found.items() if numbers)
+    head = f"**{history.machine_name}** ({'; '.join(one for one in (history.started, versions) if one)})."
+    return _wrapped(" ".join([head, words, *unfit(history), controls(history)]))
 
 
 def _wrapped(text: str) -> list[str]:
@@ -188,6 +183,23 @@ def _operations(history: History) -> list[str]:
     return [*heads, *lines, "", *_wrapped(note)]
 
 
+def _ratios(history: History) -> list[str]:
+    """The ratios of the operations alone, a column for each number of threads."""
+    threads = sorted({contest.threads for contest in history.contests.values()})
+    lines = []
+    for beginning, words in OPERATIONS.items():
+        names = [f"{beginning}-t{t}]" for t in threads]
+        found = {name: ratio for name in names if name in history.rows and (ratio := history.faster(name)) is not None}
+        if found:
+            peer = history.rows[str(history.rows[next(iter(found))].than)].label
+            cells = [str(found.get(name, "")) for name in names]
+            lines.append(f"| {words} | {PEER_NAMES.get(peer, peer)} | " + " | ".join(cells) + " |")
+    if not lines:
+        return []
+    heads = "".join(f" faster, {t} thread{'s' * (t > 1)} |" for t in threads)
+    return [f"| operation | than |{heads}", "|---|---|" + "---:|" * len(threads), *lines]
+
+
 def _alone(history: History) -> list[str]:
     lines = [
         f"| {words} | {duration(history.seconds(name))} |" for name, words in ALONE.items() if name in history.rows
@@ -199,10 +211,15 @@ def _volume(history: History) -> list[str]:
     names = [name for name in history.rows if name.startswith("bench_volume[")]
     if not names:
         return []
-    lines = ["| one sample of a whole volume | time | 8 steps of ours are faster by |", "|---|---:|---:|"]
+    quality = history.figures.get(QUALITY, {})
+    reached = {point["row"]: f" {point['lpips']:.3f} | {point['psnr']:.1f} dB |" for point in quality.get("points", [])}
+    lines = [
+        "| one sample of a whole volume | time | 8 steps of ours are faster by |" + " LPIPS | PSNR |" * bool(quality),
+        "|---|---:|---:|" + "---:|---:|" * bool(quality),
+    ]
     for name in names:
         facts = history.rows[name].facts
         ratio = None if facts.get("against") == name else _faster(history, str(facts.get("against")), name)
-        words = str(facts.get("words", name))
-        lines.append(f"| {words} | {duration(history.seconds(name))} | {'' if ratio is None else str(ratio)} |")
-    return lines
+        line = f"| {facts.get('words', name)} | {duration(history.seconds(name))} | {'' if ratio is None else ratio} |"
+        lines.append(line + (reached.get(name, "  |  |") if quality else ""))
+    return [*lines, "", *_wrapped(f"Quality: {quality['title']}.")] if quality else lines

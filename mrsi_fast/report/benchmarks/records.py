@@ -7,6 +7,8 @@ holds the ceilings that were timed in the same rounds, so that every ratio can b
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,9 @@ COPY_FLOATS = 16 * 2**20
 """64 MiB are copied: beyond any cache of these machines."""
 COPY_BYTES = 2 * 4 * COPY_FLOATS
 
+QUALITY = "quality_latency"
+"""Name of the figure's data in a history: what each operating point reaches on the validation heads."""
+
 CONTROL_BAND = 0.03
 """One function under two labels may differ by this; by more, and the machine is unfit to judge."""
 
@@ -31,6 +36,17 @@ def cpu_histories(folder: Path) -> list[Path]:
     """The histories of CPUs among the results of a folder: the machine of a GPU's (``make gpu``) names no processor."""
     paths = sorted(folder.glob("*.json"))
     return [path for path in paths if "cpu" in json.loads(path.read_text(encoding="utf-8")).get("machine", {})]
+
+
+def processor(machine: Mapping[str, Any]) -> str:
+    """Its name without trade marks and frequency."""
+    words = re.sub(r"\((?:R|TM)\)|\bCPU\b|\bprocessor\b|@.*", " ", str(machine["cpu"]), flags=re.IGNORECASE)
+    return " ".join(words.split())
+
+
+def same_processor(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two fingerprints are of one kind of machine: names like "AMD EPYC" are shared by many processors."""
+    return all(one.get(name) == other.get(name) for name in ("cpu", "family", "cpus"))
 
 
 def in_band(control: Ratio) -> bool:
@@ -131,6 +147,17 @@ class History(Settings):
     missing: dict[str, str] = {}
     instructions: dict[str, int] = {}
     figures: dict[str, Any] = {}
+
+    @property
+    def machine_name(self) -> str:
+        """Processor, number of CPUs and instruction set of the kernels."""
+        isa = f", {self.machine['isa']}" if self.machine.get("isa") else ""
+        return f"{processor(self.machine)}, {self.machine['cpus']} CPUs{isa}"
+
+    @property
+    def started(self) -> str:
+        """When the latest of its sessions began; empty without one."""
+        return max((run.started for run in self.runs), default="")
 
     def seconds(self, name: str) -> float:
         """Median duration of a row."""
@@ -244,3 +271,8 @@ class History(Settings):
             else:
                 parts.append(f" {json.dumps(key)}: {json.dumps(value)}")
         write_text(path, "{\n" + ",\n".join(parts) + "\n}\n")
+
+
+def newest_first(histories: Sequence[History]) -> list[History]:
+    """By the time of their latest sessions."""
+    return sorted(histories, key=lambda history: history.started, reverse=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mrsi_fast.report.benchmarks.plots import QUALITY, draw, operations, quality_latency
-from mrsi_fast.report.benchmarks.records import History
+from mrsi_fast.report.benchmarks.plots import draw, operations, quality_latency
+from mrsi_fast.report.benchmarks.records import QUALITY, History
 
 
 def renamed(made: History) -> History:
@@ -22,7 +22,7 @@ def test_what_is_recorded_is_drawn(history, tmp_path):
     made = renamed(history(0))
     slow = "bench_group_norm_silu[eager-forward-level0-t1]"
     points = [
-        {"label": "1 step", "row": "bench_unet[native-t1]", "lpips": 0.2, "psnr": 30.0, "seed_style": False},
+        {"label": "1", "row": "bench_unet[native-t1]", "lpips": 0.2, "psnr": 30.0, "seed_style": False},
         {"label": "seed", "row": slow, "lpips": 0.07, "psnr": 27.0, "seed_style": True},
         {"label": "not timed", "row": "bench_volume[gone-t1]", "lpips": 0.07, "psnr": 27.0, "seed_style": True},
     ]

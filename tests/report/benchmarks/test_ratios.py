@@ -13,6 +13,7 @@ def test_ratios_are_taken_within_rounds():
     ratio = paired_ratio([2.0 * d for d in drift], drift)
     assert (ratio.median, ratio.low, ratio.high) == (2.0, 2.0, 2.0)
     assert str(ratio) == "2.00 [2.00, 2.00]"
+    assert str(paired_ratio([1234.5] * 3, [1.0] * 3)) == "1234 [1234, 1234]"
     spread = paired_ratio([1.0, 2.0, 3.0, 4.0, 5.0], [1.0] * 5)
     assert spread.low < spread.median == 3.0 < spread.high
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from mrsi_fast.report.benchmarks.readme import BEGIN, END, rewrite, section
-from mrsi_fast.report.benchmarks.records import SGEMM_AGAIN, History
+from mrsi_fast.report.benchmarks.records import QUALITY, SGEMM_AGAIN, History
 from mrsi_fast.report.benchmarks.table import duration, text_table
 
 
@@ -30,6 +30,44 @@ def test_the_tables_hold_what_the_history_holds(history):
     assert "| ONNX Runtime | 6 ms | 6.00 [6.00, 6.00] |" in text
     assert "| OpenVINO, float32 | openvino is not installed |  |" in text
     assert "Example 1, 2 CPUs, avx2" in text and "![speed engines](docs/speed_engines.png)" in text
+
+
+def test_the_latest_machine_is_told_in_full_and_others_in_two_tables(history):
+    def machine(cpu: str, started: str, ours: str) -> History:
+        made = with_engines(history(0, noise=0.0))
+        level = {
+            name.replace("bench_norm[ours", "bench_group_norm_silu[ours-forward-level0"): row
+            for name, row in made.rows.items()
+        }
+        volume = made.rows["bench_conv[ours-t1]"].model_copy(update={"facts": {"words": f"volume by {ours}"}})
+        rows = {**level, "bench_volume[native-t1]": volume}
+        runs = [made.runs[0].model_copy(update={"started": started})]
+        return made.model_copy(update={"rows": rows, "runs": runs, "machine": {**made.machine, "cpu": cpu}})
+
+    older = machine("Older(R) CPU 1", "2026-01-01 00:00 UTC", "older")
+    newer = machine("Newer(TM) Processor 2 @ 3 GHz", "2026-01-02 00:00 UTC", "newer")
+    text = section([older, newer], ["docs/speed_engines.png"])
+    assert text == section([newer, older], ["docs/speed_engines.png"])
+    first, second = text.split("**Older 1, 2 CPUs, avx2**")
+    assert "**Newer 2, 2 CPUs, avx2**" in first and "docs/speed_engines.png" in first
+    assert first.count("| engine |") == second.count("| engine |") == 1
+    assert "volume by newer" in first and "volume by older" not in text
+    assert "Every ratio is the median" in first.replace("\n", " ") and "Every ratio" not in second
+    assert "| operation | than | faster, 1 thread |" in second
+    assert "| GroupNorm-SiLU, forward | PyTorch | 1.80 [1.80, 1.80] |" in second
+
+
+def test_volumes_have_their_quality_beside_them(history):
+    made = history(0, noise=0.0)
+    rows = {
+        "bench_volume[native-64x64-1-steps-t1]": made.rows["bench_norm[ours-t1]"],
+        "bench_volume[eager-64x64-8-steps-t1]": made.rows["bench_conv[ours-t1]"],
+    }
+    point = {"label": "1 step", "row": next(iter(rows)), "lpips": 0.18, "psnr": 21.16, "seed_style": False}
+    figures = {QUALITY: {"points": [point], "zero_fill": {"lpips": 0.3, "psnr": 20.0}, "title": "3 heads"}}
+    text = section([made.model_copy(update={"rows": {**made.rows, **rows}, "figures": figures})])
+    assert "| bench_volume[native-64x64-1-steps-t1] | 1 ms |  | 0.180 | 21.2 dB |" in text
+    assert "| bench_volume[eager-64x64-8-steps-t1] | 6 ms |  |  |  |" in text and "Quality: 3 heads." in text
 
 
 def test_an_unfit_machine_stands_over_the_tables(history):
