@@ -25,9 +25,9 @@ constexpr std::size_t kLine = 16;  // floats in a cache line
 constexpr std::size_t kHugePage = 2 << 20;
 constexpr std::size_t kSlab = 2 << 20;  // floats: 8 MiB
 
-// Output tiles of F(4x4) in a work item: enough rows for each weight that is read, few enough for the second-level
-// cache.
-constexpr int kTilesPerItem = 64;
+// Output tiles of F(4x4) in a work item: enough rows for each weight that is read, few enough for their transforms to
+// stay in the second-level cache.
+constexpr int kTilesPerItem = 32;
 
 // With fewer tiles than this in all, threads share the channels and not the tiles.
 constexpr int kDeepTiles = 48;
