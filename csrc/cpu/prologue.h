@@ -68,11 +68,16 @@ static inline Vec activate(Vec x, const Tables* at, int ch) {
     return NORM ? silu((x - load(at->centre + ch)) * load(at->gain + ch) + load(at->offset + ch)) : x;
 }
 
+// How far ahead input is asked for, in floats: it was written long ago, and a row is too short for the processor to see
+// where it leads.
+constexpr int kInputAhead = 2048;
+
 // One pixel of one source into one or two neighbouring pixels (upsampling repeats it).
 template <bool NORM, bool TWIN>
 static inline void fill_pixel(const float* from, int channels, Tables at, float* to, float* twin) {
     int ch = 0;
     for (; ch + kLanes <= channels; ch += kLanes) {
+        if (ch % kLine == 0) __builtin_prefetch(from + ch + kInputAhead);
         const Vec y = activate<NORM>(load(from + ch), &at, ch);
         store(to + ch, y);
         if (TWIN) store(twin + ch, y);
