@@ -238,6 +238,16 @@ void Plan::set_projection(int rank_x, int rank_y, const float* qx, const float* 
     need_scratch(kernels_->solver_scratch(&s));
 }
 
+void Plan::start(const SolverStart& start, const float* presence) {
+    const Caller caller(this);
+    std::copy_n(presence, static_cast<std::size_t>(solver_.batch) * solver_.maps, const_cast<float*>(solver_.presence));
+    const SolverStep* solver = &solver_;
+#ifdef _OPENMP
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads_)
+#endif
+    for (int image = 0; image < solver->batch; ++image) kernels_->start_item(solver, &start, image);
+}
+
 void Plan::execute(const float* film, const SolverStep* solver) {
     seconds_.resize(operations_.size() + 1, 0.0);
     for (Operation& op : operations_) {

@@ -180,18 +180,13 @@ class NativeEngine:
         batch, _, *grid = job.initial.shape
         plan = self._plan_for(batch, (grid[0], grid[1]))
         scales = coefficients(self.denoiser, job.steps)
-        state = {name: plan.view(value) for name, value in plan.plan.state.items()}
-        state["eval"].copy_(job.initial)
-        state["base"].copy_(job.initial)
-        state["presence"].copy_(cond.presence[:, None, None])
-        stem = self.network.stem_input(job.initial * scales[0]["c_in"], cond)
-        plan.view(plan.plan.stem).copy_(stem.permute(0, 2, 3, 1))
+        start(plan, job, scales[0]["c_in"])
         set_projection(plan.native, job)
 
         def before_noise(index: int) -> None:
             if job.step_noise is None:
                 raise ValueError("This solver adds noise between steps (ddpm), so the job needs `step_noise`.")
-            state["noise"].copy_(job.step_noise(first + index))
+            plan.view(plan.plan.state["noise"]).copy_(job.step_noise(first + index))
 
         def after_step(index: int) -> None:
             if job.on_step is not None:
@@ -201,7 +196,7 @@ class NativeEngine:
             part = scales[first : first + FILM_STEPS]
             film = plan.film.rows([row["c_noise"] for row in part], cond.vector).contiguous()
             plan.native.run([native_row(row) for row in part], film.data_ptr(), before_noise, after_step)
-        return state["base"].clone()
+        return plan.view(plan.plan.state["base"]).clone()
 
     def _plan_for(self, batch: int, grid: tuple[int, int]) -> NativePlan:
         key = (batch, grid)
@@ -231,6 +226,16 @@ def coefficients(denoiser: Denoiser, steps: Sequence[Step]) -> list[dict[str, fl
 def native_row(row: dict[str, float]) -> list[float]:
     """The numbers of a step in the order of ``StepCoefficients`` (csrc/include/mrsi_fast/plan.h)."""
     return [row[name] for name in ("c_skip", "c_out", "base", "now", "prev", "noise", "next_c_in", "commit")]
+
+
+def start(plan: NativePlan, job: SamplingJob, c_in: float) -> None:
+    """Hands what a run begins with to the plan, which writes the first input of the network (``stem_input``)."""
+    cond, state = job.cond, plan.plan.state["eval"]
+    maps = (state.batch, state.height, state.width, state.channels)
+    one = (maps[0], 1, *maps[2:])
+    given = [(job.initial, maps), (cond.z, maps), (cond.mask, maps), (cond.anatomy, one), (cond.presence, maps[:2])]
+    inputs = [tensor.expand(shape).to(torch.float32).contiguous() for tensor, shape in given]
+    plan.native.start([tensor.data_ptr() for tensor in inputs], c_in)
 
 
 def set_projection(native: Any, job: SamplingJob) -> None:

@@ -94,6 +94,8 @@ class Plan {
     // Hard data consistency with qx [rank_x][X], qy [rank_y][Y], kept [rank_x][rank_y] or null; rank_x = 0 ends it.
     void set_projection(int rank_x, int rank_y, const float* qx, const float* qy, const float* kept);
 
+    // Writes the first input of the network and the state of a run.
+    void start(const SolverStart& start, const float* presence);
     // One network evaluation. film: [batch][film_width].
     void evaluate(const float* film);
     // All steps. film: [steps][batch][film_width]. before_noise(i) fills the noise of step i, if it adds some;
