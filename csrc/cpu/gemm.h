@@ -34,11 +34,11 @@ static inline void store_some(float* p, Vec v, int64_t count) {
 
 // out[r][0..kPanel) = sum over taps t and depth d of row[r][tap[t] + d] * panel[t][d][0..kPanel), added to what is there
 // if `add`. ROWS x 2 sums stay in registers; each value of `row` is broadcast, each panel vector is shared by all rows.
-// At each depth one cache line is asked for from `ahead` on, and one of the rows that follow (asking cannot fail, wherever
-// that is). A function of its own: inlined beside others it loses registers to them.
+// At each depth one cache line is asked for, `step` floats further each time from `ahead` on, and one of the rows that
+// follow (asking cannot fail, wherever that is). A function of its own: inlined beside others it loses registers to them.
 template <int ROWS>
 static __attribute__((noinline)) void tile(const float* const* row, const int64_t* tap, int taps, int depth,
-                                           const float* panel, const float* ahead, bool add, float* out,
+                                           const float* panel, const float* ahead, int64_t step, bool add, float* out,
                                            int64_t pitch) {
     Vec sum[ROWS][2];
 #pragma GCC unroll 16
@@ -51,7 +51,7 @@ static __attribute__((noinline)) void tile(const float* const* row, const int64_
 #pragma GCC unroll 16
         for (int r = 0; r < ROWS; ++r) at[r] = row[r] + tap[t];
         const float* rows_ahead = at[ROWS - 1] + (row[ROWS - 1] - row[ROWS > 1 ? ROWS - 2 : 0]);
-        for (int d = 0; d < depth; ++d, panel += kPanel, ahead += kLine, rows_ahead += kLine) {
+        for (int d = 0; d < depth; ++d, panel += kPanel, ahead += step, rows_ahead += kLine) {
             __builtin_prefetch(ahead, 0, 2);  // into the second level
             __builtin_prefetch(rows_ahead);
             const Vec b0 = load(panel), b1 = load(panel + kLanes);
@@ -73,9 +73,10 @@ static __attribute__((noinline)) void tile(const float* const* row, const int64_
 // tile<rows>, for any number of rows up to ROWS.
 template <int ROWS>
 static inline void tile_rows(int rows, const float* const* row, const int64_t* tap, int taps, int depth,
-                             const float* panel, const float* ahead, bool add, float* out, int64_t pitch) {
-    if (rows == ROWS) return tile<ROWS>(row, tap, taps, depth, panel, ahead, add, out, pitch);
-    if constexpr (ROWS > 1) tile_rows<ROWS - 1>(rows, row, tap, taps, depth, panel, ahead, add, out, pitch);
+                             const float* panel, const float* ahead, int64_t step, bool add, float* out,
+                             int64_t pitch) {
+    if (rows == ROWS) return tile<ROWS>(row, tap, taps, depth, panel, ahead, step, add, out, pitch);
+    if constexpr (ROWS > 1) tile_rows<ROWS - 1>(rows, row, tap, taps, depth, panel, ahead, step, add, out, pitch);
 }
 
 // Memory that is needed after some products: asked for piece by piece while they keep the processor busy.
@@ -95,19 +96,20 @@ static inline const float* take(Soon* soon, int64_t count, const float* otherwis
 }
 
 // One panel of the product below. Rows are dealt out evenly (8 = 4 + 4, not 6 + 2): a short tile has too few sums in
-// flight to hide the FMA latency. The first blocks of rows ask for the panel `next`, which comes from a slower cache, the
-// others for what is needed soon (or null).
+// flight to hide the FMA latency. They ask for the panel `next`, which comes from a slower cache: evenly, or, if something
+// else is needed soon, the first blocks only and the others for that.
 static inline void multiply_panel(const float* a, int64_t stride, int rows, int depth, const float* panel,
                                   const float* next, Soon* soon, float* out, int64_t pitch, bool add) {
     const int64_t tap = 0;
     const int blocks = (rows + kTileRows - 1) / kTileRows;
+    const int64_t step = soon ? kLine : smaller(kLine, (kPanel + blocks - 1) / blocks);
     for (int b = 0; b < blocks; ++b) {
         const int first = rows * b / blocks, last = rows * (b + 1) / blocks;
         const float* row[kTileRows];
         for (int r = first; r < last; ++r) row[r - first] = a + r * stride;
-        const int64_t share = (int64_t)depth * kLine;
-        const float* ahead = b * kLine < kPanel ? next + b * share : take(soon, share, panel);
-        tile_rows<kTileRows>(last - first, row, &tap, 1, depth, panel, ahead, add, out + first * pitch, pitch);
+        const float* ahead = next + b * depth * step;
+        if (soon && b * kLine >= kPanel) ahead = take(soon, (int64_t)depth * kLine, panel);
+        tile_rows<kTileRows>(last - first, row, &tap, 1, depth, panel, ahead, step, add, out + first * pitch, pitch);
     }
 }
 

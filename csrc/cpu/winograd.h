@@ -203,13 +203,14 @@ static Soon output_of(const Conv* c, Range r) {
 template <int M>
 static __attribute__((noinline)) void multiply(const Conv* c, Range r, const Scratch* s, int tiles) {
     const int64_t panels = round_up(c->out_channels, kPanel), depth = c->in_channels;
-    Soon soon = output_of(c, r);
+    // An item of all strips reads each weight once, from memory: nothing else is asked for beside them.
+    Soon output = output_of(c, r), *soon = c->strips_per_item < c->batch * strips_of(c->out_height) ? &output : nullptr;
     for (int e = 0; e < (M + 2) * (M + 2); ++e) {
         const float* point = c->weight + e * panels * depth;
         for (int k = r.k0; k < r.k1; k += kPanel) {
             const bool last = k + kPanel >= r.k1;
             const float* next = last ? point + (panels + r.k0) * depth : point + (k + kPanel) * depth;
-            multiply_panel(s->v + e * s->v_plane, s->pitch, tiles, depth, point + k * depth, next, &soon,
+            multiply_panel(s->v + e * s->v_plane, s->pitch, tiles, depth, point + k * depth, next, soon,
                            s->m + e * s->m_plane + (k - r.k0), c->channels_per_item, false);
         }
     }
