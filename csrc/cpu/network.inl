@@ -2,6 +2,7 @@
 #include "attention.h"
 #include "conv.h"
 #include "filter_gradient.h"
+#include "film.h"
 #include "filters.h"
 #include "solver_step.h"
 
@@ -15,6 +16,7 @@ extern const NetworkKernels kNetworkKernels = {kPanel,
                                                attention_scratch,
                                                attention_item,
                                                solver_scratch,
+                                               film_item,
                                                start_item,
                                                solver_item,
                                                filter_gradient_items,

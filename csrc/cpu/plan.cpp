@@ -238,6 +238,24 @@ void Plan::set_projection(int rank_x, int rank_y, const float* qx, const float* 
     need_scratch(kernels_->solver_scratch(&s));
 }
 
+void Plan::set_film(int depth, const float* weight, const float* bias) {
+    const int width = static_cast<int>(film_width_);
+    Block panels(packed_matrix_size(depth, width, kernels_->lanes));
+    pack_matrix(weight, depth, width, kernels_->lanes, panels.data());
+    film_.panels = panels.data(), film_.bias = keep(bias, film_width_), film_.depth = depth, film_.width = width;
+    kept_.push_back(std::move(panels));
+}
+
+void Plan::film_rows(const double* embedding, int rows, float* out) const {
+    Film film = film_;
+    film.embedding = embedding, film.rows = rows, film.out = out;
+    const int items = (film.width + kernels_->lanes - 1) / kernels_->lanes;
+#ifdef _OPENMP
+#pragma omp parallel for schedule(static) num_threads(threads_)
+#endif
+    for (int item = 0; item < items; ++item) kernels_->film_item(&film, item);
+}
+
 void Plan::start(const SolverStart& start, const float* presence) {
     const Caller caller(this);
     std::copy_n(presence, static_cast<std::size_t>(solver_.batch) * solver_.maps, const_cast<float*>(solver_.presence));

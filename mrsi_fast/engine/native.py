@@ -74,6 +74,8 @@ class NativePlan:
         self.tiles: dict[str, int] = {}
         for index, operation in enumerate(self.plan.operations):
             self._add(operation, index)
+        weight, bias = self.film.weight.float().T.contiguous(), self.film.bias.float()
+        self.native.set_film(len(weight), weight.data_ptr(), bias.data_ptr())
         plan, state = self.plan, [self.plan.state[name] for name in ("eval", "base", "previous", "noise", "presence")]
         factor, maps = network.config.stem_factor, len(network.config.channels)
         self.native.set_solver(
@@ -116,6 +118,13 @@ class NativePlan:
             ],
             key=index,  # the same convolution in every plan of the network
         )
+
+    def film_rows(self, noise_labels: Sequence[float], vector: Tensor) -> Tensor:
+        """``FilmTable.rows``, flattened over steps, with the large product in C++ on weights half the size."""
+        embedding = self.film.embed(noise_labels, vector).contiguous()
+        rows = torch.empty(len(embedding), self.film.width)
+        self.native.film_rows(embedding.data_ptr(), len(embedding), rows.data_ptr())
+        return rows
 
     def view(self, value: Value) -> Tensor:
         """A value of the arena as [batch, height, width, channels]; writing to it writes to the arena."""
@@ -194,7 +203,7 @@ class NativeEngine:
 
         for first in range(0, len(job.steps), FILM_STEPS):
             part = scales[first : first + FILM_STEPS]
-            film = plan.film.rows([row["c_noise"] for row in part], cond.vector).contiguous()
+            film = plan.film_rows([row["c_noise"] for row in part], cond.vector)
             plan.native.run([native_row(row) for row in part], film.data_ptr(), before_noise, after_step)
         return plan.view(plan.plan.state["base"]).clone()
 
