@@ -412,6 +412,26 @@ void start_round(const NetworkKernels& kernels, unsigned seed) {
                 }
 }
 
+void film_round(const NetworkKernels& kernels, unsigned seed) {
+    Random random{std::mt19937(seed)};
+    Film f{};
+    f.rows = random.from_to(1, 9), f.depth = random.from_to(1, 40), f.width = random.from_to(1, 70);
+    const Floats weight = random.normal(static_cast<size_t>(f.depth) * f.width), bias = random.normal(f.width);
+    Floats panels = nans(packed_matrix_size(f.depth, f.width, kernels.lanes)),
+           out = nans(static_cast<size_t>(f.rows) * f.width);
+    pack_matrix(weight.get(), f.depth, f.width, kernels.lanes, panels.get());
+    std::vector<double> embedding(static_cast<size_t>(f.rows) * f.depth);
+    for (double& value : embedding) value = random.from_to(-1000, 1000) * 1e-3;
+    f.panels = panels.get(), f.bias = bias.get(), f.embedding = embedding.data(), f.out = out.get();
+    for (int item = 0; item * kernels.lanes < f.width; ++item) kernels.film_item(&f, item);
+    for (int r = 0; r < f.rows; ++r)
+        for (int k = 0; k < f.width; ++k) {
+            double sum = bias[k];
+            for (int d = 0; d < f.depth; ++d) sum += embedding[r * f.depth + d] * weight[d * f.width + k];
+            check(out[r * f.width + k], sum, 1e-7 * std::fabs(sum) + 1e-13, "FiLM row", seed);
+        }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -428,6 +448,7 @@ int main(int argc, char** argv) {
             conv_round(kernels, seed);
             if (seed % 4 == 0) attention_round(kernels, seed);
             if (seed % 4 == 1) start_round(kernels, seed);
+            if (seed % 4 == 2) film_round(kernels, seed);
             if (seed % 4 == 1) solver_round(kernels, seed);
             if (seed % 4 == 2) gradient_round(kernels, seed);
         }
