@@ -1,8 +1,8 @@
 // The kernels of the native network engine, gathered in one table per instruction set.
 #include "attention.h"
 #include "conv.h"
-#include "filter_gradient.h"
 #include "film.h"
+#include "filter_gradient.h"
 #include "filters.h"
 #include "solver_step.h"
 
