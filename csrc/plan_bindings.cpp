@@ -144,6 +144,26 @@ void bind_plan(py::module_& module) {
             },
             py::arg("rank_x"), py::arg("rank_y"), py::arg("qx"), py::arg("qy"), py::arg("kept"))
         .def(
+            "set_film",
+            [](Plan& plan, int depth, Address weight, Address bias) {
+                plan.set_film(depth, floats(weight), floats(bias));
+            },
+            py::arg("depth"), py::arg("weight"), py::arg("bias"))
+        .def(
+            "film_rows",
+            [](const Plan& plan, Address embedding, int rows, Address out) {
+                plan.film_rows(reinterpret_cast<const double*>(embedding), rows, reinterpret_cast<float*>(out));
+            },
+            py::arg("embedding"), py::arg("rows"), py::arg("out"), py::call_guard<py::gil_scoped_release>())
+        .def(
+            "start",
+            [](Plan& plan, const std::array<Address, 5>& inputs, double c_in) {
+                plan.start({floats(inputs[0]), floats(inputs[1]), floats(inputs[2]), floats(inputs[3]),
+                            static_cast<float>(c_in)},
+                           floats(inputs[4]));
+            },
+            py::arg("inputs"), py::arg("c_in"), py::call_guard<py::gil_scoped_release>())
+        .def(
             "evaluate", [](Plan& plan, Address film) { plan.evaluate(floats(film)); },
             py::call_guard<py::gil_scoped_release>())
         .def("run", &run, py::arg("steps"), py::arg("film"), py::arg("before_noise"), py::arg("after_step"))

@@ -66,27 +66,32 @@ static void pack_keys_and_values(const Attention* a, const float* k, const float
     }
 }
 
-// Turns one row of scores into weights relative to the largest score so far; returns what the sums so far, if there are
-// any, shrink by.
-static float soften(float* scores, int count, int block, float* top, float* total) {
-    for (int t = count; t < block; ++t) scores[t] = -__builtin_inff();
-    Vec high = splat(*top);
-    for (int t = 0; t < block; t += kLanes) {
-        const Vec x = load(scores + t);
-        high = x > high ? x : high;
+// Turns rows of scores into weights relative to the largest score of a row so far; keep[r] is what the sums so far, if
+// there are any, shrink by. First all largest scores, then all weights: the processor works on several rows at once.
+static void soften(float* scores, int rows, int count, int block, float* top, float* total, float* keep) {
+    float best[kTileRows];
+    for (int r = 0; r < rows; ++r) {
+        float* row = scores + r * block;
+        for (int t = count; t < block; ++t) row[t] = -__builtin_inff();
+        Vec high = splat(top[r]);
+        for (int t = 0; t < block; t += kLanes) {
+            const Vec x = load(row + t);
+            high = x > high ? x : high;
+        }
+        best[r] = largest_lane(high);
     }
-    float best = high[0];
-    for (int i = 1; i < kLanes; ++i) best = high[i] > best ? high[i] : best;
-    Vec partial = {};
-    for (int t = 0; t < block; t += kLanes) {
-        const Vec weight = half_exp(load(scores + t) - best) * 2.0f;
-        store(scores + t, weight);
-        partial += weight;
+    for (int r = 0; r < rows; ++r) {
+        float* row = scores + r * block;
+        Vec partial = {};
+        for (int t = 0; t < block; t += kLanes) {
+            const Vec weight = half_exp(load(row + t) - best[r]) * 2.0f;
+            store(row + t, weight);
+            partial += weight;
+        }
+        keep[r] = total[r] == 0.0f ? 0.0f : half_exp(splat(top[r] - best[r]))[0] * 2.0f;
+        total[r] = total[r] * keep[r] + sum_lanes(partial);
+        top[r] = best[r];
     }
-    const float keep = *total == 0.0f ? 0.0f : half_exp(splat(*top - best))[0] * 2.0f;
-    *total = *total * keep + sum_lanes(partial);
-    *top = best;
-    return keep;
 }
 
 static void attention_item(const Attention* a, int item, float* scratch) {
@@ -99,16 +104,15 @@ static void attention_item(const Attention* a, int item, float* scratch) {
     pack_keys_and_values(a, q + channels, q + 2 * channels, row, a->scale, &s);
     for (int first = 0; first < tokens; first += kTileRows) {
         const int rows = (int)smaller(kTileRows, tokens - first);
-        float top[kTileRows], total[kTileRows];
+        float top[kTileRows], total[kTileRows], keep[kTileRows];
         for (int r = 0; r < rows; ++r) top[r] = -__builtin_inff(), total[r] = 0.0f;
         for (int from = 0; from < tokens; from += block) {
             const int count = (int)smaller(block, tokens - from);
             gemm(q + first * row, row, rows, head, s.keys + (int64_t)from * head, count, s.scores, block);
-            for (int r = 0; r < rows; ++r) {
-                const float keep = soften(s.scores + r * block, count, block, &top[r], &total[r]);
-                for (int d = 0; from && d < wide; d += kLanes)
-                    store(s.sum + r * wide + d, load(s.sum + r * wide + d) * keep);
-            }
+            soften(s.scores, rows, count, block, top, total, keep);
+            for (int r = 0; from && r < rows; ++r)
+                for (int d = 0; d < wide; d += kLanes)
+                    store(s.sum + r * wide + d, load(s.sum + r * wide + d) * keep[r]);
             gemm(s.scores, block, rows, block, s.values + (int64_t)from * wide, wide, s.sum, wide, kPanel, from > 0);
         }
         for (int r = 0; r < rows; ++r)

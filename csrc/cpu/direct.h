@@ -32,7 +32,7 @@ static int find_pixels(const Conv* c, int n, int y0, int y1, const Scratch* s) {
     if (!reads_in_place(c)) {
         for (int y = y0; y < y1; ++y)
             for (int x = 0; x < width; ++x)
-                s->pixels[(y - y0) * width + x] = s->rows + ((y - y0) * columns + x) * c->stride * s->pitch;
+                s->pixels[(y - y0) * width + x] = s->rows.data + ((y - y0) * columns + x) * c->stride * s->pitch;
         return 1;
     }
     for (int i = 0; i < c->sources; ++i) {
@@ -65,8 +65,8 @@ static void direct_rows(const Conv* c, int n, int y0, int y1, Range r, const Scr
             }
             for (int i = 0; i < segments; ++i) {
                 const int depth = segments == 1 ? c->in_channels : c->source[i].channels;
-                tile_rows<kTileRows>(rows, s->pixels + i * s->most_pixels + first, tap, taps, depth, panel, i > 0, sums,
-                                     kPanel);
+                tile_rows<kTileRows>(rows, s->pixels + i * s->most_pixels + first, tap, taps, depth, panel, panel,
+                                     kLine, i > 0, sums, kPanel);
                 panel += (int64_t)depth * kPanel;
             }
             const float *bias = c->bias ? c->bias + k : nullptr, *residual = c->residual ? c->residual + at : nullptr;
@@ -78,13 +78,12 @@ static void direct_rows(const Conv* c, int n, int y0, int y1, Range r, const Scr
 }
 
 static void direct_item(const Conv* c, Range r, Scratch* s) {
-    const int per_image = strips_of(c->out_height), border = c->kernel / 2;
+    const int per_image = strips_of(c->out_height), border = s->rows.border;
     for (int strip = r.strip0; strip < r.strip1;) {
         const int n = strip / per_image, first = strip % per_image;
         const int last = (int)smaller(first + (r.strip1 - strip), per_image), y0 = first * kStripRows;
         if (!reads_in_place(c))
-            fill(c, n, y0 * c->stride - border, segment_rows(c, last - first), border, strip_columns(c), s->pitch,
-                 &s->affine, s->rows);
+            fill(c, n, y0 * c->stride - border, 0, segment_rows(c, last - first), &s->rows, &s->affine);
         direct_rows(c, n, y0, (int)smaller(last * kStripRows, c->out_height), r, s);
         strip += last - first;
     }

@@ -9,6 +9,7 @@ namespace MRSI_ISA {
 
 constexpr int kPanel = 2 * kLanes;                // output channels that one register tile covers
 constexpr int kTileRows = kLanes == 16 ? 12 : 6;  // AVX-512: 24 sums of 32 registers; AVX2: 12 of 16
+constexpr int kLine = 16;                         // floats in a cache line
 
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
@@ -33,9 +34,12 @@ static inline void store_some(float* p, Vec v, int64_t count) {
 
 // out[r][0..kPanel) = sum over taps t and depth d of row[r][tap[t] + d] * panel[t][d][0..kPanel), added to what is there
 // if `add`. ROWS x 2 sums stay in registers; each value of `row` is broadcast, each panel vector is shared by all rows.
+// At each depth one cache line is asked for, `step` floats further each time from `ahead` on, and one of the rows that
+// follow (asking cannot fail, wherever that is). A function of its own: inlined beside others it loses registers to them.
 template <int ROWS>
-static inline __attribute__((always_inline)) void tile(const float* const* row, const int64_t* tap, int taps, int depth,
-                                                       const float* panel, bool add, float* out, int64_t pitch) {
+static __attribute__((noinline)) void tile(const float* const* row, const int64_t* tap, int taps, int depth,
+                                           const float* panel, const float* ahead, int64_t step, bool add, float* out,
+                                           int64_t pitch) {
     Vec sum[ROWS][2];
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; ++r) {
@@ -46,7 +50,10 @@ static inline __attribute__((always_inline)) void tile(const float* const* row, 
         const float* at[ROWS];
 #pragma GCC unroll 16
         for (int r = 0; r < ROWS; ++r) at[r] = row[r] + tap[t];
-        for (int d = 0; d < depth; ++d, panel += kPanel) {
+        const float* rows_ahead = at[ROWS - 1] + (row[ROWS - 1] - row[ROWS > 1 ? ROWS - 2 : 0]);
+        for (int d = 0; d < depth; ++d, panel += kPanel, ahead += step, rows_ahead += kLine) {
+            __builtin_prefetch(ahead, 0, 2);  // into the second level
+            __builtin_prefetch(rows_ahead);
             const Vec b0 = load(panel), b1 = load(panel + kLanes);
 #pragma GCC unroll 16
             for (int r = 0; r < ROWS; ++r) {
@@ -66,25 +73,54 @@ static inline __attribute__((always_inline)) void tile(const float* const* row, 
 // tile<rows>, for any number of rows up to ROWS.
 template <int ROWS>
 static inline void tile_rows(int rows, const float* const* row, const int64_t* tap, int taps, int depth,
-                             const float* panel, bool add, float* out, int64_t pitch) {
-    if (rows == ROWS) return tile<ROWS>(row, tap, taps, depth, panel, add, out, pitch);
-    if constexpr (ROWS > 1) tile_rows<ROWS - 1>(rows, row, tap, taps, depth, panel, add, out, pitch);
+                             const float* panel, const float* ahead, int64_t step, bool add, float* out,
+                             int64_t pitch) {
+    if (rows == ROWS) return tile<ROWS>(row, tap, taps, depth, panel, ahead, step, add, out, pitch);
+    if constexpr (ROWS > 1) tile_rows<ROWS - 1>(rows, row, tap, taps, depth, panel, ahead, step, add, out, pitch);
+}
+
+// Memory that is needed after some products: asked for piece by piece while they keep the processor busy.
+struct Soon {
+    const float* at[2];
+    int64_t left[2];  // floats
+};
+
+static inline const float* take(Soon* soon, int64_t count, const float* otherwise) {
+    for (int i = 0; soon && i < 2; ++i)
+        if (soon->left[i] > 0) {
+            const float* piece = soon->at[i];
+            soon->at[i] += count, soon->left[i] -= count;
+            return piece;
+        }
+    return otherwise;
+}
+
+// One panel of the product below. Rows are dealt out evenly (8 = 4 + 4, not 6 + 2): a short tile has too few sums in
+// flight to hide the FMA latency. They ask for the panel `next`, which comes from a slower cache: evenly, or, if something
+// else is needed soon, the first blocks only and the others for that.
+static inline void multiply_panel(const float* a, int64_t stride, int rows, int depth, const float* panel,
+                                  const float* next, Soon* soon, float* out, int64_t pitch, bool add) {
+    const int64_t tap = 0;
+    const int blocks = (rows + kTileRows - 1) / kTileRows;
+    const int64_t step = soon ? kLine : smaller(kLine, (kPanel + blocks - 1) / blocks);
+    for (int b = 0; b < blocks; ++b) {
+        const int first = rows * b / blocks, last = rows * (b + 1) / blocks;
+        const float* row[kTileRows];
+        for (int r = first; r < last; ++r) row[r - first] = a + r * stride;
+        const float* ahead = next + b * depth * step;
+        if (soon && b * kLine >= kPanel) ahead = take(soon, (int64_t)depth * kLine, panel);
+        tile_rows<kTileRows>(last - first, row, &tap, 1, depth, panel, ahead, step, add, out + first * pitch, pitch);
+    }
 }
 
 // out = A B with A of `rows` rows, `stride` floats apart, and B in panels [channels / kPanel][depth][kPanel]. Panel p of
 // the result starts at out + p * panel_step, its rows are `pitch` apart: kPanel and the row length for an ordinary matrix.
-// `add` adds it to what is there. Rows are dealt out evenly (8 = 4 + 4, not 6 + 2): a short tile has too few sums in flight to hide the FMA latency.
+// `add` adds it to what is there.
 static void gemm(const float* a, int64_t stride, int rows, int depth, const float* panels, int channels, float* out,
                  int64_t pitch, int64_t panel_step = kPanel, bool add = false) {
-    const int64_t tap = 0;
-    const int blocks = (rows + kTileRows - 1) / kTileRows;
-    for (int k = 0; k < channels; k += kPanel, panels += (int64_t)depth * kPanel, out += panel_step)
-        for (int b = 0; b < blocks; ++b) {
-            const int first = rows * b / blocks, last = rows * (b + 1) / blocks;
-            const float* row[kTileRows];
-            for (int r = first; r < last; ++r) row[r - first] = a + r * stride;
-            tile_rows<kTileRows>(last - first, row, &tap, 1, depth, panels, add, out + first * pitch, pitch);
-        }
+    const int64_t panel = (int64_t)depth * kPanel;
+    for (int k = 0; k < channels; k += kPanel, panels += panel, out += panel_step)
+        multiply_panel(a, stride, rows, depth, panels, panels + panel, nullptr, out, pitch, add);
 }
 
 // Mean and M2 of channels [first, last) over the rows of one strip: two passes over values that are still in cache.

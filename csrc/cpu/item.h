@@ -13,12 +13,9 @@ static int strip_columns(const Conv* c) {
     return (c->out_width - 1) * c->stride + c->kernel;
 }
 
-static int segment_rows(const Conv* c, int strips) {
-    if (c->method != kDirect) return kStripRows * strips + 2;
-    return (kStripRows * strips - 1) * c->stride + c->kernel;
-}
+// Direct: rows of input that so many strips of output read.
+static int segment_rows(const Conv* c, int strips) { return (kStripRows * strips - 1) * c->stride + c->kernel; }
 
-constexpr int kLine = 16;  // floats in a cache line
 constexpr int64_t kPointerFloats = 8 / sizeof(float);
 
 // Whole cache lines per pixel, and never a multiple of four: neighbouring pixels a multiple of 256 bytes apart would
@@ -34,7 +31,7 @@ static bool reads_in_place(const Conv* c) { return c->kernel == 1 && c->stride =
 // What one thread works in.
 struct Scratch {
     Affine affine;
-    float* rows;           // activated input of strips of one image, with its border
+    Rows rows;             // activated input with its border: Winograd one row of tiles, direct strips of one image
     int pitch;             // floats per pixel of it
     const float** pixels;  // direct: [source][most_pixels] where the input of an output pixel lies
     int64_t most_pixels;
@@ -52,15 +49,16 @@ static Scratch carve_input(const Conv* c, Carver* carver) {
     s.affine.centre = carver->take(s.pitch + kLanes);
     s.affine.gain = carver->take(s.pitch + kLanes);
     s.affine.offset = carver->take(s.pitch + kLanes);
-    const int64_t strips = c->strips_per_item, columns = strip_columns(c);
-    const int together = (int)smaller(strips, strips_of(c->out_height));
-    if (!reads_in_place(c)) s.rows = carver->take(segment_rows(c, together) * columns * s.pitch);
+    const int together = (int)smaller(c->strips_per_item, strips_of(c->out_height)), columns = strip_columns(c);
+    s.rows = {nullptr, c->method == kDirect ? segment_rows(c, together) : c->method + 2, c->kernel / 2, columns,
+              s.pitch};
+    if (!reads_in_place(c)) s.rows.data = carver->take((int64_t)s.rows.slots * columns * s.pitch);
     if (c->method == kDirect) {
         s.most_pixels = together * kStripRows * c->out_width;
         s.pixels = (const float**)carver->take(c->sources * s.most_pixels * kPointerFloats);
         return s;
     }
-    s.lines = carver->take((c->method + 2) * columns * kLine);
+    s.lines = carver->take((int64_t)(c->method + 2) * columns * kLine);
     return s;
 }
 

@@ -1,6 +1,7 @@
 // The kernels of the native network engine, gathered in one table per instruction set.
 #include "attention.h"
 #include "conv.h"
+#include "film.h"
 #include "filter_gradient.h"
 #include "filters.h"
 #include "solver_step.h"
@@ -15,6 +16,8 @@ extern const NetworkKernels kNetworkKernels = {kPanel,
                                                attention_scratch,
                                                attention_item,
                                                solver_scratch,
+                                               film_item,
+                                               start_item,
                                                solver_item,
                                                filter_gradient_items,
                                                filter_gradient_scratch,

@@ -25,9 +25,9 @@ constexpr std::size_t kLine = 16;  // floats in a cache line
 constexpr std::size_t kHugePage = 2 << 20;
 constexpr std::size_t kSlab = 2 << 20;  // floats: 8 MiB
 
-// Output tiles of F(4x4) in a work item: enough rows for each weight that is read, few enough for the second-level
-// cache.
-constexpr int kTilesPerItem = 64;
+// Output tiles of F(4x4) in a work item: enough rows for each weight that is read, few enough for their transforms to
+// stay in the second-level cache.
+constexpr int kTilesPerItem = 32;
 
 // With fewer tiles than this in all, threads share the channels and not the tiles.
 constexpr int kDeepTiles = 48;
@@ -236,6 +236,34 @@ void Plan::set_projection(int rank_x, int rank_y, const float* qx, const float* 
     s.qx = projection_[0].data(), s.qx_t = projection_[1].data();
     s.qy_panels = projection_[2].data(), s.qy_t_panels = projection_[3].data();
     need_scratch(kernels_->solver_scratch(&s));
+}
+
+void Plan::set_film(int depth, const float* weight, const float* bias) {
+    const int width = static_cast<int>(film_width_);
+    Block panels(packed_matrix_size(depth, width, kernels_->lanes));
+    pack_matrix(weight, depth, width, kernels_->lanes, panels.data());
+    film_.panels = panels.data(), film_.bias = keep(bias, film_width_), film_.depth = depth, film_.width = width;
+    kept_.push_back(std::move(panels));
+}
+
+void Plan::film_rows(const double* embedding, int rows, float* out) const {
+    Film film = film_;
+    film.embedding = embedding, film.rows = rows, film.out = out;
+    const int items = (film.width + kernels_->lanes - 1) / kernels_->lanes;
+#ifdef _OPENMP
+#pragma omp parallel for schedule(static) num_threads(threads_)
+#endif
+    for (int item = 0; item < items; ++item) kernels_->film_item(&film, item);
+}
+
+void Plan::start(const SolverStart& start, const float* presence) {
+    const Caller caller(this);
+    std::copy_n(presence, static_cast<std::size_t>(solver_.batch) * solver_.maps, const_cast<float*>(solver_.presence));
+    const SolverStep* solver = &solver_;
+#ifdef _OPENMP
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads_)
+#endif
+    for (int image = 0; image < solver->batch; ++image) kernels_->start_item(solver, &start, image);
 }
 
 void Plan::execute(const float* film, const SolverStep* solver) {

@@ -68,11 +68,16 @@ static inline Vec activate(Vec x, const Tables* at, int ch) {
     return NORM ? silu((x - load(at->centre + ch)) * load(at->gain + ch) + load(at->offset + ch)) : x;
 }
 
+// How far ahead input is asked for, in floats: it was written long ago, and a row is too short for the processor to see
+// where it leads.
+constexpr int kInputAhead = 2048;
+
 // One pixel of one source into one or two neighbouring pixels (upsampling repeats it).
 template <bool NORM, bool TWIN>
 static inline void fill_pixel(const float* from, int channels, Tables at, float* to, float* twin) {
     int ch = 0;
     for (; ch + kLanes <= channels; ch += kLanes) {
+        if (ch % kLine == 0) __builtin_prefetch(from + ch + kInputAhead);
         const Vec y = activate<NORM>(load(from + ch), &at, ch);
         store(to + ch, y);
         if (TWIN) store(twin + ch, y);
@@ -88,15 +93,26 @@ static inline void zero(float* p, int64_t count) {
     for (int64_t i = 0; i < count; ++i) p[i] = 0.0f;
 }
 
-// Rows [top, top + rows) and columns [-border, -border + columns) of image n; what lies outside the image is zero.
-// A pixel takes `pitch` floats; what lies past in_channels is left as it is, and nothing depends on it.
+// Activated rows of an image: columns [-border, -border + columns), a pixel takes `pitch` floats. Only the last `slots`
+// rows are kept, row i in place i % slots: what has been transformed makes room while it is still in cache.
+struct Rows {
+    float* data;
+    int slots, border, columns, pitch;
+};
+
+static inline float* row_of(const Rows* rows, int i) {
+    return rows->data + (int64_t)(i % rows->slots) * rows->columns * rows->pitch;
+}
+
+// Rows [begin, end) of a segment whose row 0 is row `top` of image n; what lies outside the image is zero. What lies past
+// in_channels is left as it is, and nothing depends on it.
 template <bool NORM>
-static void fill_rows(const Conv* c, int n, int top, int rows, int border, int columns, int pitch, const Affine* affine,
-                      float* to) {
+static void fill_rows(const Conv* c, int n, int top, int begin, int end, const Rows* rows, const Affine* affine) {
+    const int border = rows->border, columns = rows->columns, pitch = rows->pitch;
     const int right = (int)smaller(c->width + border, columns);  // first column past the image
-    for (int r = 0; r < rows; ++r) {
+    for (int r = begin; r < end; ++r) {
         const int y = top + r;
-        float* line = to + (int64_t)r * columns * pitch;
+        float* line = row_of(rows, r);
         if (y < 0 || y >= c->height) {
             zero(line, (int64_t)columns * pitch);
             continue;
@@ -114,10 +130,11 @@ static void fill_rows(const Conv* c, int n, int top, int rows, int border, int c
             if (!up)
                 for (int x = border; x < right; ++x, from += channels, pixel += pitch)
                     fill_pixel<NORM, false>(from, channels, at, pixel, nullptr);
-            else if (r > 0 && y % 2 == 1)  // the same values as in the row above
-                for (int x = border; x < right; ++x, pixel += pitch)
-                    memcpy(pixel, pixel - (int64_t)columns * pitch, channels * sizeof(float));
-            else
+            else if (r > 0 && y % 2 == 1) {  // the same values as in the row above
+                const float* above = row_of(rows, r - 1) + (int64_t)border * pitch + first;
+                for (int x = border; x < right; ++x, above += pitch, pixel += pitch)
+                    memcpy(pixel, above, channels * sizeof(float));
+            } else
                 for (int x = border; x < right; x += 2, from += channels, pixel += 2 * pitch) {
                     if (x + 1 < right)
                         fill_pixel<NORM, true>(from, channels, at, pixel, pixel + pitch);
@@ -129,13 +146,12 @@ static void fill_rows(const Conv* c, int n, int top, int rows, int border, int c
     }
 }
 
-static void fill(const Conv* c, int n, int top, int rows, int border, int columns, int pitch, Affine* affine,
-                 float* to) {
+static void fill(const Conv* c, int n, int top, int begin, int end, const Rows* rows, Affine* affine) {
     prepare_affine(c, n, affine);
     if (c->groups)
-        fill_rows<true>(c, n, top, rows, border, columns, pitch, affine, to);
+        fill_rows<true>(c, n, top, begin, end, rows, affine);
     else
-        fill_rows<false>(c, n, top, rows, border, columns, pitch, affine, to);
+        fill_rows<false>(c, n, top, begin, end, rows, affine);
 }
 
 }  // namespace MRSI_ISA

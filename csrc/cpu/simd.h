@@ -58,6 +58,15 @@ static inline float sum_lanes(Vec v) {
     return sum;
 }
 
+// In pairs: the order of comparisons changes nothing, and it is shorter than one after the other.
+static inline float largest_lane(Vec v) {
+    float lanes[kLanes];
+    store(lanes, v);
+    for (int half = kLanes / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; ++i) lanes[i] = lanes[i + half] > lanes[i] ? lanes[i + half] : lanes[i];
+    return lanes[0];
+}
+
 // The smaller of each pair; a NaN in v stays (the x86 instructions return their second operand then).
 static inline Vec at_most(Vec v, float bound) {
 #if defined(__AVX512F__)

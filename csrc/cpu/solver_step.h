@@ -1,7 +1,7 @@
 // Data consistency and solver update in one pass over the maps of an image, between two network evaluations.
 #pragma once
 
-#include "gemm.h"
+#include "prologue.h"
 
 namespace mrsi_fast {
 namespace MRSI_ISA {
@@ -45,38 +45,84 @@ static void remove_measured(const SolverStep* s, const Projection* p, float* d) 
         for (int64_t j = 0; j < s->y; ++j) d[i * s->y + j] -= p->image[i * p->columns + j];
 }
 
+// One row of a map into its places among the cells that pixel-unshuffle makes of `factor` x `factor` pixels: to[cell *
+// step + column within the cell] = gain * row[column].
+static inline void unshuffle_row(const float* row, float gain, int columns, int factor, float* to, int64_t step) {
+    for (int j = 0; j < columns; j += factor, to += step) {
+        const int wide = (int)smaller(factor, columns - j);
+        for (int b = 0; b < wide; ++b) to[b] = gain * row[j + b];
+    }
+}
+
+// row[column] = c_skip * row[column] + c_out * the network's output for it.
+static inline void denoise_row(float* row, float c_skip, float c_out, int columns, int factor, const float* from,
+                               int64_t step) {
+    for (int j = 0; j < columns; j += factor, from += step) {
+        const int wide = (int)smaller(factor, columns - j);
+        for (int b = 0; b < wide; ++b) row[j + b] = c_skip * row[j + b] + c_out * from[b];
+    }
+}
+
+// The network's first input and the state of a run, one image.
+static void start_item(const SolverStep* s, const SolverStart* start, int n) {
+    const int64_t f = s->factor, pixels = (int64_t)s->x * s->y, step = s->stem_channels, line = s->grid_y * step;
+    const int maps = s->maps, stack = 3 * maps + 2;
+    const float* presence = s->presence + (int64_t)n * maps;
+    float* stem = s->stem + (int64_t)n * s->grid_x * line;
+    if (s->x < s->grid_x * f || s->y < s->grid_y * f) zero(stem, s->grid_x * line);  // what lies outside the maps
+    for (int64_t i = 0; i < s->x; ++i)
+        for (int c = 0; c < stack; ++c) {
+            const int kind = c / maps < 3 ? c / maps : 3;
+            float* to = stem + i / f * line + (c * f + i % f) * f;
+            const float* images[] = {start->initial, start->z, start->mask};
+            const float* row = kind < 3 ? images[kind] + ((int64_t)n * maps + c % maps) * pixels + i * s->y
+                                        : start->anatomy + (n * pixels + i * s->y);
+            if (c == stack - 1)  // 1 within the field of view
+                for (int64_t j = 0; j < s->y; ++j) to[j / f * step + j % f] = 1.0f;
+            else
+                unshuffle_row(row, kind ? 1.0f : start->c_in * presence[c], s->y, s->factor, to, step);
+        }
+    const int64_t first = (int64_t)n * maps * pixels;
+    memcpy(s->eval + first, start->initial + first, maps * pixels * sizeof(float));
+    memcpy(s->base + first, start->initial + first, maps * pixels * sizeof(float));
+}
+
+// The solver's update of one map; `eval` holds the estimate D and receives the next evaluation point.
+static void advance(const SolverStep* s, int64_t pixels, float* eval, float* base, float* previous,
+                    const float* noise) {
+    for (int64_t p = 0; p < pixels; p += kLanes) {
+        const int64_t count = pixels - p;
+        const Vec estimate = load_some(eval + p, count);
+        Vec next = s->now * estimate;  // terms of weight zero are left out: a last step returns D to the bit
+        if (s->base_c != 0.0f) next += s->base_c * load_some(base + p, count);
+        if (s->prev_c != 0.0f) next += s->prev_c * load_some(previous + p, count);
+        if (s->noise_c != 0.0f) next += s->noise_c * load_some(noise + p, count);
+        store_some(previous + p, estimate, count);
+        store_some(eval + p, next, count);
+        if (s->commit) store_some(base + p, next, count);
+    }
+}
+
 static void solver_item(const SolverStep* s, int n, float* scratch) {
-    const int f = s->factor;
-    const int64_t pixels = (int64_t)s->x * s->y, head_channels = (int64_t)s->maps * f * f;
+    const int64_t f = s->factor, pixels = (int64_t)s->x * s->y;
+    const int64_t head_step = s->maps * f * f, stem_step = s->stem_channels;
+    const float* head = s->head + (int64_t)n * s->grid_x * s->grid_y * head_step;
+    float* stem = s->stem + (int64_t)n * s->grid_x * s->grid_y * stem_step;
     Carver carver = {scratch, 0};
     const Projection projection = carve(s, &carver);
     for (int k = 0; k < s->maps; ++k) {
         const int64_t map = ((int64_t)n * s->maps + k) * pixels;
-        float *eval = s->eval + map, *base = s->base + map, *previous = s->previous + map;
+        float* eval = s->eval + map;
         // `eval` turns into D in place, since no later step needs the evaluation point itself.
-        for (int i = 0; i < s->x; ++i)
-            for (int j = 0; j < s->y; ++j) {
-                const float* head = s->head + (((int64_t)n * s->grid_x + i / f) * s->grid_y + j / f) * head_channels;
-                eval[(int64_t)i * s->y + j] =
-                    s->c_skip * eval[(int64_t)i * s->y + j] + s->c_out * head[(k * f + i % f) * f + j % f];
-            }
+        for (int64_t i = 0; i < s->x; ++i)
+            denoise_row(eval + i * s->y, s->c_skip, s->c_out, s->y, s->factor,
+                        head + i / f * s->grid_y * head_step + (k * f + i % f) * f, head_step);
         if (s->rank_x) remove_measured(s, &projection, eval);
-        for (int64_t p = 0; p < pixels; ++p) {
-            const float estimate = eval[p];
-            float next = s->now * estimate;  // terms of weight zero are left out: a last step returns D to the bit
-            if (s->base_c != 0.0f) next += s->base_c * base[p];
-            if (s->prev_c != 0.0f) next += s->prev_c * previous[p];
-            if (s->noise_c != 0.0f) next += s->noise_c * s->noise[map + p];
-            previous[p] = estimate;
-            eval[p] = next;
-            if (s->commit) base[p] = next;
-        }
+        advance(s, pixels, eval, s->base + map, s->previous + map, s->noise + map);
         const float gain = s->next_c_in * s->presence[(int64_t)n * s->maps + k];
-        for (int i = 0; i < s->x; ++i)
-            for (int j = 0; j < s->y; ++j) {
-                float* stem = s->stem + (((int64_t)n * s->grid_x + i / f) * s->grid_y + j / f) * s->stem_channels;
-                stem[(k * f + i % f) * f + j % f] = gain * eval[(int64_t)i * s->y + j];
-            }
+        for (int64_t i = 0; i < s->x; ++i)
+            unshuffle_row(eval + i * s->y, gain, s->y, s->factor,
+                          stem + i / f * s->grid_y * stem_step + (k * f + i % f) * f, stem_step);
     }
 }
 

@@ -71,36 +71,43 @@ struct Winograd<2> {
     }
 };
 
-// Transforms one row of tiles, a cache line of channels at a time. The vertical pass is done once per column and shared by
-// the tiles that overlap in it.
+// Transforms a cache line of channels of one column: to[A][kLine].
 template <int M>
-static void transform_input(const Scratch* s, const float* rows, int channels, int columns, int tiles, float* v) {
+static inline void vertical(const float* const* row, int64_t at, float* to) {
     constexpr int A = M + 2;
-    const int64_t pitch = s->pitch, line = columns * pitch, plane = s->v_plane, v_pitch = s->v_pitch;
+    for (int half = 0; half < kLine; half += kLanes) {
+        Vec d[A], o[A];
+#pragma GCC unroll 8
+        for (int y = 0; y < A; ++y) d[y] = load(row[y] + at + half);
+        Winograd<M>::input(d, o);
+#pragma GCC unroll 8
+        for (int y = 0; y < A; ++y) store(to + y * kLine + half, o[y]);
+    }
+}
+
+// Transforms one row of tiles, a cache line of channels at a time. The vertical pass is done once per column and shared by
+// the tiles that overlap in it; it goes just ahead of the tiles, so that it is worked on while their stores wait for the
+// second-level cache.
+template <int M>
+static __attribute__((noinline)) void transform_input(const Scratch* s, int band, int channels, int tiles, float* v) {
+    constexpr int A = M + 2;
+    const int64_t pitch = s->pitch, plane = s->v_plane, v_pitch = s->v_pitch;
+    const float* row[A];
+    for (int y = 0; y < A; ++y) row[y] = row_of(&s->rows, band * M + y);
     for (int ch = 0; ch < channels; ch += kLine) {
-        for (int half = 0; half < kLine; half += kLanes) {
-            const float* from = rows + ch + half;
-            float* to = s->lines + half;  // [column][A][kLine]
-            for (int x = 0; x < columns; ++x, from += pitch, to += A * kLine) {
-                Vec d[A], o[A];
-#pragma GCC unroll 8
-                for (int y = 0; y < A; ++y) d[y] = load(from + y * line);
-                Winograd<M>::input(d, o);
-#pragma GCC unroll 8
-                for (int y = 0; y < A; ++y) store(to + y * kLine, o[y]);
-            }
-        }
-        const float* from = s->lines;
-        for (int t = 0; t < tiles; ++t, from += M * A * kLine) {
+        int x = 0;
+        for (int t = 0; t < tiles; ++t) {
+            for (; x < t * M + A; ++x) vertical<M>(row, x * pitch + ch, s->lines + x * A * kLine);
+            const float* from = s->lines + t * M * A * kLine;
             float* to = v + t * v_pitch + ch;
             for (int y = 0; y < A; ++y, to += A * plane)
                 for (int half = 0; half < kLine; half += kLanes) {
                     Vec d[A], o[A];
 #pragma GCC unroll 8
-                    for (int x = 0; x < A; ++x) d[x] = load(from + (x * A + y) * kLine + half);
+                    for (int i = 0; i < A; ++i) d[i] = load(from + (i * A + y) * kLine + half);
                     Winograd<M>::input(d, o);
 #pragma GCC unroll 8
-                    for (int x = 0; x < A; ++x) store(to + x * plane + half, o[x]);
+                    for (int i = 0; i < A; ++i) store(to + i * plane + half, o[i]);
                 }
         }
     }
@@ -108,8 +115,9 @@ static void transform_input(const Scratch* s, const float* rows, int channels, i
 
 // Up to kLanes channels of one tile. Bias, residual and result are null or point at the first of them.
 template <int M, bool FULL>
-static inline void transform_tile(const float* m, int64_t plane, int high, int wide, int count, const float* bias,
-                                  const float* residual, float* out, int64_t pixel, int64_t line) {
+static inline __attribute__((always_inline)) void transform_tile(const float* m, int64_t plane, int high, int wide,
+                                                                 int count, const float* bias, const float* residual,
+                                                                 float* out, int64_t pixel, int64_t line) {
     constexpr int A = M + 2;
     Vec half[M][A];
 #pragma GCC unroll 8
@@ -122,10 +130,13 @@ static inline void transform_tile(const float* m, int64_t plane, int high, int w
         for (int y = 0; y < M; ++y) half[y][x] = o[y];
     }
     const Vec add = bias ? FULL ? load(bias) : load_some(bias, count) : Vec{};
-    for (int y = 0; y < high; ++y) {
+    const int rows = FULL ? M : high, columns = FULL ? M : wide;  // known to the compiler: `half` stays in registers
+#pragma GCC unroll 4
+    for (int y = 0; y < rows; ++y) {
         Vec o[M];
         Winograd<M>::output(half[y], o);
-        for (int x = 0; x < wide; ++x) {
+#pragma GCC unroll 4
+        for (int x = 0; x < columns; ++x) {
             const int64_t at = y * line + x * pixel;
             Vec value = o[x] + add;
             if (FULL) {
@@ -140,8 +151,8 @@ static inline void transform_tile(const float* m, int64_t plane, int high, int w
 }
 
 template <int M>
-static void transform_output(const Conv* c, const Scratch* s, int n, int y0, int tiles, const float* m, int k0,
-                             int k1) {
+static __attribute__((noinline)) void transform_output(const Conv* c, const Scratch* s, int n, int y0, int tiles,
+                                                       const float* m, int k0, int k1) {
     const int64_t plane = s->m_plane, pitch = c->channels_per_item, pixel = c->out_channels,
                   line = c->out_width * pixel;
     const int high = (int)smaller(M, c->out_height - y0), width = c->out_width;
@@ -164,30 +175,53 @@ static void transform_output(const Conv* c, const Scratch* s, int n, int y0, int
 // Activates and transforms the strips of a range; returns the number of tiles.
 template <int M>
 static int winograd_input(const Conv* c, Range r, Scratch* s) {
-    const int per_image = strips_of(c->out_height), columns = strip_columns(c), across = (c->width + M - 1) / M;
+    const int per_image = strips_of(c->out_height), across = (c->width + M - 1) / M;
     int done = 0;
     for (int strip = r.strip0; strip < r.strip1;) {
         const int n = strip / per_image, first = strip % per_image;
         const int last = (int)smaller(first + (r.strip1 - strip), per_image);
-        fill(c, n, first * kStripRows - 1, segment_rows(c, last - first), 1, columns, s->pitch, &s->affine, s->rows);
-        for (int band = 0; band < (last - first) * (kStripRows / M); ++band, done += across)
-            transform_input<M>(s, s->rows + (int64_t)band * M * columns * s->pitch, c->in_channels, columns, across,
-                               s->v + done * s->v_pitch);
+        for (int band = 0; band < (last - first) * (kStripRows / M); ++band, done += across) {
+            const int top = band * M, have = band ? 2 : 0;  // two rows are those of the band before
+            fill(c, n, first * kStripRows - 1, top + have, top + M + 2, &s->rows, &s->affine);
+            transform_input<M>(s, band, c->in_channels, across, s->v + done * s->v_pitch);
+        }
         strip += last - first;
     }
     return done;
 }
 
+// What the output transform of a range will read and write, where that is in one piece.
+static Soon output_of(const Conv* c, Range r) {
+    const int per_image = strips_of(c->out_height);
+    const int64_t row = (int64_t)c->out_width * c->out_channels;
+    const int64_t first = ((int64_t)(r.strip0 / per_image) * c->out_height + r.strip0 % per_image * kStripRows) * row;
+    const int64_t count = r.k1 - r.k0 < c->out_channels ? 0 : (int64_t)(r.strip1 - r.strip0) * kStripRows * row;
+    return {{c->out + first, c->residual ? c->residual + first : nullptr}, {count, c->residual ? count : 0}};
+}
+
+// The products of a range at every point of the transform.
+template <int M>
+static __attribute__((noinline)) void multiply(const Conv* c, Range r, const Scratch* s, int tiles) {
+    const int64_t panels = round_up(c->out_channels, kPanel), depth = c->in_channels;
+    // An item of all strips reads each weight once, from memory: nothing else is asked for beside them.
+    Soon output = output_of(c, r), *soon = c->strips_per_item < c->batch * strips_of(c->out_height) ? &output : nullptr;
+    for (int e = 0; e < (M + 2) * (M + 2); ++e) {
+        const float* point = c->weight + e * panels * depth;
+        for (int k = r.k0; k < r.k1; k += kPanel) {
+            const bool last = k + kPanel >= r.k1;
+            const float* next = last ? point + (panels + r.k0) * depth : point + (k + kPanel) * depth;
+            multiply_panel(s->v + e * s->v_plane, s->pitch, tiles, depth, point + k * depth, next, soon,
+                           s->m + e * s->m_plane + (k - r.k0), c->channels_per_item, false);
+        }
+    }
+}
+
 template <int M>
 static void winograd_item(const Conv* c, Range r, Scratch* s) {
-    constexpr int A = M + 2, BANDS = kStripRows / M;  // rows of tiles in a strip
+    constexpr int BANDS = kStripRows / M;  // rows of tiles in a strip
     const int per_image = strips_of(c->out_height), across = (c->width + M - 1) / M;
     const int done = winograd_input<M>(c, r, s);
-    const int64_t panels = round_up(c->out_channels, kPanel);
-    for (int e = 0; e < A * A; ++e)
-        gemm(s->v + e * s->v_plane, s->pitch, done, c->in_channels,
-             c->weight + ((int64_t)e * panels + r.k0) * c->in_channels, r.k1 - r.k0, s->m + e * s->m_plane,
-             c->channels_per_item);
+    multiply<M>(c, r, s, done);
     for (int strip = r.strip0, at = 0; strip < r.strip1; ++strip)
         for (int band = 0; band < BANDS; ++band, at += across)
             transform_output<M>(c, s, strip / per_image, strip % per_image * kStripRows + band * M, across,

@@ -74,6 +74,8 @@ class NativePlan:
         self.tiles: dict[str, int] = {}
         for index, operation in enumerate(self.plan.operations):
             self._add(operation, index)
+        weight, bias = self.film.weight.float().T.contiguous(), self.film.bias.float()
+        self.native.set_film(len(weight), weight.data_ptr(), bias.data_ptr())
         plan, state = self.plan, [self.plan.state[name] for name in ("eval", "base", "previous", "noise", "presence")]
         factor, maps = network.config.stem_factor, len(network.config.channels)
         self.native.set_solver(
@@ -116,6 +118,13 @@ class NativePlan:
             ],
             key=index,  # the same convolution in every plan of the network
         )
+
+    def film_rows(self, noise_labels: Sequence[float], vector: Tensor) -> Tensor:
+        """``FilmTable.rows``, flattened over steps, with the large product in C++ on weights half the size."""
+        embedding = self.film.embed(noise_labels, vector).contiguous()
+        rows = torch.empty(len(embedding), self.film.width)
+        self.native.film_rows(embedding.data_ptr(), len(embedding), rows.data_ptr())
+        return rows
 
     def view(self, value: Value) -> Tensor:
         """A value of the arena as [batch, height, width, channels]; writing to it writes to the arena."""
@@ -180,18 +189,13 @@ class NativeEngine:
         batch, _, *grid = job.initial.shape
         plan = self._plan_for(batch, (grid[0], grid[1]))
         scales = coefficients(self.denoiser, job.steps)
-        state = {name: plan.view(value) for name, value in plan.plan.state.items()}
-        state["eval"].copy_(job.initial)
-        state["base"].copy_(job.initial)
-        state["presence"].copy_(cond.presence[:, None, None])
-        stem = self.network.stem_input(job.initial * scales[0]["c_in"], cond)
-        plan.view(plan.plan.stem).copy_(stem.permute(0, 2, 3, 1))
+        start(plan, job, scales[0]["c_in"])
         set_projection(plan.native, job)
 
         def before_noise(index: int) -> None:
             if job.step_noise is None:
                 raise ValueError("This solver adds noise between steps (ddpm), so the job needs `step_noise`.")
-            state["noise"].copy_(job.step_noise(first + index))
+            plan.view(plan.plan.state["noise"]).copy_(job.step_noise(first + index))
 
         def after_step(index: int) -> None:
             if job.on_step is not None:
@@ -199,9 +203,9 @@ class NativeEngine:
 
         for first in range(0, len(job.steps), FILM_STEPS):
             part = scales[first : first + FILM_STEPS]
-            film = plan.film.rows([row["c_noise"] for row in part], cond.vector).contiguous()
+            film = plan.film_rows([row["c_noise"] for row in part], cond.vector)
             plan.native.run([native_row(row) for row in part], film.data_ptr(), before_noise, after_step)
-        return state["base"].clone()
+        return plan.view(plan.plan.state["base"]).clone()
 
     def _plan_for(self, batch: int, grid: tuple[int, int]) -> NativePlan:
         key = (batch, grid)
@@ -231,6 +235,16 @@ def coefficients(denoiser: Denoiser, steps: Sequence[Step]) -> list[dict[str, fl
 def native_row(row: dict[str, float]) -> list[float]:
     """The numbers of a step in the order of ``StepCoefficients`` (csrc/include/mrsi_fast/plan.h)."""
     return [row[name] for name in ("c_skip", "c_out", "base", "now", "prev", "noise", "next_c_in", "commit")]
+
+
+def start(plan: NativePlan, job: SamplingJob, c_in: float) -> None:
+    """Hands what a run begins with to the plan, which writes the first input of the network (``stem_input``)."""
+    cond, state = job.cond, plan.plan.state["eval"]
+    maps = (state.batch, state.height, state.width, state.channels)
+    one = (maps[0], 1, *maps[2:])
+    given = [(job.initial, maps), (cond.z, maps), (cond.mask, maps), (cond.anatomy, one), (cond.presence, maps[:2])]
+    inputs = [tensor.expand(shape).to(torch.float32).contiguous() for tensor, shape in given]
+    plan.native.start([tensor.data_ptr() for tensor in inputs], c_in)
 
 
 def set_projection(native: Any, job: SamplingJob) -> None:

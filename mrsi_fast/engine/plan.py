@@ -158,11 +158,14 @@ class FilmTable:
         self.weight = torch.cat([block.film.weight.detach() for block in blocks]).double()
         self.bias = torch.cat([block.film.bias.detach() for block in blocks]).double()
 
+    def embed(self, noise_labels: Sequence[float], vector: Tensor) -> Tensor:
+        """[steps * B, embedding width] in float64: what the rows are made of."""
+        labels = torch.tensor(noise_labels, dtype=torch.float64, device=vector.device).repeat_interleave(len(vector))
+        return self.embedding(labels, vector.double().repeat(len(noise_labels), 1))
+
     def rows(self, noise_labels: Sequence[float], vector: Tensor) -> Tensor:
         """[steps, B, width] for the noise labels of some steps and the conditioning ``vector`` [B, V], in its dtype."""
-        labels = torch.tensor(noise_labels, dtype=torch.float64, device=vector.device).repeat_interleave(len(vector))
-        embedding = self.embedding(labels, vector.double().repeat(len(noise_labels), 1))
-        rows = torch.nn.functional.linear(embedding, self.weight, self.bias)
+        rows = torch.nn.functional.linear(self.embed(noise_labels, vector), self.weight, self.bias)
         return rows.to(vector.dtype).view(len(noise_labels), len(vector), self.width)
 
 

@@ -373,6 +373,65 @@ void solver_round(const NetworkKernels& kernels, unsigned seed) {
     }
 }
 
+void start_round(const NetworkKernels& kernels, unsigned seed) {
+    Random random{std::mt19937(seed)};
+    SolverStep s{};
+    s.batch = random.from_to(1, 2), s.maps = random.from_to(1, 3), s.x = random.from_to(1, 20),
+    s.y = random.from_to(1, 20), s.factor = random.from_to(1, 2);
+    const int f = s.factor, channels = 3 * s.maps + 2;
+    s.grid_x = (s.x + f - 1) / f + random.below(2), s.grid_y = (s.y + f - 1) / f + random.below(2);
+    s.stem_channels = channels * f * f;
+    const size_t pixels = static_cast<size_t>(s.x) * s.y, maps = static_cast<size_t>(s.batch) * s.maps;
+    const Floats initial = random.normal(maps * pixels), z = random.normal(maps * pixels),
+                 mask = random.normal(maps * pixels), anatomy = random.normal(s.batch * pixels),
+                 presence = random.normal(maps);
+    Floats eval = nans(maps * pixels), base = nans(maps * pixels),
+           stem = nans(static_cast<size_t>(s.batch) * s.grid_x * s.grid_y * s.stem_channels);
+    s.stem = stem.get(), s.eval = eval.get(), s.base = base.get(), s.presence = presence.get();
+    const SolverStart start = {initial.get(), z.get(), mask.get(), anatomy.get(), 0.6f};
+    for (int n = 0; n < s.batch; ++n) kernels.start_item(&s, &start, n);
+    for (size_t i = 0; i < maps * pixels; ++i) {
+        check(eval[i], initial[i], 0, "first state", seed);
+        check(base[i], initial[i], 0, "first committed state", seed);
+    }
+    for (int n = 0; n < s.batch; ++n)
+        for (int i = 0; i < s.grid_x * f; ++i)
+            for (int j = 0; j < s.grid_y * f; ++j)
+                for (int c = 0; c < channels; ++c) {
+                    const int k = c % s.maps, kind = c / s.maps;
+                    const bool inside = i < s.x && j < s.y;
+                    const size_t p = static_cast<size_t>(i) * s.y + j, map = static_cast<size_t>(n) * s.maps + k;
+                    const double values[] = {inside && kind == 0 ? 0.6 * presence[map] * initial[map * pixels + p] : 0,
+                                             inside && kind == 1 ? z[map * pixels + p] : 0,
+                                             inside && kind == 2 ? mask[map * pixels + p] : 0};
+                    const double last = c == channels - 1 ? 1.0 : inside ? anatomy[n * pixels + p] : 0;
+                    const double wanted = !inside ? 0 : c < 3 * s.maps ? values[kind] : last;
+                    const size_t cell = (static_cast<size_t>(n) * s.grid_x + i / f) * s.grid_y + j / f;
+                    check(stem[cell * s.stem_channels + (c * f + i % f) * f + j % f], wanted, 3e-7 * std::fabs(wanted),
+                          "first input", seed);
+                }
+}
+
+void film_round(const NetworkKernels& kernels, unsigned seed) {
+    Random random{std::mt19937(seed)};
+    Film f{};
+    f.rows = random.from_to(1, 9), f.depth = random.from_to(1, 40), f.width = random.from_to(1, 70);
+    const Floats weight = random.normal(static_cast<size_t>(f.depth) * f.width), bias = random.normal(f.width);
+    Floats panels = nans(packed_matrix_size(f.depth, f.width, kernels.lanes)),
+           out = nans(static_cast<size_t>(f.rows) * f.width);
+    pack_matrix(weight.get(), f.depth, f.width, kernels.lanes, panels.get());
+    std::vector<double> embedding(static_cast<size_t>(f.rows) * f.depth);
+    for (double& value : embedding) value = random.from_to(-1000, 1000) * 1e-3;
+    f.panels = panels.get(), f.bias = bias.get(), f.embedding = embedding.data(), f.out = out.get();
+    for (int item = 0; item * kernels.lanes < f.width; ++item) kernels.film_item(&f, item);
+    for (int r = 0; r < f.rows; ++r)
+        for (int k = 0; k < f.width; ++k) {
+            double sum = bias[k];
+            for (int d = 0; d < f.depth; ++d) sum += embedding[r * f.depth + d] * weight[d * f.width + k];
+            check(out[r * f.width + k], sum, 1e-7 * std::fabs(sum) + 1e-13, "FiLM row", seed);
+        }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -388,6 +447,8 @@ int main(int argc, char** argv) {
         for (unsigned seed = first; seed < first + rounds; ++seed) {
             conv_round(kernels, seed);
             if (seed % 4 == 0) attention_round(kernels, seed);
+            if (seed % 4 == 1) start_round(kernels, seed);
+            if (seed % 4 == 2) film_round(kernels, seed);
             if (seed % 4 == 1) solver_round(kernels, seed);
             if (seed % 4 == 2) gradient_round(kernels, seed);
         }

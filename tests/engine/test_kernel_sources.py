@@ -54,7 +54,7 @@ def test_random_shapes_are_clean_under_the_sanitizers(build, tmp_path):
 
 
 def test_the_avx512_tile_is_made_of_full_width_fused_multiply_adds(build, tmp_path):
-    """No processor here can run it: the machine code is what can be shown."""
+    """Whether the processor can run it or not: this shows in the machine code."""
     assembly = tmp_path / "network.s"
     kernel = '-DMRSI_FAST_KERNEL_FILE="cpu/network.inl"'
     stub = str(CSRC / "cpu" / "isa_avx512.cpp")

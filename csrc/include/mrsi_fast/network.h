@@ -124,6 +124,22 @@ struct SolverStep {
     int commit;
 };
 
+// What a run begins with; the network is told residual, z, mask, anatomy and field of view, padded and unshuffled.
+struct SolverStart {
+    const float *initial, *z, *mask;  // [N][K][X][Y]
+    const float* anatomy;             // [N][X][Y]
+    float c_in;                       // of the first evaluation
+};
+
+// out = embedding weights' + bias, one row of scales and shifts for each row of the embedding.
+struct Film {
+    const float* panels;  // pack_matrix of [depth][width], as wide as a vector
+    const float* bias;    // [width]
+    const double* embedding;
+    float* out;
+    int rows, depth, width;
+};
+
 struct NetworkKernels {
     int panel;  // output channels per weight panel
     int lanes;
@@ -132,7 +148,9 @@ struct NetworkKernels {
     size_t (*attention_scratch)(const Attention*);
     void (*attention_item)(const Attention*, int item, float* scratch);  // items: batch * heads
     size_t (*solver_scratch)(const SolverStep*);
-    void (*solver_item)(const SolverStep*, int item, float* scratch);  // items: batch
+    void (*film_item)(const Film*, int item);                             // items: width / lanes, rounded up
+    void (*start_item)(const SolverStep*, const SolverStart*, int item);  // items: batch; writes stem, eval and base
+    void (*solver_item)(const SolverStep*, int item, float* scratch);     // items: batch
     // Phase 0 fills v and m, one item per run of strips; phase 1 multiplies, one item per block of filters.
     int (*filter_gradient_items)(const FilterGradient*, int phase);
     size_t (*filter_gradient_scratch)(const FilterGradient*);

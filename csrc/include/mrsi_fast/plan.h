@@ -94,6 +94,11 @@ class Plan {
     // Hard data consistency with qx [rank_x][X], qy [rank_y][Y], kept [rank_x][rank_y] or null; rank_x = 0 ends it.
     void set_projection(int rank_x, int rank_y, const float* qx, const float* qy, const float* kept);
 
+    // FiLM rows: weight [depth][film_width], bias [film_width]; embedding [rows][depth], out [rows][film_width].
+    void set_film(int depth, const float* weight, const float* bias);
+    void film_rows(const double* embedding, int rows, float* out) const;
+    // Writes the first input of the network and the state of a run.
+    void start(const SolverStart& start, const float* presence);
     // One network evaluation. film: [batch][film_width].
     void evaluate(const float* film);
     // All steps. film: [steps][batch][film_width]. before_noise(i) fills the noise of step i, if it adds some;
@@ -134,6 +139,7 @@ class Plan {
     std::vector<Operation> operations_;
     std::vector<double> seconds_;
     SolverStep solver_{};
+    Film film_{};
     Block projection_[5];
     std::atomic<bool> busy_{false};
 };
