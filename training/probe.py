@@ -39,6 +39,8 @@ Facts = dict[str, Any]
 
 SLICES = 4
 """Slices of every simulated subject."""
+CHAIN_SLICES = 6
+"""Slices of a subject in the comparison with the ancestral chain."""
 LESION_MM = 14.0
 """Radius of the lesions that are put in and left out."""
 NO_LESION = {"probability": 0.0, "t1_only": 0.0}
@@ -53,9 +55,11 @@ class Probes:
         self.split, self.scale, self.chain, self.draws = split, scale, chain, draws
         self.factors = (scale, scale)
 
-    def subjects(self, preset: str = "paper-like", seed: int = 0, **tumour: Any) -> Iterator[SimulatedSubject]:
+    def subjects(
+        self, preset: str = "paper-like", seed: int = 0, slices: int = SLICES, **tumour: Any
+    ) -> Iterator[SimulatedSubject]:
         """One subject per head; the same seed with other lesions gives the same head with other lesions."""
-        plain = EvaluationConfig.parse({"preset": preset, "split": self.split, "slices": SLICES}, "probe")
+        plain = EvaluationConfig.parse({"preset": preset, "split": self.split, "slices": slices}, "probe")
         config: SimulationConfig = plain.simulation("evaluated")
         config = config.model_copy(update={"tumour": config.tumour.model_copy(update=tumour)})
         for number in range(head_count(config)):
@@ -171,7 +175,7 @@ class Probes:
         """8 steps of dpmpp_2m against the ancestral chain of ``chain`` steps on the same weights."""
         rows: dict[str, list[dict[str, float]]] = {}
         solvers: tuple[tuple[Solver, int], ...] = (("dpmpp_2m", 8), ("ddpm", self.chain))
-        for subject in self.subjects():
+        for subject in self.subjects(slices=CHAIN_SLICES):
             problem = cases.pose(cases.simulated_case(subject, self.factors), "hard")
             for solver, steps in solvers:
                 resolver = SuperResolver(self.pretrained, solver=solver)
@@ -180,7 +184,7 @@ class Probes:
                 rows.setdefault(label, []).append(self._describe(problem, drawn))
         facts: Facts = {
             "what": "few steps against the ancestral chain: LPIPS (yale), power outside the band, SD over samples",
-            "setting": f"paper-like, x{self.scale}, {SLICES * len(rows[label])} slices, {self.draws} samples, hard, "
+            "setting": f"paper-like, x{self.scale}, {CHAIN_SLICES * len(rows[label])} slices, {self.draws} samples, hard, "
             "without 2HG",
             "bar": "LPIPS within 0.003; power and SD within 10 %",
         }
