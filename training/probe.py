@@ -184,8 +184,8 @@ class Probes:
                 rows.setdefault(label, []).append(self._describe(problem, drawn))
         facts: Facts = {
             "what": "few steps against the ancestral chain: LPIPS (yale), power outside the band, SD over samples",
-            "setting": f"paper-like, x{self.scale}, {CHAIN_SLICES * len(rows[label])} slices, {self.draws} samples, hard, "
-            "without 2HG",
+            "setting": f"paper-like, x{self.scale}, {CHAIN_SLICES * len(rows[label])} slices, {self.draws} samples, "
+            "hard, without 2HG",
             "bar": "LPIPS within 0.003; power and SD within 10 %",
         }
         for label, found in rows.items():
