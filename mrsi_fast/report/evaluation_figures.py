@@ -15,21 +15,12 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mrsi_fast.evaluation.clinical_tables import DIAMETERS_MM, FALSE_PER_SLICE
 from mrsi_fast.evaluation.lesion import recall_by_diameter
+from mrsi_fast.evaluation.rows import Row, detections, head_values, method_label, methods, of_method
 from mrsi_fast.evaluation.run import Evaluation, example
-from mrsi_fast.evaluation.tables import (
-    DIAMETERS_MM,
-    FALSE_PER_SLICE,
-    detections,
-    head_values,
-    method_label,
-    methods,
-    of_method,
-)
 from mrsi_fast.report.figures import MISSING, display_window, save_png
 from mrsi_fast.report.orientation import slice_view
-
-Row = dict[str, Any]
 
 _EXAMPLE_METHODS = ("zero-fill", "TV", "ridge")
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from mrsi_fast.config import ConfigError, DiffusionConfig, ModelConfig
-from mrsi_fast.evaluation import EvaluationConfig, evaluate, plan, run, tables
+from mrsi_fast.evaluation import EvaluationConfig, evaluate, plan, run
+from mrsi_fast.evaluation import rows as table_rows
 from mrsi_fast.evaluation.memorisation import Library
 from mrsi_fast.models.pretrained import FolderConfig, save_pretrained
 from mrsi_fast.models.unet import SelfAttentionUNet
@@ -251,6 +252,9 @@ def test_rows_of_one_method_and_operating_point_are_not_mixed() -> None:
         row("sample", 8, "b", 5.0),
         row("sample", 8, "a", 99.0, "2HG"),
     ]
-    assert tables.methods(rows) == [("m", "sample", 8), ("m", "sample", 20), ("m", "mean", 8)]
-    assert tables.head_values(tables.of_method(rows, ("m", "sample", 8)), "psnr", "brain") == {"a": 2.0, "b": 5.0}
-    assert tables.head_values(rows, "psnr", "brain", apart=True) == {"a": 99.0}
+    assert table_rows.methods(rows) == [("m", "sample", 8), ("m", "sample", 20), ("m", "mean", 8)]
+    assert table_rows.head_values(table_rows.of_method(rows, ("m", "sample", 8)), "psnr", "brain") == {
+        "a": 2.0,
+        "b": 5.0,
+    }
+    assert table_rows.head_values(rows, "psnr", "brain", apart=True) == {"a": 99.0}
