@@ -8,14 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from mrsi_fast.models.pretrained import load_pretrained
 from mrsi_fast.testing.contest import Entry
-from mrsi_fast.testing.peers import plain_operations
+from mrsi_fast.testing.peers import Missing, plain_operations
 from mrsi_fast.testing.training import fixed_batch, trainer
+from mrsi_fast.training.loop import wants_bfloat16
 
 THREADS = (2,)
-PEERS = {"ours": contextlib.nullcontext, "eager": plain_operations}
+PEERS = {
+    "ours": (contextlib.nullcontext, "float32", "our operations"),
+    "eager": (plain_operations, "float32", "PyTorch, channels-last"),
+    "bfloat16": (contextlib.nullcontext, "bfloat16", "PyTorch under autocast, which training takes by itself here"),
+}
+"""What the operations are, in which precision, and what to call that."""
+SAME_LOSS = {"float32": 1e-4, "bfloat16": 1e-2}
 
 
 def build(label: str, folder: Path, losses: dict[str, float]) -> Callable[[], object]:
@@ -23,16 +31,19 @@ def build(label: str, folder: Path, losses: dict[str, float]) -> Callable[[], ob
 
     So it is the first one's loss that must be the same for all.
     """
+    operations, precision, _ = PEERS[label]
+    if precision == "bfloat16" and not wants_bfloat16("auto", torch.device("cpu")):
+        raise Missing("this processor does not multiply bfloat16 faster than float32")
     config = load_pretrained().config
-    state, batch = trainer(folder / label, config.model, config.diffusion), fixed_batch(8, 64)
+    state, batch = trainer(folder / label, config.model, config.diffusion, precision), fixed_batch(8, 64)
 
     def run() -> None:
-        with PEERS[label]():
+        with operations():
             state.update(batch)
 
-    with PEERS[label]():
+    with operations():
         losses[label] = state.update(batch)
-    assert losses[label] == pytest.approx(next(iter(losses.values())), rel=1e-4), losses
+    assert losses[label] == pytest.approx(next(iter(losses.values())), rel=SAME_LOSS[precision]), losses
     return run
 
 
@@ -41,10 +52,9 @@ def build(label: str, folder: Path, losses: dict[str, float]) -> Callable[[], ob
 def bench_training_step(row, contest, folder, label, threads):
     def entries(threads: int) -> list[Entry]:
         losses: dict[str, float] = {}
-        backends = {"ours": "our operations", "eager": "PyTorch, channels-last"}
         return [
-            Entry(one, functools.partial(build, one, folder, losses), backend=backends[one], ours=one == "ours")
-            for one in PEERS
+            Entry(one, functools.partial(build, one, folder, losses), backend=backend, ours=one != "eager")
+            for one, (_, _, backend) in PEERS.items()
         ]
 
     row(contest("training_step", threads, entries, same=False, budget_s=20.0), label, slices=8)

@@ -10,7 +10,7 @@ import torch
 from mrsi_fast.config import DiffusionConfig, ModelConfig
 from mrsi_fast.simulation import Simulator
 from mrsi_fast.simulation.config import SimulationConfig
-from mrsi_fast.training.config import TrainConfig
+from mrsi_fast.training.config import Precision, TrainConfig
 from mrsi_fast.training.data import Batch
 from mrsi_fast.training.loop import Trainer
 
@@ -29,15 +29,22 @@ def fixed_batch(size: int, main_grid: int) -> Batch:
     return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in batch.items()}
 
 
-def trainer(folder: Path, model: ModelConfig, diffusion: DiffusionConfig) -> Trainer:
+def trainer(folder: Path, model: ModelConfig, diffusion: DiffusionConfig, precision: Precision = "float32") -> Trainer:
     """At its first step, with new weights.
 
     Args:
         folder: Created; for its log.
         model: Shape of the network.
         diffusion: Noise levels and residual scales.
+        precision: Of the network's arithmetic.
     """
     config = TrainConfig(
-        output=folder, steps=100_000, model=model, diffusion=diffusion, simulation=phantom_simulation(64), device="cpu"
+        output=folder,
+        steps=100_000,
+        model=model,
+        diffusion=diffusion,
+        simulation=phantom_simulation(64),
+        device="cpu",
+        precision=precision,
     )
     return Trainer(config)

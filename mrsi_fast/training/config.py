@@ -10,6 +10,8 @@ import pydantic
 from mrsi_fast.config import DiffusionConfig, ModelConfig, Settings
 from mrsi_fast.simulation.config import SimulationConfig
 
+Precision = Literal["auto", "float32", "bfloat16"]
+
 
 class OptimiserConfig(Settings):
     """AdamW and Muon, their learning-rate schedule (warm-up, constant, linear cool-down to 0) and the weight average.
@@ -110,7 +112,7 @@ class TrainConfig(Settings):
     dropout: ConditionDropout = ConditionDropout()
     loss: LossConfig = LossConfig()
     device: str = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     workers: int = pydantic.Field(1, ge=0)
     checkpoint_minutes: float = pydantic.Field(10.0, gt=0)
     log_steps: int = pydantic.Field(20, gt=0)

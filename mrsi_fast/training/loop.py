@@ -28,7 +28,7 @@ from mrsi_fast.models.pretrained import FolderConfig, load_pretrained, save_pret
 from mrsi_fast.models.unet import SelfAttentionUNet
 from mrsi_fast.simulation.config import BatchConfig
 from mrsi_fast.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from mrsi_fast.training.config import TrainConfig
+from mrsi_fast.training.config import Precision, TrainConfig
 from mrsi_fast.training.data import DROPOUT_STREAM, NOISE_STREAM, BatchStream, batches, step_generator, withhold
 from mrsi_fast.training.objective import measure_residual_rms, training_loss, validate
 from mrsi_fast.training.optimiser import Optimiser, learning_rate_share
@@ -88,7 +88,7 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def wants_bfloat16(precision: str, device: torch.device) -> bool:
+def wants_bfloat16(precision: Precision, device: torch.device) -> bool:
     """Whether the network's products are made in bfloat16."""
     if precision == "auto":
         if device.type == "cuda":

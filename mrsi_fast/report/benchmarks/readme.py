@@ -39,7 +39,8 @@ OPERATIONS = {
     "bench_solver_step[native-step-hard": "solver step, hard data consistency",
     "bench_data_consistency[ours-hard-60x60": "data consistency alone, odd matrix",
     "bench_sampling[native": "sampling run, 8 steps",
-    "bench_training_step[ours": "training step",
+    "bench_training_step[ours": "training step, float32",
+    "bench_training_step[bfloat16": "training step, bfloat16 against float32",
 }
 """Rows of the second table by the beginning of their names, up to the number of threads."""
 
