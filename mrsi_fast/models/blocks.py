@@ -33,9 +33,10 @@ class GroupNormSiLU(nn.Module):
 
     def _low_precision(self, x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
         """The same by PyTorch's own operations, gain and FiLM folded into one factor and one addend a channel."""
-        if scale is None or shift is None:
+        if scale is None and shift is None:
             return F.silu(F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype)))
-        gain, offset = self.weight * (1 + scale), self.bias * (1 + scale) + shift
+        film = 1 if scale is None else 1 + scale
+        gain, offset = self.weight * film, self.bias * film + (0 if shift is None else shift)
         normal = F.group_norm(x, self.num_groups)
         return F.silu(torch.addcmul(offset.to(x.dtype)[..., None, None], normal, gain.to(x.dtype)[..., None, None]))
 
