@@ -8,13 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from mrsi_fast.models.pretrained import load_pretrained
 from mrsi_fast.testing.contest import Entry
-from mrsi_fast.testing.peers import Missing, plain_operations
+from mrsi_fast.testing.peers import plain_operations
 from mrsi_fast.testing.training import fixed_batch, trainer
-from mrsi_fast.training.loop import wants_bfloat16
 
 THREADS = (2,)
 PEERS = {
@@ -32,8 +30,6 @@ def build(label: str, folder: Path, losses: dict[str, float]) -> Callable[[], ob
     So it is the first one's loss that must be the same for all.
     """
     operations, precision, _ = PEERS[label]
-    if precision == "bfloat16" and not wants_bfloat16("auto", torch.device("cpu")):
-        raise Missing("this processor does not multiply bfloat16 faster than float32")
     config = load_pretrained().config
     state, batch = trainer(folder / label, config.model, config.diffusion, precision), fixed_batch(8, 64)
 

@@ -10,9 +10,10 @@ import torch
 from mrsi_fast.config import DiffusionConfig, ModelConfig
 from mrsi_fast.simulation import Simulator
 from mrsi_fast.simulation.config import SimulationConfig
+from mrsi_fast.testing.peers import Missing
 from mrsi_fast.training.config import Precision, TrainConfig
 from mrsi_fast.training.data import Batch
-from mrsi_fast.training.loop import Trainer
+from mrsi_fast.training.loop import Trainer, wants_bfloat16
 
 
 def phantom_simulation(main_grid: int) -> SimulationConfig:
@@ -37,7 +38,12 @@ def trainer(folder: Path, model: ModelConfig, diffusion: DiffusionConfig, precis
         model: Shape of the network.
         diffusion: Noise levels and residual scales.
         precision: Of the network's arithmetic.
+
+    Raises:
+        Missing: Training would not take bfloat16 on this processor.
     """
+    if precision == "bfloat16" and not wants_bfloat16("auto", torch.device("cpu")):
+        raise Missing("this processor does not multiply bfloat16 faster than float32")
     config = TrainConfig(
         output=folder,
         steps=100_000,
