@@ -152,7 +152,7 @@ class Sampler:
                 steps=steps,
                 projection=projection,
                 step_noise=lambda step: batch_normal(seed, keys, step + 1, shape),
-                on_step=None if on_evaluation is None else lambda done, total: on_evaluation(),
+                on_step=_after_each(on_evaluation),
             )
 
         return self._run(volume, samples, job)
@@ -168,8 +168,8 @@ class Sampler:
         steps = solver_steps("ddim", 1, self.diffusion)
 
         def job(cond: Condition, _: list[tuple[int, int]]) -> SamplingJob:
-            on_step = None if on_evaluation is None else lambda done, total: on_evaluation()
-            return SamplingJob(cond, torch.zeros_like(cond.z), steps, projection, on_step=on_step)
+            initial = torch.zeros_like(cond.z)
+            return SamplingJob(cond, initial, steps, projection, on_step=_after_each(on_evaluation))
 
         return self._run(volume, [0], job)[0]
 
@@ -197,3 +197,8 @@ class Sampler:
                             target[..., volume.slices[row]] = values[number, channel]
             done.update(index for index in layout if index is not None)
         return result
+
+
+def _after_each(on_evaluation: Callable[[], None] | None) -> Callable[[int, int], None] | None:
+    """As ``SamplingJob.on_step``."""
+    return None if on_evaluation is None else lambda done, total: on_evaluation()
