@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ def tumour_table(rows: Sequence[Row]) -> str:
         ("core %", _bias("mean_core"), "{}"),
         ("rim %", _bias("mean_rim"), "{}"),
         ("NAWM %", _bias("mean_NAWM"), "{}"),
-        ("CNR ratio tCho", lambda own: mean_over_heads(own, "cnr_ratio", "tCho"), "{:.2f}"),
+        ("CNR ratio tCho", partial(mean_over_heads, metric="cnr_ratio", metabolite="tCho"), "{:.2f}"),
     ]
     columns += [(f"recovery tCho {_range(low, high)}", recovery(low, high), "{}") for low, high in bins]
     return by_factor(rows, "### Lesions: bias in percent per map, contrast recovery by diameter (lesions)", columns)
@@ -108,10 +109,10 @@ def hotspot_table(rows: Sequence[Row]) -> str:
         rows,
         "### tCho/tNAA hotspot (above twice NAWM)",
         [
-            ("Dice", lambda own: mean_over_heads(own, "hotspot_dice"), "{:.3f}"),
-            ("Dice at 0.2 % false voxels", lambda own: mean_over_heads(own, "hotspot_dice_equal_false"), "{:.3f}"),
-            ("HD95 mm", lambda own: mean_over_heads(own, "hotspot_hd95_mm"), "{:.1f}"),
-            ("volume error %", lambda own: mean_over_heads(own, "hotspot_volume_error_percent"), "{:+.0f}"),
+            ("Dice", partial(mean_over_heads, metric="hotspot_dice"), "{:.3f}"),
+            ("Dice at 0.2 % false voxels", partial(mean_over_heads, metric="hotspot_dice_equal_false"), "{:.3f}"),
+            ("HD95 mm", partial(mean_over_heads, metric="hotspot_hd95_mm"), "{:.1f}"),
+            ("volume error %", partial(mean_over_heads, metric="hotspot_volume_error_percent"), "{:+.0f}"),
         ],
     )
 
@@ -144,12 +145,12 @@ def detection_table(rows: Sequence[Row]) -> str:
 def calibration_table(rows: Sequence[Row]) -> str:
     """Coverage of the intervals from samples."""
     columns: list[Any] = [
-        (f"{label} coverage", lambda own, m=f"coverage_{label}": mean_over_heads(own, m), "{:.3f}")
+        (f"{label} coverage", partial(mean_over_heads, metric=f"coverage_{label}"), "{:.3f}")
         for label in ("brain", "GM", "WM", "CSF")
     ]
     columns += [
-        ("spread / error", lambda own: mean_over_heads(own, "spread_over_error"), "{:.2f}"),
-        ("CRPS tNAA, mM", lambda own: mean_over_heads(own, "crps", "tNAA"), "{:.3f}"),
+        ("spread / error", partial(mean_over_heads, metric="spread_over_error"), "{:.2f}"),
+        ("CRPS tNAA, mM", partial(mean_over_heads, metric="crps", metabolite="tNAA"), "{:.3f}"),
     ]
     return by_factor(
         [row for row in rows if row["metric"].startswith(("coverage", "crps", "spread"))],
@@ -161,7 +162,7 @@ def calibration_table(rows: Sequence[Row]) -> str:
 def nearest_table(rows: Sequence[Row]) -> str:
     """Whether samples repeat train heads."""
     columns: list[Any] = [
-        (name, lambda own, m=f"nearest_train_{name}": mean_over_heads(own, m), "{:.3f}")
+        (name, partial(mean_over_heads, metric=f"nearest_train_{name}"), "{:.3f}")
         for name in ("sample", "truth", "control")
     ]
     return by_factor(

@@ -10,6 +10,7 @@ import io
 import json
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mrsi_fast.evaluation import clinical_tables as clinical
@@ -185,8 +186,8 @@ def _consistency_table(rows: Sequence[Row]) -> str:
         rows,
         "### Residual against the measured maps",
         [
-            ("relative", lambda own: mean_over_heads(own, "residual_relative"), "{:.2e}"),
-            ("over noise", lambda own: mean_over_heads(own, "residual_over_noise"), "{:.2f}"),
+            ("relative", partial(mean_over_heads, metric="residual_relative"), "{:.2e}"),
+            ("over noise", partial(mean_over_heads, metric="residual_over_noise"), "{:.2f}"),
         ],
     )
 
