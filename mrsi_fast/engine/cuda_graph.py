@@ -3,12 +3,13 @@
 A captured step is the planned network (``mrsi_fast.engine.fused``) and one fused operation, ``solver_step``, that does
 projection, update and noise. All that changes between runs lies in static buffers: state, condition, noise, tables of
 what depends on the step, and the index of the step. The graph itself stands behind a protocol, so that tests replay the
-same loop on CPU tensors by the same rules (``mrsi_fast.testing.capture.ReplayGraph``). Not yet run on a GPU.
+same loop on CPU tensors by the same rules (``mrsi_fast.testing.capture.ReplayGraph``).
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -60,13 +61,19 @@ class DirectCalls:
         self.function()
 
 
+@functools.cache
+def _warm_up_stream(device: int) -> torch.cuda.Stream:
+    """One for all captures on a device: cuBLAS keeps a workspace for every stream that it has seen."""
+    return torch.cuda.Stream(device)
+
+
 class TorchCudaGraph:
     """A ``torch.cuda.CUDAGraph`` with its own memory pool; capture errors concern the capturing thread only."""
 
     def capture(self, function: Callable[[], None], reset: Callable[[], None]) -> None:
         """Warm up on a side stream, then record."""
         current = torch.cuda.current_stream()
-        side = torch.cuda.Stream()
+        side = _warm_up_stream(torch.cuda.current_device())
         side.wait_stream(current)
         with torch.cuda.stream(side):
             for _ in range(WARM_UP_RUNS):
