@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # its modules are scripts beside
 import network
 import operations
 import record
-from case import Case, hold
+from case import Case, Timed, hold
 from target import Target
 
 from mrsi_fast.config import DiffusionConfig
@@ -41,10 +41,10 @@ def all_cases(dry: bool) -> Iterator[Case]:
         yield operations.solver_step_case(1, Acquisition((4, 4), (2, 2)))
         yield from network.cases(small)
         return
-    yield from operations.group_norm_silu_cases(model_maps(batch=8))
-    yield from operations.self_attention_cases(operations.TOKENS)
-    yield operations.solver_step_case(8, Acquisition((16, 16), (4, 4)))
     yield from network.cases(shipped_case(batch=8))
+    yield operations.solver_step_case(8, Acquisition((16, 16), (4, 4)))
+    yield from operations.self_attention_cases(operations.TOKENS)
+    yield from operations.group_norm_silu_cases(model_maps(batch=8))
 
 
 def main() -> int:
@@ -53,18 +53,26 @@ def main() -> int:
     parser.add_argument("--dry-run", type=Path, metavar="FOLDER", help="Show on CPU tensors that everything runs.")
     parser.add_argument("--rounds", type=int, help="Rounds of timing; default as many as ten seconds a case allow.")
     options = parser.parse_args()
-    dry, root = options.dry_run, checkout()
+    dry = options.dry_run
     if dry is None and not torch.cuda.is_available():
         print("Nothing was timed: PyTorch finds no CUDA device here. `make gpu-static` checks what needs none.")
         return 1
     target = Target(torch.device("cuda" if dry is None else "cpu"))
-    results = []
+    results: list[Timed] = []
     with ieee_float32():
         for case in all_cases(target.dry):
             print(case.name, flush=True)
             results.append(hold(target, case, options.rounds))
-    found = record.history(target, results, options.rounds)
-    print("\n".join(text_table(found)))
+            write(target, results, options.rounds, dry)  # after each: compilers take minutes, and a lease may end
+    print("\n".join(text_table(record.history(target, results, options.rounds))))
+    print("Written: the results, the table of choices and the README's paragraph on GPUs.")
+    return 0
+
+
+def write(target: Target, results: list[Timed], rounds: int | None, dry: Path | None) -> None:
+    """Write what has been timed, into the checkout or the folder of a dry run."""
+    root = checkout()
+    found = record.history(target, results, rounds)
     folder = root / "benchmarks/results" if dry is None else dry
     folder.mkdir(parents=True, exist_ok=True)
     found.save(folder / f"{record.name_of(found.machine)}.json")
@@ -75,8 +83,6 @@ def main() -> int:
     (root if dry is None else dry).joinpath("README.md").write_text(
         record.with_paragraph(readme, record.paragraph(found))
     )
-    print(f"Written: {folder}, the table of choices and the README's paragraph on GPUs.")
-    return 0
 
 
 if __name__ == "__main__":
