@@ -27,6 +27,7 @@ def train(
     from mrsi_fast.training import TrainConfig
     from mrsi_fast.training import train as run
     from mrsi_fast.training.checkpoint import CheckpointError
+    from mrsi_fast.training.loop import Diverged
 
     terminal = Terminal(quiet, verbose)
     try:
@@ -38,4 +39,6 @@ def train(
         raise CommandError(str(error)) from error
     except CheckpointError as error:
         raise CommandError(str(error), ExitCode.MODEL) from error
+    except Diverged as error:
+        raise CommandError(str(error), ExitCode.UNEXPECTED) from error
     terminal.say(f"Model folder: {folder}")

@@ -83,6 +83,9 @@ class TrainConfig(Settings):
         initial: Model folder to start from (fine-tuning), its residual scales included; None starts from nothing.
         steps: Optimiser steps of the whole run.
         batch_size: Slices a step.
+        passes: How often each simulated batch is trained on, each time under other noise and with other conditions
+            withheld: more than once where the network is faster than the simulation (a GPU).
+        spacing: Simulated batches between two passes of one; they are kept on the device meanwhile.
         model: Shape of the network.
         diffusion: Noise levels; residual scales are measured on the training data if not given.
         simulation: The training data.
@@ -105,6 +108,8 @@ class TrainConfig(Settings):
     initial: Path | None = None
     steps: int = pydantic.Field(gt=0)
     batch_size: int = pydantic.Field(8, gt=0)
+    passes: int = pydantic.Field(1, gt=0)
+    spacing: int = pydantic.Field(64, gt=0)
     model: ModelConfig = ModelConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
     simulation: SimulationConfig = pydantic.Field(default_factory=lambda: SimulationConfig.preset("training"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count, islice
 
 import numpy as np
 import torch
@@ -21,10 +23,10 @@ DROPOUT_STREAM, NOISE_STREAM = 1, 2
 """Independent random streams of one step."""
 
 
-def step_generator(seed: int, step: int, stream: int) -> torch.Generator:
-    """CPU generator of one random stream of one step."""
+def step_generator(seed: int, step: int, stream: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Generator of one random stream of one step."""
     state = np.random.SeedSequence((seed, step, stream)).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state) & (2**63 - 1))
+    return torch.Generator(device).manual_seed(int(state) & (2**63 - 1))
 
 
 class BatchStream(IterableDataset[Batch]):
@@ -48,17 +50,50 @@ def _leave_signals_to_the_main_process(_: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def batches(stream: BatchStream, workers: int) -> Iterator[Batch]:
-    """Iterates over a stream; with workers, up to four batches of each are ready ahead of the optimiser."""
+def batches(stream: BatchStream, workers: int, pinned: bool = False) -> Iterator[Batch]:
+    """Iterates over a stream; with workers, up to four batches of each are ready ahead of the optimiser.
+
+    ``pinned`` has a thread copy each to page-locked memory, from which a GPU fetches it by itself.
+    """
     return iter(
         DataLoader(
             stream,
             batch_size=None,
             num_workers=workers,
+            pin_memory=pinned,
             prefetch_factor=4 if workers else None,
             worker_init_fn=_leave_signals_to_the_main_process if workers else None,
         )
     )
+
+
+def visits(steps: int, passes: int, spacing: int) -> list[int]:
+    """Number of the simulated batch that each step trains on, when each is used ``passes`` times.
+
+    After every new batch come those simulated ``spacing``, 2 ``spacing``, ... batches before it: a network that trains
+    faster than slices can be simulated sees each again when many others have passed, under noise of its own.
+    """
+    order = (old for new in count() for old in range(new, max(-1, new - passes * spacing), -spacing))
+    return list(islice(order, steps))
+
+
+def revisited(simulated: Iterable[Batch], first: int, order: Sequence[int]) -> Iterator[Batch]:
+    """The batches of ``order``, each kept until its last visit.
+
+    Args:
+        simulated: Batches ``first``, ``first + 1``, ...
+        first: Number of the first of them.
+        order: Numbers as ``visits`` gives them, from any step on.
+    """
+    left, kept, source = Counter(order), dict[int, Batch](), enumerate(simulated, first)
+    for number in order:
+        while number not in kept:
+            new, batch = next(source)
+            kept[new] = batch
+        yield kept[number]
+        left[number] -= 1
+        if not left[number]:
+            del kept[number]
 
 
 def withhold(batch: Batch, dropout: ConditionDropout, generator: torch.Generator) -> Batch:
@@ -67,7 +102,7 @@ def withhold(batch: Batch, dropout: ConditionDropout, generator: torch.Generator
     Args:
         batch: As ``Simulator.batch`` gives it.
         dropout: The chances.
-        generator: Source of the draw.
+        generator: Source of the draw, on the CPU.
     """
     presence = batch["presence"]
     size, channels = presence.shape
@@ -77,9 +112,12 @@ def withhold(batch: Batch, dropout: ConditionDropout, generator: torch.Generator
     others[list(OTHER_CHANNELS)] = True
     drawn = torch.rand(size, channels, generator=generator)
     keep = (keep_all & ~others) | (drawn < torch.where(others, torch.tensor(dropout.other), chance))
-    favourite = torch.where(presence > 0, torch.rand(size, channels, generator=generator), torch.tensor(-1.0))
-    keep |= torch.nn.functional.one_hot(favourite.argmax(1), channels).bool()
+    order = torch.rand(size, channels, generator=generator)
     anatomy = torch.rand(size, generator=generator) < dropout.anatomy
+    # Without waiting for a GPU, which may still be busy with the step before.
+    keep, order, anatomy = (one.to(presence.device, non_blocking=True) for one in (keep, order, anatomy))
+    favourite = torch.where(presence > 0, order, -1.0).argmax(1, keepdim=True)
+    keep = keep.scatter(1, favourite, True)
     return {
         **batch,
         "presence": presence * keep,

@@ -6,12 +6,12 @@ On one machine with one number of threads a resumed run equals an uninterrupted 
 from __future__ import annotations
 
 import json
+import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -29,7 +29,17 @@ from mrsi_fast.models.unet import SelfAttentionUNet
 from mrsi_fast.simulation.config import BatchConfig
 from mrsi_fast.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from mrsi_fast.training.config import Precision, TrainConfig
-from mrsi_fast.training.data import DROPOUT_STREAM, NOISE_STREAM, BatchStream, batches, step_generator, withhold
+from mrsi_fast.training.data import (
+    DROPOUT_STREAM,
+    NOISE_STREAM,
+    Batch,
+    BatchStream,
+    batches,
+    revisited,
+    step_generator,
+    visits,
+    withhold,
+)
 from mrsi_fast.training.objective import measure_residual_rms, training_loss, validate
 from mrsi_fast.training.optimiser import Optimiser, learning_rate_share
 
@@ -41,6 +51,10 @@ RESUMABLE_CHANGES = {"steps", "output", "device", "workers", "checkpoint_minutes
 
 class Interrupted(SystemExit):
     """Training stopped by a signal after saving; the exit code is 128 + the signal's number."""
+
+
+class Diverged(RuntimeError):
+    """The loss is no number any more; the last checkpoint is from before."""
 
 
 @dataclass
@@ -124,7 +138,7 @@ class Trainer:
         self.step, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
         self.rms = dict(config.diffusion.residual_rms)
         self._mark = (time.monotonic(), time.process_time())
-        self._losses: list[float] = []
+        self._losses: list[Tensor] = []
 
     @property
     def network(self) -> nn.Module:
@@ -171,7 +185,12 @@ class Trainer:
         self.rms = dict(pretrained.config.diffusion.residual_rms)
 
     def save(self) -> None:
-        """Writes the checkpoint."""
+        """Writes the checkpoint.
+
+        Raises:
+            Diverged: A loss since the last look was not finite; nothing is written.
+        """
+        self._check(self._losses)
         self._count_time()
         meta = {
             "config": self.config.model_dump(mode="json", exclude=RESUMABLE_CHANGES),
@@ -182,17 +201,43 @@ class Trainer:
         }
         save_checkpoint(self.folder, {"network": self.network, "average": self.average}, self.optimiser, meta)
 
+    def _check(self, losses: list[Tensor]) -> float:
+        """Mean of some losses: the only place that waits for a GPU.
+
+        Raises:
+            Diverged: It is not finite.
+        """
+        mean = float(torch.stack(losses).mean()) if losses else 0.0
+        if not math.isfinite(mean):
+            raise Diverged(
+                f"{self.folder.name}: the loss was not finite in one of the {len(losses)} steps up to {self.step}. "
+                "The last checkpoint is from before that: lower the learning rates and start anew, or resume it to see "
+                "whether it happens again."
+            )
+        return mean
+
     def _count_time(self) -> None:
         now = (time.monotonic(), time.process_time())
         self.seconds += now[0] - self._mark[0]
         self.cpu_seconds += now[1] - self._mark[1]
         self._mark = now
 
-    def update(self, host_batch: dict[str, Tensor]) -> float:
-        """One optimiser step on one batch; returns the loss."""
+    def batches(self) -> Iterator[Batch]:
+        """Batches of the steps from the present one on, on the device."""
         config = self.config
-        batch = withhold(host_batch, config.dropout, step_generator(config.seed, self.step, DROPOUT_STREAM))
-        batch = {key: value.to(self.device) for key, value in batch.items()}
+        order = visits(config.steps, config.passes, config.spacing)[self.step :]
+        first, last = min(order, default=0), max(order, default=-1) + 1
+        stream = BatchStream(config.simulation, config.seed, config.batch_size, first, last)
+        on_device = (
+            {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
+            for batch in batches(stream, config.workers, pinned=self.device.type == "cuda")
+        )
+        return revisited(on_device, first, order)
+
+    def update(self, simulated: Batch) -> Tensor:
+        """One optimiser step on one batch on the device; returns the loss, for which nothing waits yet."""
+        config = self.config
+        batch = withhold(simulated, config.dropout, step_generator(config.seed, self.step, DROPOUT_STREAM))
         sigmas = SigmaDistribution(
             config.diffusion.sigma_min,
             config.diffusion.sigma_max,
@@ -202,14 +247,14 @@ class Trainer:
         )
         self.network.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16) if self.half else nullcontext():
-            generator = step_generator(config.seed, self.step, NOISE_STREAM)
+            generator = step_generator(config.seed, self.step, NOISE_STREAM, self.device)
             loss = training_loss(self.denoiser, batch, self.rms, sigmas, config.loss, generator)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), config.optimiser.clip_norm, error_if_nonfinite=True)
+        nn.utils.clip_grad_norm_(self.network.parameters(), config.optimiser.clip_norm)
         self.optimiser.step(learning_rate_share(self.step, config.steps, config.optimiser))
         self.average.update_parameters(self.network)
         self.step += 1
-        return float(loss.detach())
+        return loss.detach()
 
     def validate(self) -> dict[str, float]:
         """Validates the averaged weights on the validation heads, always on the same batches and noise."""
@@ -227,17 +272,17 @@ class Trainer:
 
         Raises:
             Interrupted: SIGINT or SIGTERM arrived; the checkpoint is complete.
+            Diverged: The loss was not finite.
         """
         config = self.config
         self.prepare()
-        stream = BatchStream(config.simulation, config.seed, config.batch_size, self.step, config.steps)
         saved = time.monotonic()
         with _StopFlag() as stop:
-            for batch in islice(batches(stream, config.workers), config.steps - self.step):
+            for batch in self.batches():
                 self._losses.append(self.update(batch))
                 if self.step % config.log_steps == 0 or self.step == config.steps:
                     self._count_time()
-                    loss, self._losses = sum(self._losses) / len(self._losses), []
+                    loss, self._losses = self._check(self._losses), []
                     self.log(loss=loss, seconds=round(self.seconds, 1), cpu_seconds=round(self.cpu_seconds, 1))
                     report(self.step, config.steps, f"loss {loss:.4f}")
                 if self.step % config.validation_steps == 0 or self.step == config.steps:
@@ -288,6 +333,7 @@ def train(config: TrainConfig | str | Path, report: Callable[[int, int, str], No
         ModelFolderError: The folder to start from cannot be used.
         CheckpointError: The checkpoint is damaged.
         Interrupted: SIGINT or SIGTERM arrived; the checkpoint was written first.
+        Diverged: The loss was not finite; the last checkpoint is from before that.
     """
     settings = config if isinstance(config, TrainConfig) else TrainConfig.load(config)
     return Trainer(settings).run(report or (lambda step, steps, message: None))

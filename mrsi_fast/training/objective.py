@@ -65,11 +65,12 @@ def training_loss(
     loss: LossConfig,
     generator: torch.Generator,
 ) -> Tensor:
-    """Weighted denoising loss of one batch (a scalar with gradient); noise is drawn on the CPU from ``generator``."""
+    """Weighted denoising loss of one batch, a scalar with gradient; noise comes from ``generator``, on its device."""
     clean, cond = _residual_and_condition(batch, rms)
     sigma = sigmas.draw(clean.shape[0], generator).to(clean.device)
-    noise = torch.randn(clean.shape, generator=generator).to(clean.device)
-    blind = (sigma == sigmas.sigma_max) & (torch.rand(sigma.shape, generator=generator).to(clean.device) < loss.blind)
+    noise = torch.randn(clean.shape, generator=generator, device=generator.device).to(clean.device)
+    chance = torch.rand(sigma.shape, generator=generator, device=generator.device).to(clean.device)
+    blind = (sigma == sigmas.sigma_max) & (chance < loss.blind)
     noise = torch.where(blind[:, None, None, None], -clean / sigma[:, None, None, None], noise)  # the state is 0
     brain = batch["brain"][:, None]
     weight = (brain + loss.background * (1 - brain)) * cond.presence[:, :, None, None]

@@ -16,8 +16,8 @@ from mrsi_fast.models.pretrained import load_pretrained
 from mrsi_fast.training import Interrupted, TrainConfig, train
 from mrsi_fast.training.checkpoint import CHECKPOINT, CheckpointError
 from mrsi_fast.training.config import ConditionDropout, OptimiserConfig
-from mrsi_fast.training.data import step_generator, withhold
-from mrsi_fast.training.loop import Trainer
+from mrsi_fast.training.data import revisited, step_generator, visits, withhold
+from mrsi_fast.training.loop import Diverged, Trainer
 from mrsi_fast.training.objective import measure_residual_rms
 from mrsi_fast.training.optimiser import learning_rate_share
 
@@ -95,9 +95,9 @@ def test_kill_9_and_resume_equal_an_uninterrupted_run_to_the_bit(tmp_path: Path)
     assert len(losses) == 40 and all(loss == loss for loss in losses)
 
 
-def test_muon_and_bfloat16_resume_to_the_bit_as_well(tmp_path: Path) -> None:
+def test_muon_bfloat16_and_several_passes_resume_to_the_bit_as_well(tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    extra = 'precision = "bfloat16"\n'
+    extra = 'precision = "bfloat16"\npasses = 3\nspacing = 2\n'
     folders = []
     for name in ("whole", "broken"):
         path = write_config(tmp_path, name, steps=12, checkpoint_minutes=1e-9)
@@ -108,6 +108,38 @@ def test_muon_and_bfloat16_resume_to_the_bit_as_well(tmp_path: Path) -> None:
         folders.append(train(path))
     expected, found = (load_pretrained(folder).network.state_dict() for folder in folders)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_every_batch_is_visited_so_often_and_so_far_apart() -> None:
+    assert visits(8, 1, 64) == list(range(8))
+    order = visits(3000, 3, 5)
+    assert order[:9] == [0, 1, 2, 3, 4, 5, 0, 6, 1] and order[-6:] == [1003, 998, 993, 1004, 999, 994]
+    assert all(order.count(number) == 3 for number in range(980))
+    news = [number for number in range(len(order)) if order[number] == max(order[: number + 1])]
+    assert [order[number] for number in news] == list(range(1005))  # in the order in which they are simulated
+
+
+@pytest.mark.parametrize("start", [0, 7, 100])
+def test_a_batch_is_kept_until_its_last_visit(start: int) -> None:
+    order = visits(200, 3, 5)[start:]
+    first, taken = min(order), []
+
+    def simulated():
+        for number in range(first, max(order) + 1):
+            taken.append(number)
+            yield {"number": torch.tensor(number)}
+
+    seen = [int(batch["number"]) for batch in revisited(simulated(), first, order)]
+    assert seen == order and taken == sorted(set(order))
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(Trainer, "update", lambda trainer, batch: torch.tensor(float("nan")))
+    path = write_config(tmp_path, "run", steps=4, checkpoint_minutes=1e-9)
+    path.write_text(path.read_text().replace("log_steps = 1", "log_steps = 1000"))
+    with pytest.raises(Diverged, match="not finite in one of the 1 steps .* lower the learning rates"):
+        train(path)
+    assert not (tmp_path / "run" / CHECKPOINT).exists()
 
 
 def test_sigterm_saves_and_leaves_with_143(tmp_path: Path) -> None:
