@@ -98,13 +98,13 @@ def test_what_is_written_can_be_read_as_any_machines_history(scripts, tmp_path):
     assert "| group_norm_silu[level0-float16] | cuda | 1000.0 | 2.00 [2.00, 2.00] | eager | 0% | 10% |" in text
 
 
-def test_the_readme_says_that_nothing_was_timed_until_a_gpu_has_run(scripts):
+def test_the_readme_says_that_no_benchmark_was_recorded_until_one_is(scripts):
     record, readme = scripts("record"), (ROOT / "README.md").read_text()
     (block,) = record.BLOCK.findall(readme)
     measured = [
         path for path in (ROOT / "benchmarks/results").glob("*.json") if '"architecture": "sm_' in path.read_text()
     ]
-    assert ("Nothing here has been timed on a GPU" in block) == (not measured)
+    assert ("No benchmark has\nbeen recorded on a GPU" in block) == (not measured)
     assert record.with_paragraph(readme, "| table |\n") == readme.replace(block, "| table |\n")
     with pytest.raises(ValueError, match="no block"):
         record.with_paragraph("# Something else", "text")
