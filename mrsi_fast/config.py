@@ -115,7 +115,7 @@ class DiffusionConfig(Settings):
 
     sigma_min: float = pydantic.Field(0.02, gt=0)
     sigma_max: float = pydantic.Field(30.0, gt=0)
-    sigma_second: float = pydantic.Field(6.0, gt=0)
+    sigma_second: float = pydantic.Field(8.0, gt=0)
     sigma_last: float = pydantic.Field(0.06, gt=0)
     rho: float = pydantic.Field(6.0, gt=0)
     residual_rms: dict[str, tuple[float, ...]] = {}
