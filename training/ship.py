@@ -1,6 +1,6 @@
 """Turns a finished training run into a shipped model folder: 16-bit weights and a card with measured figures.
 
-    python training/ship.py runs/stage3 runs/stage4 --machine "2 cores" --card training/base_card.md --tables results
+    python training/ship.py runs/stage5 --machine "one GPU" --card training/base_card.md --tables results
         --curve CURVE.png --logs training/logs --target FOLDER
 
 The card's words are written by hand; its figures come from files. A line ``@run@`` becomes what the runs' logs say, a
@@ -14,6 +14,7 @@ import json
 import re
 import shutil
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,12 @@ def run_facts(runs: Sequence[Path], machine: str) -> str:
         last = [line for line in log if "loss" in line][-1]
         validation = [line for line in log if CURVES[0] in line][-1]
         figures = ", ".join(f"{key} {value:.3f}" for key, value in validation.items() if key not in ("step", "slices"))
+        passes = tomllib.loads((run / "config.toml").read_text(encoding="utf-8")).get("passes", 1)
+        often = f" (each simulated one up to {passes} times)" if passes > 1 else ""
         wall, cpu = last["seconds"] / 3600, last["cpu_seconds"] / 3600
         lines.append(
-            f"- {run.name}: {last['step']} optimiser steps, {last['slices']} training slices, {wall:.2f} h wall and "
-            f"{cpu:.2f} h CPU of the training process (the process that simulates the batches comes on top) on "
+            f"- {run.name}: {last['step']} optimiser steps, {last['slices']} training slices{often}, {wall:.2f} h wall "
+            f"and {cpu:.2f} h CPU of the training process (the process that simulates the batches comes on top) on "
             f"{machine}. Last validation of the weight average (step {validation['step']}): {figures}."
         )
     return "\n".join(lines)
