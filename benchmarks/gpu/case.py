@@ -104,7 +104,7 @@ def hold(target: Target, case: Case, rounds: int | None) -> Timed:
             functions[label] = target.queued(peer, sets) if case.kernel else target.called(peer)
         except Exception as error:  # of any library: the row says why it is not there
             timed.missing[label] = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
-    seconds = interleave({**functions, **ceilings(target, case.dtype)}, rounds)
+    seconds = interleave({**functions, **ceilings(target, case.dtype)}, rounds, at_least_s=2e-3)
     for label, values in seconds.items():
         if label in functions:
             timed.seconds[label] = [value / (sets if case.kernel else 1) for value in values]

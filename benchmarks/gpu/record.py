@@ -47,7 +47,7 @@ def history(target: Target, results: Sequence[Timed], rounds: int | None) -> His
     found = History(machine=target.machine(), runs=[this_run(rounds)])
     for timed in results:
         case = timed.case
-        found.contests[case.name] = Contest(run=0, threads=1, anchors=timed.anchors)
+        found.contests[case.name] = Contest.of(1, timed.anchors)
         for label, seconds in timed.seconds.items():
             found.rows[f"{case.name}-{label}"] = Row(
                 contest=case.name,

@@ -34,6 +34,8 @@ def compare(
     """Find what became slower, by ratios to anchors of the same rounds and by instruction counts.
 
     The exit code is 1 if a row of ours became slower. A row whose anchors moved by more than 10 % is unfit, not judged.
+    A row that looks changed, but was timed by one process before and after, is to be timed again (`make bench` records
+    three): what two processes differ by is not known.
     """
     from mrsi_fast.report.benchmarks import compare as comparison
     from mrsi_fast.report.benchmarks.records import same_processor
@@ -48,7 +50,9 @@ def compare(
     if shown:
         rows = [(one.verdict if one.ours else f"({one.verdict})", one.name, one.reason) for one in shown]
         terminal.table(("verdict", "row", "why"), rows)
-    counts = {word: sum(one.verdict == word for one in judged) for word in ("slower", "faster", "same", "unfit")}
+    counts = {
+        word: sum(one.verdict == word for one in judged) for word in ("slower", "faster", "same", "again", "unfit")
+    }
     terminal.say("; ".join(f"{count} {word}" for word, count in counts.items()) + f"; of {len(judged)} rows.")
     regressions = [one.name for one in judged if one.regression]
     if regressions:

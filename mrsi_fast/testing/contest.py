@@ -98,7 +98,6 @@ def hold(
     same: bool = True,
     rounds: int | None = None,
     budget_s: float = 10.0,
-    at_least_s: float = 2e-3,
     sums: Mapping[str, Mapping[str, int]] | None = None,
     pause_s: float = 0.0,
 ) -> Outcome:
@@ -112,7 +111,6 @@ def hold(
         same: Whether all entries of a case must give the same result.
         rounds: Rounds of timing; None for what the budget allows.
         budget_s: Seconds for the timing.
-        at_least_s: Short functions are repeated until about this long.
         sums: Further cases, each with the number of times that it contains others: their durations are added up within
             each round.
         pause_s: Rest before each call.
@@ -128,7 +126,7 @@ def hold(
         if same:
             _check(runners, than)
         timed: dict[Any, Runner] = {**runners, **ceilings(threads)}
-        seconds = interleave(timed, rounds, at_least_s, budget_s=budget_s, pause_s=pause_s)
+        seconds = interleave(timed, rounds, budget_s=budget_s, pause_s=pause_s)
     finally:
         torch.set_num_threads(before)
     outcome.anchors = {key: values for key, values in seconds.items() if isinstance(key, str)}

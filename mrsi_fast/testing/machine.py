@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -15,7 +16,7 @@ import torch
 
 from mrsi_fast import __version__
 from mrsi_fast.ops import _native
-from mrsi_fast.report.benchmarks.records import Run, processor
+from mrsi_fast.report.benchmarks.records import TIMING, Run, processor
 from mrsi_fast.testing.data import checkout
 
 _PEERS = ("numpy", "onnx", "onnxruntime", "openvino", "triton")
@@ -70,6 +71,8 @@ def this_run(rounds: int | None) -> Run:
         versions=versions,
         waiting=os.environ.get("OMP_WAIT_POLICY", "as OpenMP does by default"),
         rounds=rounds,
+        code=_code(),
+        timing=TIMING,
     )
 
 
@@ -93,3 +96,20 @@ def _commit() -> str:
         return subprocess.run(described, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
+
+
+def _code() -> str:
+    """Digest of the package, the compiled extension included, and of the benchmarks.
+
+    A commit would not do: uncommitted changes have none, and recording changes a file of the checkout.
+    """
+    package = Path(__file__).resolve().parents[1]
+    files = [*package.rglob("*.py"), *package.glob("_C*")]
+    try:
+        files += (checkout() / "benchmarks").rglob("*.py")
+    except FileNotFoundError:
+        return ""
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()[:12]

@@ -75,7 +75,7 @@ class Session:
             )
         if than is not None and (than, case) not in outcome.seconds:
             than = None
-        contest = Contest(run=0, threads=outcome.threads, anchors=_rounded(outcome.anchors))
+        contest = Contest.of(outcome.threads, _rounded(outcome.anchors))
         self.history.contests[outcome.name] = contest
         entry, peak = outcome.entries[key], outcome.peak_mb.get(key)
         self.history.rows[name] = Row(

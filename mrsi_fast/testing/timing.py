@@ -21,7 +21,7 @@ LONG_S = 1.0
 def interleave(
     functions: Mapping[Label, Callable[[], object]],
     rounds: int | None = None,
-    at_least_s: float = 2e-3,
+    at_least_s: float = 0.0,
     seed: int = 0,
     budget_s: float = 10.0,
     pause_s: float = 0.0,
@@ -29,11 +29,14 @@ def interleave(
     """Time functions against each other.
 
     Every round calls all of them, in an order shuffled anew, so that a slow minute of the machine falls on all alike.
+    Once each: a call that follows the others finds caches full of their data and may take twice as long as the next, so
+    a mean over several calls depends on their number; and a number that is measured differs between processes.
 
     Args:
         functions: What to time, by label; called without arguments.
         rounds: Number of rounds; by default as many as the budget allows, within 5 and 40.
-        at_least_s: Short functions are called several times in a row until about this long, and the mean is kept.
+        at_least_s: Functions that end too early to be timed one by one (on a GPU, which has to be waited for) are
+            called several times in a row until about this long, and the mean is kept.
         seed: Of the shuffling.
         budget_s: About how long all rounds may take together.
         pause_s: Rest before each call, where one leaves work behind: a process that ended is still being cleared away.

@@ -14,7 +14,13 @@ from mrsi_fast.report.benchmarks.records import COPY, SGEMM, SGEMM_AGAIN, Contes
 from mrsi_fast.testing.data import checkout
 
 
-def recorded(path: Path, slower: float = 1.0, cpu: str = "Example 1", started: str = "2026-01-01 00:00 UTC") -> Path:
+def recorded(
+    path: Path,
+    slower: float = 1.0,
+    cpu: str = "Example 1",
+    started: str = "2026-01-01 00:00 UTC",
+    sessions: tuple[tuple[int, int], ...] = ((0, 8), (0, 6), (0, 6)),
+) -> Path:
     draw = np.random.default_rng(len(path.name))
 
     def about(seconds: float) -> list[float]:
@@ -27,7 +33,7 @@ def recorded(path: Path, slower: float = 1.0, cpu: str = "Example 1", started: s
         "bench_unet[eager-t1]": Row(contest="c", label="eager", backend="PyTorch", seconds=about(2.0)),
     }
     anchors = {name: about(1.0) for name in (SGEMM, COPY)}
-    contest = Contest(run=0, threads=1, anchors={**anchors, SGEMM_AGAIN: anchors[SGEMM]})
+    contest = Contest(sessions=list(sessions), threads=1, anchors={**anchors, SGEMM_AGAIN: anchors[SGEMM]})
     run = Run(started=started, commit="0", versions={}, waiting="passive")
     History(machine={"cpu": cpu, "cpus": 2}, runs=[run], contests={"c": contest}, rows=rows).save(path)
     return path
@@ -44,6 +50,16 @@ def test_a_regression_ends_with_1_and_names_the_row(tmp_path):
     assert result.exit_code == 1 and "1 of ours became slower: bench_unet[native-t1]" in result.output
     assert "slower   bench_unet[native-t1]" in result.output
     assert bench("compare", recorded(tmp_path / "slower.json", slower=1.2), old).exit_code == 0  # faster
+
+
+def test_one_process_each_is_no_regression_but_is_to_be_timed_again(tmp_path):
+    old, new = (
+        recorded(tmp_path / name, slower, sessions=((0, 20),))
+        for name, slower in (("old.json", 1.0), ("new.json", 1.2))
+    )
+    result = bench("compare", old, new)
+    assert result.exit_code == 0 and "again    bench_unet[native-t1]" in result.output
+    assert "record both again" in " ".join(result.output.split())
 
 
 def test_what_cannot_be_compared_is_said(tmp_path):

@@ -1,11 +1,13 @@
-"""The history of one machine: raw repeats of every row with the anchors of its run, as JSON in the repository.
+"""The history of one machine: raw repeats of every row with the anchors of its rounds, as JSON in the repository.
 
 A duration alone says little on a machine that drifts. Each row names the contest in which it was timed; the contest
-holds the ceilings that were timed in the same rounds, so that every ratio can be formed, and formed again.
+holds the ceilings that were timed in the same rounds, so that every ratio can be formed, and formed again. One that was
+timed by several processes says which rounds were whose: what two processes differ by, no process can tell.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -30,6 +32,12 @@ QUALITY = "quality_latency"
 
 CONTROL_BAND = 0.03
 """One function under two labels may differ by this; by more, and the machine is unfit to judge."""
+
+TIMING = 2
+"""How functions are timed: 1 called short ones several times a round, 2 calls each once."""
+
+SESSIONS = 3
+"""A contest keeps the rounds of so many processes, the latest."""
 
 
 def cpu_histories(folder: Path) -> list[Path]:
@@ -63,6 +71,8 @@ class Run(Settings):
         versions: Python, PyTorch, peers.
         waiting: What threads did that had nothing to do.
         rounds: Limit on rounds that was asked for, if any.
+        code: Digest of what was timed and of what timed it; empty if unknown.
+        timing: How, see ``TIMING``; rows that were timed in different ways are not compared.
     """
 
     started: str
@@ -70,20 +80,39 @@ class Run(Settings):
     versions: dict[str, str]
     waiting: str
     rounds: int | None = None
+    code: str = ""
+    timing: int = 1
+
+    def repeats(self, other: Run) -> bool:
+        """Whether both timed the same code in the same way, at another time."""
+        same = all(getattr(self, name) == getattr(other, name) for name in ("code", "versions", "waiting", "rounds"))
+        return same and self.code != ""
 
 
 class Contest(Settings):
     """What was timed together: the ceilings of its rounds, in seconds.
 
     Attributes:
-        run: Index into the history's runs.
+        sessions: Index into the history's runs and number of rounds of each process, in the order of the values.
         threads: Of every peer.
         anchors: Durations by name, one value a round.
     """
 
-    run: int
+    sessions: list[tuple[int, int]]
     threads: int
     anchors: dict[str, list[float]]
+
+    @classmethod
+    def of(cls, threads: int, anchors: Mapping[str, Sequence[float]]) -> Contest:
+        """What the only run of a history timed by itself."""
+        rounds = len(next(iter(anchors.values())))
+        return cls(sessions=[(0, rounds)], threads=threads, anchors={k: list(v) for k, v in anchors.items()})
+
+    @property
+    def parts(self) -> list[slice]:
+        """The rounds of each process."""
+        ends = list(itertools.accumulate(rounds for _, rounds in self.sessions))
+        return [slice(end - rounds, end) for end, (_, rounds) in zip(ends, self.sessions, strict=True)]
 
     @property
     def control(self) -> Ratio:
@@ -159,6 +188,14 @@ class History(Settings):
         """When the latest of its sessions began; empty without one."""
         return max((run.started for run in self.runs), default="")
 
+    def timing(self, name: str) -> set[int]:
+        """How a row was timed, see ``TIMING``."""
+        return {self.runs[run].timing for run, _ in self.contests[self.rows[name].contest].sessions}
+
+    def rows_of(self, contest: str) -> dict[str, Row]:
+        """The rows of a contest by name."""
+        return {name: row for name, row in self.rows.items() if row.contest == contest}
+
     def seconds(self, name: str) -> float:
         """Median duration of a row."""
         values = sorted(self.rows[name].seconds)
@@ -220,7 +257,7 @@ class History(Settings):
             anchor = self.contests[row.contest].anchors[SGEMM]
             return [mine / product for mine, product in zip(row.seconds, anchor, strict=True)]
 
-        return change(relative(self.rows[more]), relative(self.rows[name]), level=0.95)
+        return change(relative(self.rows[more]), relative(self.rows[name]))
 
     def controls(self) -> dict[str, Ratio]:
         """One function against itself under another label: of every contest, and of the rows that are such controls."""
@@ -237,28 +274,48 @@ class History(Settings):
         return self.model_copy(update={"contests": contests, "rows": rows})
 
     def updated(self, newer: History) -> History:
-        """This history with the rows, counts and figures of a newer run in place of older ones."""
-        offset = len(self.runs)
-        contests = dict(self.contests)
+        """This history with the rows, counts and figures of a newer run in place of older ones.
+
+        The rounds of a contest of the same rows and the same code are added to those that are there instead, as those
+        of one more process; the latest ``SESSIONS`` stay.
+        """
+        runs, contests, fresh = [*self.runs, *newer.runs], dict(self.contests), dict(newer.rows)
         for key, contest in newer.contests.items():
-            contests[key] = contest.model_copy(update={"run": contest.run + offset})
-        rows = {**self.rows, **newer.rows}
-        # A contest is replaced as a whole: rows of the older rounds would be paired with the anchors of the newer.
-        rows = {name: row for name, row in rows.items() if row.contest not in newer.contests or name in newer.rows}
+            sessions = [(run + len(self.runs), rounds) for run, rounds in contest.sessions]
+            contests[key] = contest.model_copy(update={"sessions": sessions})
+            if self._repeated(key, newer):
+                contests[key], joined = _joined(self, contests[key], newer.rows_of(key))
+                fresh |= joined
+        rows = {**self.rows, **fresh}
+        # Else it is replaced as a whole: rows of the older rounds would be paired with the anchors of the newer.
+        rows = {name: row for name, row in rows.items() if row.contest not in newer.contests or name in fresh}
         missing = {**{k: v for k, v in self.missing.items() if k not in newer.rows}, **newer.missing}
         rows = {name: row for name, row in rows.items() if name not in newer.missing}
         contests = {key: contest for key, contest in contests.items() if any(r.contest == key for r in rows.values())}
-        runs = [*self.runs, *newer.runs]
-        used = sorted({contest.run for contest in contests.values()} | ({len(runs) - 1} if runs else set()))
-        place = {run: index for index, run in enumerate(used)}
+        used = {run for contest in contests.values() for run, _ in contest.sessions}
+        place = {run: index for index, run in enumerate(sorted(used | ({len(runs) - 1} if runs else set())))}
+        for key, contest in contests.items():
+            sessions = [(place[run], rounds) for run, rounds in contest.sessions]
+            contests[key] = contest.model_copy(update={"sessions": sessions})
         return History(
             machine=newer.machine,
-            runs=[runs[run] for run in used],
-            contests={k: c.model_copy(update={"run": place[c.run]}) for k, c in contests.items()},
+            runs=[runs[run] for run in place],
+            contests=contests,
             rows=rows,
             missing=missing,
             instructions={**self.instructions, **newer.instructions},
             figures={**self.figures, **newer.figures},
+        )
+
+    def _repeated(self, key: str, newer: History) -> bool:
+        """Whether a newer run's contest is one of this history, timed once more."""
+        if key not in self.contests:
+            return False
+        before, after = self.contests[key], newer.contests[key]
+        return (
+            self.rows_of(key).keys() == newer.rows_of(key).keys()
+            and before.anchors.keys() == after.anchors.keys()
+            and all(self.runs[old].repeats(newer.runs[new]) for old, _ in before.sessions for new, _ in after.sessions)
         )
 
     def save(self, path: Path) -> None:
@@ -271,6 +328,19 @@ class History(Settings):
             else:
                 parts.append(f" {json.dumps(key)}: {json.dumps(value)}")
         write_text(path, "{\n" + ",\n".join(parts) + "\n}\n")
+
+
+def _joined(old: History, contest: Contest, rows: Mapping[str, Row]) -> tuple[Contest, dict[str, Row]]:
+    """A contest and its rows with the rounds that an older history has of them in front, cut to the latest sessions."""
+    before = old.contests[rows[next(iter(rows))].contest]
+    sessions = [*before.sessions, *contest.sessions][-SESSIONS:]
+    kept = sum(rounds for _, rounds in sessions)
+    anchors = {name: [*before.anchors[name], *values][-kept:] for name, values in contest.anchors.items()}
+    joined = {
+        name: row.model_copy(update={"seconds": [*old.rows[name].seconds, *row.seconds][-kept:]})
+        for name, row in rows.items()
+    }
+    return contest.model_copy(update={"sessions": sessions, "anchors": anchors}), joined
 
 
 def newest_first(histories: Sequence[History]) -> list[History]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mrsi_fast.report.benchmarks.ratios import change, paired_ratio
+from mrsi_fast.report.benchmarks.ratios import Change, Processes, change, paired_ratio, shared_spread
 
 
 def test_ratios_are_taken_within_rounds():
@@ -38,3 +38,26 @@ def test_the_same_repeats_give_the_same_interval():
     values = list(np.linspace(1, 2, 20))
     assert change(values, values[::-1]) == change(values, values[::-1])
     assert change(values, values).median == 1.0
+
+
+def timed(draw: np.random.Generator, processes: int, between: float, middle: float = 1.0) -> Processes:
+    effects = draw.normal(0, between, processes)
+    return Processes.of([middle * np.exp(effect + draw.normal(0, 0.02, 25)) for effect in effects])
+
+
+@pytest.mark.parametrize(("olds", "news"), [(3, 3), (3, 1), (2, 2)])
+def test_intervals_between_processes_hold_the_truth_about_as_often_as_they_say(olds, news):
+    """With each row's own spread in doubt, and what rows share known from all of them."""
+    draw = np.random.default_rng(2)
+    changes = [Change(timed(draw, olds, 0.03), timed(draw, news, 0.03, 1.1)) for _ in range(300)]
+    shared = shared_spread(changes)
+    assert shared**0.5 == pytest.approx(0.03, rel=0.15)
+    found = [one.ratio(shared, weight=4, level=0.8) for one in changes]
+    held = sum(one.low <= 1.1 <= one.high for one in found) / len(found)
+    assert 0.74 < held < 0.9  # a little conservative: rows that are alike know their spread better than is assumed
+
+
+def test_one_process_each_knows_no_spread():
+    draw = np.random.default_rng(3)
+    change = Change(timed(draw, 1, 0.0), timed(draw, 1, 0.0))
+    assert change.freedom == 0 and change.spread == 0.0 and shared_spread([change]) == shared_spread([]) == 0.0

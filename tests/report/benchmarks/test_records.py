@@ -12,6 +12,7 @@ from mrsi_fast.report.benchmarks.records import (
     COPY_BYTES,
     GEMM_FLOPS,
     OWN_GEMM,
+    SESSIONS,
     SGEMM,
     SGEMM_AGAIN,
     History,
@@ -87,14 +88,20 @@ def test_rows_of_an_unfit_contest_are_no_evidence(history):
     assert part.rows == {} and part.contests == {} and part.instructions == {"a": 1}
 
 
+def on_other_code(made: History) -> History:
+    return made.model_copy(update={"runs": [run.model_copy(update={"code": "1"}) for run in made.runs]})
+
+
 def test_a_newer_contest_replaces_the_older_one_as_a_whole(history):
-    old, new = history(0, instructions={"a": 1}), history(1, instructions={"b": 2})
+    old, new = history(0, instructions={"a": 1}), on_other_code(history(1, instructions={"b": 2}))
     only = {name: row for name, row in new.rows.items() if name == "bench_norm[ours-t1]"}
     newer = new.model_copy(update={"rows": only, "missing": {"bench_conv[ours-t1]": "no compiler"}})
     merged = old.updated(newer)
     assert set(merged.rows) == {"bench_norm[ours-t1]"}  # older rows of that contest have lost their anchors
     assert merged.contests["ops-t1"].anchors == new.contests["ops-t1"].anchors
-    assert len(merged.runs) == 1 and merged.contests["ops-t1"].run == 0  # the older run has no row any more
+    assert len(merged.runs) == 1 and merged.contests["ops-t1"].sessions == [
+        (0, 20)
+    ]  # the older run has no row any more
     assert merged.instructions == {"a": 1, "b": 2} and merged.missing == {"bench_conv[ours-t1]": "no compiler"}
 
 
@@ -103,5 +110,44 @@ def test_other_contests_stay_with_the_run_that_timed_them(history):
     contests = {"unet-t1": new.contests["ops-t1"]}
     rows = {"bench_unet[a-t1]": new.rows["bench_conv[ours-t1]"].model_copy(update={"contest": "unet-t1"})}
     merged = old.updated(new.model_copy(update={"contests": contests, "rows": rows}))
-    assert merged.contests["ops-t1"].run == 0 and merged.contests["unet-t1"].run == 1 and len(merged.runs) == 2
+    assert merged.contests["ops-t1"].sessions == [(0, 20)] and merged.contests["unet-t1"].sessions == [(1, 20)]
+    assert len(merged.runs) == 2
     assert set(merged.rows) == {*old.rows, "bench_unet[a-t1]"}
+
+
+def test_another_process_on_the_same_code_adds_its_rounds(history):
+    one, two = history(0, rounds=4), history(1, rounds=3)
+    merged = one.updated(two)
+    contest, row = merged.contests["ops-t1"], merged.rows["bench_norm[ours-t1]"]
+    assert contest.sessions == [(0, 4), (1, 3)] and contest.parts == [slice(0, 4), slice(4, 7)]
+    assert len(merged.runs) == 2 and list(merged.rows) == list(one.rows)
+    for made, part in zip((one, two), contest.parts, strict=True):
+        assert row.seconds[part] == made.rows["bench_norm[ours-t1]"].seconds
+        assert contest.anchors[COPY][part] == made.contests["ops-t1"].anchors[COPY]
+
+
+def test_the_latest_processes_stay(history):
+    merged = history(0, rounds=1)
+    for seed in range(1, SESSIONS + 2):
+        merged = merged.updated(history(seed, rounds=1 + seed))
+    assert [rounds for _, rounds in merged.contests["ops-t1"].sessions] == [3, 4, 5]
+    assert [run for run, _ in merged.contests["ops-t1"].sessions] == [0, 1, 2] and len(merged.runs) == SESSIONS
+    last = history(SESSIONS + 1, rounds=SESSIONS + 2)
+    assert merged.rows["bench_norm[ours-t1]"].seconds[-5:] == last.rows["bench_norm[ours-t1]"].seconds
+
+
+@pytest.mark.parametrize("changed", [{"code": "1"}, {"code": ""}, {"versions": {"torch": "3"}}, {"rounds": 3}])
+def test_a_process_that_timed_something_else_does_not(history, changed):
+    runs = [run.model_copy(update=changed) for run in history(0).runs]
+    old, new = history(0), history(1)
+    if changed == {"code": ""}:  # unknown on both sides is not the same
+        old = old.model_copy(update={"runs": runs})
+    merged = old.updated(new.model_copy(update={"runs": runs}))
+    assert merged.rows == new.rows and merged.contests["ops-t1"].sessions == [(0, 20)]
+
+
+def test_a_contest_of_other_rows_is_another_one(history):
+    old, new = history(0), history(1)
+    fewer = {name: row for name, row in new.rows.items() if "norm" in name}
+    merged = old.updated(new.model_copy(update={"rows": fewer}))
+    assert merged.rows == fewer and merged.contests["ops-t1"].sessions == [(0, 20)]
