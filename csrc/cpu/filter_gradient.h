@@ -8,6 +8,7 @@
 namespace mrsi_fast {
 namespace MRSI_ISA {
 
+constexpr int kOuterRows = kLanes == 16 ? 12 : 6;  // of a register tile: 24 sums of 32 registers (AVX-512), 12 of 16
 constexpr int kBlockRows = 48;     // output channels of a block of filters: v is read once for each block
 constexpr int kBlockPanels = 2;    // panels of input channels of a block: m is read once for each block
 constexpr int kTilesAtOnce = 128;  // rows of v and m that stay in the first-level cache while a block uses them
@@ -149,7 +150,7 @@ static void multiply_item(const FilterGradient* g, int item, float* block) {
               k1 = (int)((int64_t)c->out_channels * (item % row_blocks + 1) / row_blocks);
     const int c0 = item / row_blocks * kBlockPanels * kPanel,
               c1 = (int)smaller(c0 + kBlockPanels * kPanel, c->in_channels);
-    const int tiles = (int)tiles_of(c), rows = k1 - k0, pieces = (rows + kTileRows - 1) / kTileRows;
+    const int tiles = (int)tiles_of(c), rows = k1 - k0, pieces = (rows + kOuterRows - 1) / kOuterRows;
     const int64_t wide = kBlockPanels * kPanel, v_pitch = gradient_pitch(c->in_channels),
                   m_pitch = gradient_pitch(c->out_channels);
     for (int e = 0; e < A * A; ++e)
@@ -160,8 +161,8 @@ static void multiply_item(const FilterGradient* g, int item, float* block) {
             for (int ch = c0; ch < c1; ch += kPanel)
                 for (int p = 0; p < pieces; ++p) {
                     const int first = rows * p / pieces, last = rows * (p + 1) / pieces;
-                    outer_rows<kTileRows>(last - first, m + first, m_pitch, v + ch, v_pitch, depth, t > 0,
-                                          block + ((int64_t)e * rows + first) * wide + (ch - c0), wide);
+                    outer_rows<kOuterRows>(last - first, m + first, m_pitch, v + ch, v_pitch, depth, t > 0,
+                                           block + ((int64_t)e * rows + first) * wide + (ch - c0), wide);
                 }
         }
     for (int k = k0; k < k1; ++k)

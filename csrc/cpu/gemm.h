@@ -7,9 +7,11 @@
 namespace mrsi_fast {
 namespace MRSI_ISA {
 
-constexpr int kPanel = 2 * kLanes;                // output channels that one register tile covers
-constexpr int kTileRows = kLanes == 16 ? 12 : 6;  // AVX-512: 24 sums of 32 registers; AVX2: 12 of 16
-constexpr int kLine = 16;                         // floats in a cache line
+constexpr int kPanel = 2 * kLanes;               // output channels that one register tile covers
+constexpr int kTileRows = kLanes == 16 ? 8 : 6;  // more rows than 8 need more pointers than there are registers
+constexpr int kPairRows = 6;                     // AVX-512, two panels at once: 24 sums of 32 registers
+constexpr int kPairDepth = 160;                  // of two panels that the first-level cache still holds
+constexpr int kLine = 16;                        // floats in a cache line
 
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
@@ -32,51 +34,54 @@ static inline void store_some(float* p, Vec v, int64_t count) {
     store_part(p, v, count);
 }
 
-// out[r][0..kPanel) = sum over taps t and depth d of row[r][tap[t] + d] * panel[t][d][0..kPanel), added to what is there
-// if `add`. ROWS x 2 sums stay in registers; each value of `row` is broadcast, each panel vector is shared by all rows.
-// At each depth one cache line is asked for, `step` floats further each time from `ahead` on, and one of the rows that
-// follow (asking cannot fail, wherever that is). A function of its own: inlined beside others it loses registers to them.
-template <int ROWS>
+// out[r][0..PANELS kPanel) = sum over taps t and depth d of row[r][tap[t] + d] * panel[t][d][0..kPanel), added to what is
+// there if `add`; a second panel lies `apart` floats behind the first. ROWS x 2 PANELS sums stay in registers; each value
+// of `row` is broadcast, each panel vector is shared by all rows. At each depth one cache line is asked for, `step` floats
+// further each time from `ahead` on, and a share of the rows that follow (asking cannot fail, wherever that is).
+// A function of its own: inlined beside others it loses registers to them.
+template <int ROWS, int PANELS>
 static __attribute__((noinline)) void tile(const float* const* row, const int64_t* tap, int taps, int depth,
-                                           const float* panel, const float* ahead, int64_t step, bool add, float* out,
-                                           int64_t pitch) {
-    Vec sum[ROWS][2];
+                                           const float* panel, int64_t apart, const float* ahead, int64_t step,
+                                           bool add, float* out, int64_t pitch) {
+    constexpr int WIDE = 2 * PANELS;
+    Vec sum[ROWS][WIDE];
 #pragma GCC unroll 16
-    for (int r = 0; r < ROWS; ++r) {
-        sum[r][0] = add ? load(out + r * pitch) : Vec{};
-        sum[r][1] = add ? load(out + r * pitch + kLanes) : Vec{};
-    }
+    for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < WIDE; ++v) sum[r][v] = add ? load(out + r * pitch + v * kLanes) : Vec{};
     for (int t = 0; t < taps; ++t) {
         const float* at[ROWS];
 #pragma GCC unroll 16
         for (int r = 0; r < ROWS; ++r) at[r] = row[r] + tap[t];
         const float* rows_ahead = at[ROWS - 1] + (row[ROWS - 1] - row[ROWS > 1 ? ROWS - 2 : 0]);
-        for (int d = 0; d < depth; ++d, panel += kPanel, ahead += step, rows_ahead += kLine) {
+        for (int d = 0; d < depth; ++d, panel += kPanel, ahead += step) {
             __builtin_prefetch(ahead, 0, 2);  // into the second level
-            __builtin_prefetch(rows_ahead);
-            const Vec b0 = load(panel), b1 = load(panel + kLanes);
+            __builtin_prefetch(rows_ahead + d * ROWS);
+            Vec b[WIDE];
+#pragma GCC unroll 4
+            for (int v = 0; v < WIDE; ++v) b[v] = load(panel + v / 2 * apart + v % 2 * kLanes);
 #pragma GCC unroll 16
             for (int r = 0; r < ROWS; ++r) {
                 const Vec a = splat(at[r][d]);
-                sum[r][0] += a * b0;
-                sum[r][1] += a * b1;
+#pragma GCC unroll 4
+                for (int v = 0; v < WIDE; ++v) sum[r][v] += a * b[v];
             }
         }
     }
 #pragma GCC unroll 16
-    for (int r = 0; r < ROWS; ++r) {
-        store(out + r * pitch, sum[r][0]);
-        store(out + r * pitch + kLanes, sum[r][1]);
-    }
+    for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < WIDE; ++v) store(out + r * pitch + v * kLanes, sum[r][v]);
 }
 
-// tile<rows>, for any number of rows up to ROWS.
-template <int ROWS>
+// tile<rows, PANELS>, for any number of rows up to ROWS.
+template <int ROWS, int PANELS>
 static inline void tile_rows(int rows, const float* const* row, const int64_t* tap, int taps, int depth,
-                             const float* panel, const float* ahead, int64_t step, bool add, float* out,
+                             const float* panel, int64_t apart, const float* ahead, int64_t step, bool add, float* out,
                              int64_t pitch) {
-    if (rows == ROWS) return tile<ROWS>(row, tap, taps, depth, panel, ahead, step, add, out, pitch);
-    if constexpr (ROWS > 1) tile_rows<ROWS - 1>(rows, row, tap, taps, depth, panel, ahead, step, add, out, pitch);
+    if (rows == ROWS) return tile<ROWS, PANELS>(row, tap, taps, depth, panel, apart, ahead, step, add, out, pitch);
+    if constexpr (ROWS > 1)
+        tile_rows<ROWS - 1, PANELS>(rows, row, tap, taps, depth, panel, apart, ahead, step, add, out, pitch);
 }
 
 // Memory that is needed after some products: asked for piece by piece while they keep the processor busy.
@@ -95,21 +100,24 @@ static inline const float* take(Soon* soon, int64_t count, const float* otherwis
     return otherwise;
 }
 
-// One panel of the product below. Rows are dealt out evenly (8 = 4 + 4, not 6 + 2): a short tile has too few sums in
-// flight to hide the FMA latency. They ask for the panel `next`, which comes from a slower cache: evenly, or, if something
-// else is needed soon, the first blocks only and the others for that.
-static inline void multiply_panel(const float* a, int64_t stride, int rows, int depth, const float* panel,
-                                  const float* next, Soon* soon, float* out, int64_t pitch, bool add) {
+// PANELS neighbouring panels of the product below in tiles of up to ROWS rows. Rows are dealt out evenly (8 = 4 + 4, not
+// 6 + 2): a short tile has too few sums in flight to hide the FMA latency. They ask for the panels at `next`, which come
+// from a slower cache: evenly, or, if something else is needed soon, the first blocks only and the others for that.
+template <int ROWS, int PANELS>
+static inline void multiply_panels(const float* a, int64_t stride, int rows, int depth, const float* panel,
+                                   const float* next, Soon* soon, float* out, int64_t pitch, bool add) {
+    constexpr int WIDE = PANELS * kPanel;
     const int64_t tap = 0;
-    const int blocks = (rows + kTileRows - 1) / kTileRows;
-    const int64_t step = soon ? kLine : smaller(kLine, (kPanel + blocks - 1) / blocks);
+    const int blocks = (rows + ROWS - 1) / ROWS;
+    const int64_t step = soon ? kLine : smaller(kLine, (WIDE + blocks - 1) / blocks);
     for (int b = 0; b < blocks; ++b) {
         const int first = rows * b / blocks, last = rows * (b + 1) / blocks;
-        const float* row[kTileRows];
+        const float* row[ROWS];
         for (int r = first; r < last; ++r) row[r - first] = a + r * stride;
         const float* ahead = next + b * depth * step;
-        if (soon && b * kLine >= kPanel) ahead = take(soon, (int64_t)depth * kLine, panel);
-        tile_rows<kTileRows>(last - first, row, &tap, 1, depth, panel, ahead, step, add, out + first * pitch, pitch);
+        if (soon && b * kLine >= WIDE) ahead = take(soon, (int64_t)depth * kLine, panel);
+        tile_rows<ROWS, PANELS>(last - first, row, &tap, 1, depth, panel, (int64_t)depth * kPanel, ahead, step, add,
+                                out + first * pitch, pitch);
     }
 }
 
@@ -120,7 +128,7 @@ static void gemm(const float* a, int64_t stride, int rows, int depth, const floa
                  int64_t pitch, int64_t panel_step = kPanel, bool add = false) {
     const int64_t panel = (int64_t)depth * kPanel;
     for (int k = 0; k < channels; k += kPanel, panels += panel, out += panel_step)
-        multiply_panel(a, stride, rows, depth, panels, panels + panel, nullptr, out, pitch, add);
+        multiply_panels<kTileRows, 1>(a, stride, rows, depth, panels, panels + panel, nullptr, out, pitch, add);
 }
 
 // Mean and M2 of channels [first, last) over the rows of one strip: two passes over values that are still in cache.

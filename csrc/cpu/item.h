@@ -37,9 +37,18 @@ struct Scratch {
     int64_t most_pixels;
     float* lines;  // Winograd: one row of tiles of one cache line of channels after the vertical transform
     float* v;      // Winograd: transformed input, [plane][tile][v_pitch]
-    float* m;      // Winograd: products, [plane][tile][channels_per_item]
+    float* m;      // Winograd: products, [plane][tile][channels_at_once]
     int64_t v_plane, v_pitch, m_plane;
 };
+
+// Output channels whose products are made and transformed back together. Where AVX-512 takes two panels at once, these are
+// few, and their products still in the second-level cache when they are transformed. More input channels, or all strips in
+// one item, would push them out, and the transformed input with them.
+static int channels_at_once(const Conv* c) {
+    const bool all = c->strips_per_item >= c->batch * strips_of(c->out_height);
+    if (kLanes < 16 || all || c->in_channels > kPairDepth) return c->channels_per_item;
+    return (int)smaller(2 * kPanel, c->channels_per_item);
+}
 
 // The part that reads: tables of the normalisation, activated rows, one row of tiles.
 static Scratch carve_input(const Conv* c, Carver* carver) {
@@ -68,7 +77,7 @@ static Scratch carve(const Conv* c, Carver* carver) {
     const int64_t tiles = (int64_t)c->strips_per_item * (kStripRows / c->method) * ((strip_columns(c) - 2) / c->method);
     // One cache line more than a plane needs: planes a multiple of 4 KiB apart would all fall into one cache set.
     s.v_plane = round_up(tiles * s.pitch, 16) + 16;
-    s.m_plane = round_up(tiles * c->channels_per_item, 16) + 16;
+    s.m_plane = round_up(tiles * channels_at_once(c), 16) + 16;
     s.v = carver->take(planes_of(c->method, 3) * s.v_plane);
     s.m = carver->take(planes_of(c->method, 3) * s.m_plane);
     return s;

@@ -86,8 +86,8 @@ static inline void vertical(const float* const* row, int64_t at, float* to) {
 }
 
 // Transforms one row of tiles, a cache line of channels at a time. The vertical pass is done once per column and shared by
-// the tiles that overlap in it; it goes just ahead of the tiles, so that it is worked on while their stores wait for the
-// second-level cache.
+// the tiles that overlap in it. The horizontal one writes M + 2 planes at a time, all tiles of the row: the processor
+// follows stores to few pages.
 template <int M>
 static __attribute__((noinline)) void transform_input(const Scratch* s, int band, int channels, int tiles, float* v) {
     constexpr int A = M + 2;
@@ -95,16 +95,16 @@ static __attribute__((noinline)) void transform_input(const Scratch* s, int band
     const float* row[A];
     for (int y = 0; y < A; ++y) row[y] = row_of(&s->rows, band * M + y);
     for (int ch = 0; ch < channels; ch += kLine) {
-        int x = 0;
-        for (int t = 0; t < tiles; ++t) {
-            for (; x < t * M + A; ++x) vertical<M>(row, x * pitch + ch, s->lines + x * A * kLine);
-            const float* from = s->lines + t * M * A * kLine;
-            float* to = v + t * v_pitch + ch;
-            for (int y = 0; y < A; ++y, to += A * plane)
+        float* lines = s->lines;
+        for (int x = 0; x < tiles * M + 2; ++x) vertical<M>(row, x * pitch + ch, lines + x * A * kLine);
+        for (int y = 0; y < A; ++y) {
+            const float* from = lines + y * kLine;
+            float* to = v + y * A * plane + ch;
+            for (int t = 0; t < tiles; ++t, from += M * A * kLine, to += v_pitch)
                 for (int half = 0; half < kLine; half += kLanes) {
                     Vec d[A], o[A];
 #pragma GCC unroll 8
-                    for (int i = 0; i < A; ++i) d[i] = load(from + (i * A + y) * kLine + half);
+                    for (int i = 0; i < A; ++i) d[i] = load(from + i * A * kLine + half);
                     Winograd<M>::input(d, o);
 #pragma GCC unroll 8
                     for (int i = 0; i < A; ++i) store(to + i * plane + half, o[i]);
@@ -153,8 +153,7 @@ static inline __attribute__((always_inline)) void transform_tile(const float* m,
 template <int M>
 static __attribute__((noinline)) void transform_output(const Conv* c, const Scratch* s, int n, int y0, int tiles,
                                                        const float* m, int k0, int k1) {
-    const int64_t plane = s->m_plane, pitch = c->channels_per_item, pixel = c->out_channels,
-                  line = c->out_width * pixel;
+    const int64_t plane = s->m_plane, pitch = channels_at_once(c), pixel = c->out_channels, line = c->out_width * pixel;
     const int high = (int)smaller(M, c->out_height - y0), width = c->out_width;
     const float *bias = c->bias, *residual = c->residual;
     float* out = c->out;
@@ -199,19 +198,23 @@ static Soon output_of(const Conv* c, Range r) {
     return {{c->out + first, c->residual ? c->residual + first : nullptr}, {count, c->residual ? count : 0}};
 }
 
-// The products of a range at every point of the transform.
+// The products of a range at every point of the transform; `next` is the first panel that is needed after them.
 template <int M>
-static __attribute__((noinline)) void multiply(const Conv* c, Range r, const Scratch* s, int tiles) {
-    const int64_t panels = round_up(c->out_channels, kPanel), depth = c->in_channels;
-    // An item of all strips reads each weight once, from memory: nothing else is asked for beside them.
-    Soon output = output_of(c, r), *soon = c->strips_per_item < c->batch * strips_of(c->out_height) ? &output : nullptr;
-    for (int e = 0; e < (M + 2) * (M + 2); ++e) {
-        const float* point = c->weight + e * panels * depth;
-        for (int k = r.k0; k < r.k1; k += kPanel) {
-            const bool last = k + kPanel >= r.k1;
-            const float* next = last ? point + (panels + r.k0) * depth : point + (k + kPanel) * depth;
-            multiply_panel(s->v + e * s->v_plane, s->pitch, tiles, depth, point + k * depth, next, soon,
-                           s->m + e * s->m_plane + (k - r.k0), c->channels_per_item, false);
+static __attribute__((noinline)) void multiply(const Conv* c, Range r, const Scratch* s, int tiles, const float* next,
+                                               Soon* soon) {
+    constexpr int POINTS = (M + 2) * (M + 2);
+    const int64_t panels = round_up(c->out_channels, kPanel), depth = c->in_channels, pitch = channels_at_once(c);
+    for (int e = 0; e < POINTS; ++e) {
+        const float *point = c->weight + e * panels * depth, *v = s->v + e * s->v_plane;
+        const float* after = e + 1 < POINTS ? point + (panels + r.k0) * depth : next;
+        float* m = s->m + e * s->m_plane;
+        for (int k = r.k0, wide; k < r.k1; k += wide, m += wide) {
+            wide = kLanes == 16 && depth <= kPairDepth && k + kPanel < r.k1 ? 2 * kPanel : kPanel;
+            const float *panel = point + k * depth, *then = k + wide < r.k1 ? panel + wide * depth : after;
+            if (wide > kPanel)
+                multiply_panels<kPairRows, 2>(v, s->pitch, tiles, depth, panel, then, soon, m, pitch, false);
+            else
+                multiply_panels<kTileRows, 1>(v, s->pitch, tiles, depth, panel, then, soon, m, pitch, false);
         }
     }
 }
@@ -219,13 +222,18 @@ static __attribute__((noinline)) void multiply(const Conv* c, Range r, const Scr
 template <int M>
 static void winograd_item(const Conv* c, Range r, Scratch* s) {
     constexpr int BANDS = kStripRows / M;  // rows of tiles in a strip
-    const int per_image = strips_of(c->out_height), across = (c->width + M - 1) / M;
+    const int per_image = strips_of(c->out_height), across = (c->width + M - 1) / M, wide = channels_at_once(c);
     const int done = winograd_input<M>(c, r, s);
-    multiply<M>(c, r, s, done);
-    for (int strip = r.strip0, at = 0; strip < r.strip1; ++strip)
-        for (int band = 0; band < BANDS; ++band, at += across)
-            transform_output<M>(c, s, strip / per_image, strip % per_image * kStripRows + band * M, across,
-                                s->m + (int64_t)at * c->channels_per_item, r.k0, r.k1);
+    // An item of all strips reads each weight once, from memory: nothing else is asked for beside them.
+    Soon output = output_of(c, r), *soon = c->strips_per_item < c->batch * per_image ? &output : nullptr;
+    for (int k = r.k0; k < r.k1; k += wide) {
+        const Range part = {r.strip0, r.strip1, k, (int)smaller(k + wide, r.k1)};
+        multiply<M>(c, part, s, done, c->weight + (part.k1 < r.k1 ? part.k1 : r.k0) * (int64_t)c->in_channels, soon);
+        for (int strip = r.strip0, at = 0; strip < r.strip1; ++strip)
+            for (int band = 0; band < BANDS; ++band, at += across)
+                transform_output<M>(c, s, strip / per_image, strip % per_image * kStripRows + band * M, across,
+                                    s->m + (int64_t)at * wide, part.k0, part.k1);
+    }
 }
 
 }  // namespace MRSI_ISA
