@@ -38,7 +38,7 @@ def build(label: str, folder: Path, losses: dict[str, float]) -> Callable[[], ob
             state.update(batch)
 
     with operations():
-        losses[label] = state.update(batch)
+        losses[label] = float(state.update(batch))
     assert losses[label] == pytest.approx(next(iter(losses.values())), rel=SAME_LOSS[precision]), losses
     return run
 
