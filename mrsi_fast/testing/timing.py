@@ -13,7 +13,7 @@ __all__ = ["Ratio", "interleave", "paired_ratio"]
 
 Label = TypeVar("Label", bound=Hashable)
 
-FEWEST_ROUNDS, MOST_ROUNDS = 5, 40
+FEWEST_ROUNDS, MOST_ROUNDS = 5, 120
 LONG_S = 1.0
 """What takes longer is warm after one call."""
 
@@ -34,7 +34,7 @@ def interleave(
 
     Args:
         functions: What to time, by label; called without arguments.
-        rounds: Number of rounds; by default as many as the budget allows, within 5 and 40.
+        rounds: Number of rounds; by default as many as the budget allows, within 5 and 120.
         at_least_s: Functions that end too early to be timed one by one (on a GPU, which has to be waited for) are
             called several times in a row until about this long, and the mean is kept.
         seed: Of the shuffling.
