@@ -28,7 +28,8 @@ def interleave(
 ) -> dict[Label, list[float]]:
     """Time functions against each other.
 
-    Every round calls all of them, in an order shuffled anew, so that a slow minute of the machine falls on all alike.
+    Every round calls all of them, so that a slow minute of the machine falls on all alike, in an order shuffled anew or
+    that of the round before backwards: what follows what, and so finds its data in cache, evens out.
     Once each: a call that follows the others finds caches full of their data and may take twice as long as the next, so
     a mean over several calls depends on their number; and a number that is measured differs between processes.
 
@@ -55,8 +56,11 @@ def interleave(
         rounds = min(MOST_ROUNDS, max(FEWEST_ROUNDS, int(budget_s / max(one_round, 1e-9))))
     order, shuffle = list(functions), random.Random(seed).shuffle
     seconds: dict[Label, list[float]] = {label: [] for label in functions}
-    for _ in range(rounds):
-        shuffle(order)
+    for number in range(rounds):
+        if number % 2:
+            order.reverse()
+        else:
+            shuffle(order)
         for label in order:
             function, count = functions[label], repeats[label]
             if pause_s:
