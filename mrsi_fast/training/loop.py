@@ -54,7 +54,7 @@ class Interrupted(SystemExit):
 
 
 class Diverged(RuntimeError):
-    """The loss is no number any more; the last checkpoint is from before."""
+    """A loss or its gradient is no number any more; the last checkpoint is from before."""
 
 
 @dataclass
@@ -210,9 +210,9 @@ class Trainer:
         mean = float(torch.stack(losses).mean()) if losses else 0.0
         if not math.isfinite(mean):
             raise Diverged(
-                f"{self.folder.name}: the loss was not finite in one of the {len(losses)} steps up to {self.step}. "
-                "The last checkpoint is from before that: lower the learning rates and start anew, or resume it to see "
-                "whether it happens again."
+                f"{self.folder.name}: the loss or its gradient was not finite in one of the {len(losses)} steps up to "
+                f"{self.step}. The last checkpoint is from before that: lower the learning rates and start anew, or resume it to "
+                "see whether it happens again."
             )
         return mean
 
@@ -235,7 +235,11 @@ class Trainer:
         return revisited(on_device, first, order)
 
     def update(self, simulated: Batch) -> Tensor:
-        """One optimiser step on one batch on the device; returns the loss, for which nothing waits yet."""
+        """One optimiser step on one batch on the device.
+
+        Returns:
+            The loss, for which nothing waits yet; NaN where its gradient is not finite.
+        """
         config = self.config
         batch = withhold(simulated, config.dropout, step_generator(config.seed, self.step, DROPOUT_STREAM))
         sigmas = SigmaDistribution(
@@ -250,11 +254,11 @@ class Trainer:
             generator = step_generator(config.seed, self.step, NOISE_STREAM, self.device)
             loss = training_loss(self.denoiser, batch, self.rms, sigmas, config.loss, generator)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), config.optimiser.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.optimiser.clip_norm)
         self.optimiser.step(learning_rate_share(self.step, config.steps, config.optimiser))
         self.average.update_parameters(self.network)
         self.step += 1
-        return loss.detach()
+        return torch.where(norm.isfinite(), loss.detach(), torch.nan)  # such a gradient has reached the weights
 
     def validate(self) -> dict[str, float]:
         """Validates the averaged weights on the validation heads, always on the same batches and noise."""

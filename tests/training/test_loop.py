@@ -142,6 +142,13 @@ def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(tmp_path: Path
     assert not (tmp_path / "run" / CHECKPOINT).exists()
 
 
+def test_a_gradient_that_is_no_number_is_not_saved_either(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(float("inf")))
+    with pytest.raises(Diverged, match="its gradient was not finite"):
+        train(write_config(tmp_path, "run", steps=4, checkpoint_minutes=1e-9))
+    assert not (tmp_path / "run" / CHECKPOINT).exists()
+
+
 def test_sigterm_saves_and_leaves_with_143(tmp_path: Path) -> None:
     stopped = run_and_kill(write_config(tmp_path, "run", steps=1000), 3, signal.SIGTERM)
     assert stopped.returncode == 143, stopped.stderr
