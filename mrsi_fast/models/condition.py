@@ -5,7 +5,6 @@ Everything here is relative to each map's own scale, so that multiplying all map
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -100,15 +99,6 @@ def batch_condition(batch: Mapping[str, Tensor]) -> Condition:
     )
 
 
-@functools.lru_cache(maxsize=8)
-def _knots(
-    keys: tuple[str, ...], rows: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Logarithms of a table's factors and values; kept, since a copy to a GPU waits for it."""
-    knots = torch.tensor([math.log2(float(key)) for key in keys], dtype=dtype, device=device)
-    return knots, torch.tensor(rows, dtype=dtype, device=device).log()
-
-
 def residual_rms(table: Mapping[str, Sequence[float]], factors: Tensor) -> Tensor:
     """Fixed RMS of the residual for each factor and channel, interpolated in log2 of the geometric-mean factor.
 
@@ -119,8 +109,13 @@ def residual_rms(table: Mapping[str, Sequence[float]], factors: Tensor) -> Tenso
     Returns:
         [B, K]; factors outside the table take its nearest row.
     """
-    keys = tuple(sorted(table, key=float))
-    knots, rows = _knots(keys, tuple(tuple(table[key]) for key in keys), factors.dtype, factors.device)
+    keys = sorted(table, key=float)
+    # Copied without waiting for a GPU, which may still be busy with the training step before.
+    knots, rows = (
+        torch.tensor(values, dtype=factors.dtype).to(factors.device, non_blocking=True)
+        for values in ([math.log2(float(key)) for key in keys], [list(table[key]) for key in keys])
+    )
+    rows = rows.log()
     position = factors.log2().mean(1).clamp(knots[0], knots[-1])
     upper = torch.searchsorted(knots, position).clamp(1, len(keys) - 1) if len(keys) > 1 else position.long() * 0
     lower = (upper - 1).clamp_min(0)
