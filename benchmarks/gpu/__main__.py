@@ -63,7 +63,7 @@ def main() -> int:
         for case in all_cases(target.dry):
             print(case.name, flush=True)
             results.append(hold(target, case, options.rounds))
-            write(target, results, options.rounds, dry)  # after each: compilers take minutes, and a lease may end
+            write(target, results, options.rounds, dry)  # after each: compilers take minutes, and a run may be cut off
     print("\n".join(text_table(record.history(target, results, options.rounds))))
     print("Written: the results, the table of choices and the README's paragraph on GPUs.")
     return 0
