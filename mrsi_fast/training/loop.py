@@ -211,8 +211,8 @@ class Trainer:
         if not math.isfinite(mean):
             raise Diverged(
                 f"{self.folder.name}: the loss or its gradient was not finite in one of the {len(losses)} steps up to "
-                f"{self.step}. The last checkpoint is from before that: lower the learning rates and start anew, or resume it to "
-                "see whether it happens again."
+                f"{self.step}. The last checkpoint is from before that: lower the learning rates and start anew, or "
+                "resume it to see whether it happens again."
             )
         return mean
 
