@@ -39,6 +39,7 @@ ISA_FLAGS = {
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mprefer-vector-width=512"]
     + ["-Wno-maybe-uninitialized"],  # gcc 12 warns about its own avx512fintrin.h
 }
+AMX_FLAGS = [*ISA_FLAGS["avx512"], "-mavx512bf16"]
 SANITIZE_FLAGS = [
     "-g",
     "-O1",
@@ -185,6 +186,16 @@ def isas() -> list[str]:
     return list(ISA_FLAGS) if platform.machine() == "x86_64" and sys.platform == "linux" else ["plain"]
 
 
+def amx_part() -> Part:
+    """Whether convolutions in AMX tiles are built; older compilers and assemblers do not know the instructions."""
+    if "avx512" not in isas():
+        return Part(False, "AMX is part of x86-64 on Linux")
+    program = 'int main() { __asm__ volatile("tdpbf16ps %tmm2, %tmm1, %tmm0"); }'
+    command = [*shlex.split(str(compiler())), *AMX_FLAGS, "-x", "c++", "-c", "-", "-o", os.devnull]
+    tried = subprocess.run(command, input=program, text=True, capture_output=True, check=False)
+    return Part(tried.returncode == 0, "the compiler knows AMX" if tried.returncode == 0 else "the compiler is too old")
+
+
 def include_flags() -> list[str]:
     """Our headers, then Python's and pybind11's as system headers (their warnings are not ours)."""
     import pybind11
@@ -196,13 +207,17 @@ def include_flags() -> list[str]:
 def cxx_edges(file: NinjaFile, extra: list[str], with_cuda: bool) -> None:
     """Objects of ``*.cpp``, ``cpu/*.cpp`` (baseline flags) and of every ``cpu/*.inl`` per instruction set."""
     openmp = ["-fopenmp"] if sys.platform == "linux" else ["-Wno-unknown-pragmas"]
-    defines = ["-DMRSI_FAST_WITH_CUDA"] if with_cuda else []
+    with_amx = amx_part().built
+    defines = ["-DMRSI_FAST_WITH_CUDA"] * with_cuda + ["-DMRSI_FAST_WITH_AMX"] * with_amx
     ccache = [path] if (path := shutil.which("ccache")) else []
     command = [*ccache, str(compiler()), "-MMD -MF $out.d", *CXX_FLAGS, *openmp, *defines, *include_flags(), *extra]
     file.rule("cxx", " ".join([*command, "$flags", "-c $in -o $out"]))
     folders = [CSRC, CSRC / "cpu"] + ([CSRC / "cuda"] if with_cuda else [])
     for source in (path for folder in folders for path in sorted(folder.glob("*.cpp"))):
-        if not source.name.startswith("isa_"):
+        if source.name == "amx.cpp":
+            if with_amx:
+                file.compile("cxx", source, "cpu_amx.o", flags=" ".join(AMX_FLAGS))
+        elif not source.name.startswith("isa_"):
             file.compile("cxx", source, f"{source.parent.name}_{source.stem}.o")
     for kernel in sorted((CSRC / "cpu").glob("*.inl")):
         for isa in isas():
@@ -276,6 +291,7 @@ def build_info(cuda: Part, toolkit: Toolkit | None) -> dict[str, object]:
         "compiler": version.splitlines()[0] if version else str(compiler()),
         "cxx_flags": CXX_FLAGS,
         "isas": isas(),
+        "amx": amx_part().reason,
         "openmp": sys.platform == "linux",
         "cuda": {"built": cuda.built, "reason": cuda.reason, "archs": list(toolkit.archs) if toolkit else []},
         "python": platform.python_version(),

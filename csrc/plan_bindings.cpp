@@ -91,7 +91,7 @@ void conv3x3_gn_silu(const std::array<int, 7>& shape, double eps, const std::arr
 void conv3x3_pack(Address weight, const std::array<std::int64_t, 3>& steps, int tile, int in_channels, int out_channels,
                   Address packed, int threads) {
     py::gil_scoped_release unlocked;
-    mrsi_fast::conv3x3_pack({floats(weight), steps[0], steps[1], steps[2], static_cast<mrsi_fast::Method>(tile), 3,
+    mrsi_fast::conv3x3_pack({floats(weight), steps[0], steps[1], steps[2], static_cast<mrsi_fast::Method>(tile), 3, 1,
                              in_channels, out_channels},
                             reinterpret_cast<float*>(packed), threads);
 }
@@ -125,6 +125,7 @@ void bind_plan(py::module_& module) {
     });
     module.def("conv3x3_filter_gradient", &conv3x3_filter_gradient);
     module.def("self_attention", &self_attention);
+    module.def("has_pairs", [] { return mrsi_fast::pair_kernels() != nullptr; });
     py::class_<PackedWeights, std::shared_ptr<PackedWeights>>(module, "PackedWeights",
                                                               "Weights that plans of one network share.")
         .def(py::init<>());

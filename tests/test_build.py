@@ -81,30 +81,43 @@ def test_no_fast_math_anywhere(build):
     assert "fast_math" not in (CSRC / "build.py").read_text()
 
 
-@pytest.mark.skipif(shutil.which("nm") is None or shutil.which("c++") is None, reason="needs a compiler and nm")
+def check_own_namespace(source, flags, namespace, tmp_path):
+    """A shared inline function would be linked from any object: compiled for AVX-512, it stops an older processor."""
+    target = tmp_path / f"{namespace}.o"
+    flags = [*flags, f"-I{CSRC / 'include'}", f"-I{CSRC}", "-std=c++17", "-w", "-O0", "-fopenmp"]
+    subprocess.run(["c++", *flags, "-c", str(source), "-o", str(target)], check=True)
+    symbols = subprocess.run(["nm", "-C", "--defined-only", "--extern-only", target], capture_output=True, text=True)
+    names = [line.split(" ", 2)[2] for line in symbols.stdout.splitlines()]
+    names = [name for name in names if not name.startswith("DW.ref.")]  # the compiler's, data
+    assert names
+    assert [name for name in names if not name.startswith(f"mrsi_fast::{namespace}::")] == []
+    sections = subprocess.run(["objdump", "-h", target], capture_output=True, text=True).stdout
+    assert ".init_array" not in sections, "a static initialiser would run before the processor has been asked"
+
+
+needs_nm = pytest.mark.skipif(
+    shutil.which("nm") is None or shutil.which("c++") is None, reason="needs a compiler and nm"
+)
+
+
+@needs_nm
 @pytest.mark.parametrize("kernel", sorted(path.name for path in (CSRC / "cpu").glob("*.inl")))
 def test_objects_of_an_instruction_set_export_only_their_own_namespace(build, kernel, tmp_path):
-    # A shared inline function would be linked from any one object: compiled for AVX-512, it stops an older processor.
     for isa in build.isas():
-        target = tmp_path / f"{isa}.o"
-        define = f'-DMRSI_FAST_KERNEL_FILE="cpu/{kernel}"'
-        flags = [
-            *build.ISA_FLAGS[isa],
-            define,
-            f"-I{CSRC / 'include'}",
-            f"-I{CSRC}",
-            "-std=c++17",
-            "-w",
-            "-O0",
-            "-fopenmp",
-        ]
-        subprocess.run(["c++", *flags, "-c", str(CSRC / "cpu" / f"isa_{isa}.cpp"), "-o", str(target)], check=True)
-        symbols = subprocess.run(
-            ["nm", "-C", "--defined-only", "--extern-only", target], capture_output=True, text=True
-        )
-        names = [line.split(" ", 2)[2] for line in symbols.stdout.splitlines()]
-        names = [name for name in names if not name.startswith("DW.ref.")]  # the compiler's, data
-        assert names
-        assert [name for name in names if not name.startswith(f"mrsi_fast::{isa}::")] == []
-        sections = subprocess.run(["objdump", "-h", target], capture_output=True, text=True).stdout
-        assert ".init_array" not in sections, "a static initialiser would run before the processor has been asked"
+        flags = [*build.ISA_FLAGS[isa], f'-DMRSI_FAST_KERNEL_FILE="cpu/{kernel}"']
+        check_own_namespace(CSRC / "cpu" / f"isa_{isa}.cpp", flags, isa, tmp_path)
+
+
+@needs_nm
+def test_so_does_the_object_for_amx(build, tmp_path):
+    if not build.amx_part().built:
+        pytest.skip(build.amx_part().reason)
+    check_own_namespace(CSRC / "cpu" / "amx.cpp", build.AMX_FLAGS, "amx", tmp_path)
+
+
+def test_a_compiler_that_does_not_know_amx_leaves_it_out(build, monkeypatch):
+    if "avx512" not in build.isas():
+        assert not build.amx_part().built
+        return
+    monkeypatch.setattr(build, "compiler", lambda: "false")
+    assert build.amx_part() == build.Part(False, "the compiler is too old")

@@ -7,6 +7,12 @@
 namespace mrsi_fast {
 namespace MRSI_ISA {
 
+static size_t conv_scratch(const Conv* c) {
+    Carver measure = {nullptr, 0};
+    carve(c, &measure);
+    return measure.used;
+}
+
 static void conv_item(const Conv* c, int item, float* scratch) {
     Carver carver = {scratch, 0};
     Scratch s = carve(c, &carver);

@@ -45,7 +45,7 @@ void share_stats(const Conv3x3GnSilu& r, const NetworkKernels& kernels, float* s
 }  // namespace
 
 std::size_t conv3x3_packed_floats(int tile, int in_channels, int out_channels) {
-    return packed_size({nullptr, 0, 0, 0, static_cast<Method>(tile), 3, in_channels, out_channels},
+    return packed_size({nullptr, 0, 0, 0, static_cast<Method>(tile), 3, 1, in_channels, out_channels},
                        MRSI_FAST_PICK(kNetworkKernels).panel);
 }
 

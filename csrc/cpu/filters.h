@@ -1,19 +1,10 @@
 // Filters for the register tiles: gathered from any layout, transformed in double for Winograd, rounded once.
 #pragma once
 
-#include "gemm.h"
+#include "winograd.h"
 
 namespace mrsi_fast {
 namespace MRSI_ISA {
-
-// G of F(4x4,3x3) and F(2x2,3x3), Lavin & Gray 2016.
-static const double kFour[6][3] = {{1.0 / 4, 0, 0},
-                                   {-1.0 / 6, -1.0 / 6, -1.0 / 6},
-                                   {-1.0 / 6, 1.0 / 6, -1.0 / 6},
-                                   {1.0 / 24, 1.0 / 12, 1.0 / 6},
-                                   {1.0 / 24, -1.0 / 12, 1.0 / 6},
-                                   {0, 0, 1}};
-static const double kTwo[4][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
 
 // G g G' of one 3x3 filter per lane: filter [9][lane] -> transformed [(method + 2)^2][lane]. Lanes are innermost, so
 // that the compiler makes vectors of them.

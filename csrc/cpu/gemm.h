@@ -124,8 +124,8 @@ static inline void multiply_panels(const float* a, int64_t stride, int rows, int
 // out = A B with A of `rows` rows, `stride` floats apart, and B in panels [channels / kPanel][depth][kPanel]. Panel p of
 // the result starts at out + p * panel_step, its rows are `pitch` apart: kPanel and the row length for an ordinary matrix.
 // `add` adds it to what is there.
-static void gemm(const float* a, int64_t stride, int rows, int depth, const float* panels, int channels, float* out,
-                 int64_t pitch, int64_t panel_step = kPanel, bool add = false) {
+static inline void gemm(const float* a, int64_t stride, int rows, int depth, const float* panels, int channels,
+                        float* out, int64_t pitch, int64_t panel_step = kPanel, bool add = false) {
     const int64_t panel = (int64_t)depth * kPanel;
     for (int k = 0; k < channels; k += kPanel, panels += panel, out += panel_step)
         multiply_panels<kTileRows, 1>(a, stride, rows, depth, panels, panels + panel, nullptr, out, pitch, add);
@@ -159,7 +159,7 @@ static void strip_moments(const float* x, int rows, int width, int channels, int
     }
 }
 
-static void stats_item(const float* x, int height, int width, int channels, float* stats, int item) {
+static inline void stats_item(const float* x, int height, int width, int channels, float* stats, int item) {
     const int strips = strips_of(height), n = item / strips, y = item % strips * kStripRows;
     const int rows = (int)smaller(kStripRows, height - y);
     strip_moments(x + ((int64_t)n * height + y) * width * channels, rows, width, channels, 0, channels,

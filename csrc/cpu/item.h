@@ -71,7 +71,7 @@ static Scratch carve_input(const Conv* c, Carver* carver) {
     return s;
 }
 
-static Scratch carve(const Conv* c, Carver* carver) {
+static inline Scratch carve(const Conv* c, Carver* carver) {
     Scratch s = carve_input(c, carver);
     if (c->method == kDirect) return s;
     const int64_t tiles = (int64_t)c->strips_per_item * (kStripRows / c->method) * ((strip_columns(c) - 2) / c->method);
@@ -81,12 +81,6 @@ static Scratch carve(const Conv* c, Carver* carver) {
     s.v = carver->take(planes_of(c->method, 3) * s.v_plane);
     s.m = carver->take(planes_of(c->method, 3) * s.m_plane);
     return s;
-}
-
-static size_t conv_scratch(const Conv* c) {
-    Carver measure = {nullptr, 0};
-    carve(c, &measure);
-    return measure.used;
 }
 
 struct Range {

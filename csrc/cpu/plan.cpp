@@ -38,6 +38,11 @@ constexpr double kItemStrips = 0.5;
 // Input of a work item of the direct method that stays in the second-level cache.
 constexpr std::int64_t kDirectBytes = 192 * 1024;
 
+// kPairs: input of a work item that leaves room for weights in the second-level cache; and images of how many pixels, and
+// how many pixels for each thread, make threads share the channels.
+constexpr double kPairBytes = 900 * 1024;
+constexpr int kDeepPixels = 64, kFewPixels = 256;
+
 double now_seconds() {
 #ifdef _OPENMP
     return omp_get_wtime();
@@ -67,17 +72,32 @@ Block& thread_scratch(std::size_t floats) {
 
 namespace {
 
-// The run of at most `most` strips for which the thread with most to do is done first.
-int even_share(int strips, int threads, int most) {
+// The run of at most `most` strips for which the thread with most to do is done first; with `per_image`, runs of whole
+// images or equal parts of one.
+int even_share(int strips, int threads, int most, int per_image = 0) {
     int best = 1;
     double least = 1e300;
     for (int run = 1; run <= most; ++run) {
+        if (per_image && per_image % run && run % per_image) continue;
         const int items = (strips + run - 1) / run, rounds = (items + threads - 1) / threads;
         const int last = items % threads == 1 || threads == 1 ? strips - (items - 1) * run : run;
         const double longest = (rounds - 1) * run + last + kItemStrips * rounds;
         if (longest <= least) best = run, least = longest;
     }
     return best;
+}
+
+// Input takes 1.5 times its size after Winograd's transform, and 1.5 times for each row modulo the stride.
+void cut_pairs(Conv* c, int threads) {
+    const int per_image = strips_of(c->out_height), panel = pair_kernels()->panel;
+    const int pixels = c->out_height * c->out_width, panels = (c->out_channels + panel - 1) / panel;
+    const double planes = c->kernel == 1 ? 1.0 : 1.5 * c->stride * c->stride;
+    const double strip = planes * sizeof(float) * kStripRows * c->out_width * c->in_channels;
+    const bool share = pixels <= kDeepPixels && c->batch * pixels <= threads * kFewPixels;
+    const int shares = share ? std::min(threads, panels) : 1;
+    c->strips_per_item = even_share(c->batch * per_image, share ? 1 : threads,
+                                    std::max(static_cast<int>(kPairBytes / strip), 1), per_image);
+    c->channels_per_item = (panels + shares - 1) / shares * panel;
 }
 
 }  // namespace
@@ -87,6 +107,7 @@ int even_share(int strips, int threads, int most) {
 void cut_work(Conv* conv, int threads, int panel) {
     const int strips = conv->batch * strips_of(conv->out_height), tiles = strips * ((conv->out_width + 3) / 4);
     const int panels = (conv->out_channels + panel - 1) / panel;
+    if (conv->method == kPairs) return cut_pairs(conv, threads);
     if (tiles <= kDeepTiles) {
         const int shares = std::min(threads, panels);
         conv->strips_per_item = strips;
@@ -156,7 +177,9 @@ void Plan::need_scratch(std::size_t floats) {
 
 void Plan::add_conv(const ConvSpec& spec) {
     Operation op{};
-    op.kind = Kind::conv;
+    op.kind = spec.method == kPairs ? Kind::pairs : Kind::conv;
+    if (spec.method == kPairs && !pair_kernels())
+        throw std::runtime_error("convolutions on pairs of bfloat16 need AMX, which is not usable here.");
     Conv& c = op.conv;
     c.sources = static_cast<int>(spec.sources.size());
     for (int s = 0; s < c.sources; ++s) {
@@ -175,7 +198,8 @@ void Plan::add_conv(const ConvSpec& spec) {
     const Filters filters = {spec.weight,   static_cast<std::int64_t>(c.in_channels) * taps,
                              taps,          1,
                              spec.method,   spec.kernel,
-                             c.in_channels, c.out_channels};
+                             spec.stride,   c.in_channels,
+                             c.out_channels};
     const std::int64_t own = -1 - static_cast<std::int64_t>(operations_.size());
     c.weight = weights_->get(spec.key < 0 ? own : spec.key, filters, *kernels_, threads_);
     c.bias = keep(spec.bias, c.out_channels);
@@ -183,7 +207,7 @@ void Plan::add_conv(const ConvSpec& spec) {
     op.film_scale = spec.film_scale, op.film_shift = spec.film_shift;
     cut_work(&c, threads_, kernels_->panel);
     op.items = conv_items(&c);
-    need_scratch(kernels_->conv_scratch(&c));
+    need_scratch(op.kind == Kind::pairs ? pair_kernels()->conv_scratch(&c) : kernels_->conv_scratch(&c));
     operations_.push_back(op);
 }
 
@@ -295,6 +319,8 @@ void Plan::execute(const float* film, const SolverStep* solver) {
                     kernels_->solver_item(solver, item, scratch);
                 else if (op->kind == Kind::conv)
                     kernels_->conv_item(&op->conv, item, scratch);
+                else if (op->kind == Kind::pairs)
+                    pair_kernels()->conv_item(&op->conv, item, scratch);
                 else
                     kernels_->attention_item(&op->attention, item, scratch);
             }

@@ -6,6 +6,15 @@
 namespace mrsi_fast {
 namespace MRSI_ISA {
 
+// G of F(4x4,3x3) and F(2x2,3x3), Lavin & Gray 2016.
+static const double kFour[6][3] = {{1.0 / 4, 0, 0},
+                                   {-1.0 / 6, -1.0 / 6, -1.0 / 6},
+                                   {-1.0 / 6, 1.0 / 6, -1.0 / 6},
+                                   {1.0 / 24, 1.0 / 12, 1.0 / 6},
+                                   {1.0 / 24, -1.0 / 12, 1.0 / 6},
+                                   {0, 0, 1}};
+static const double kTwo[4][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
+
 template <int M>
 struct Winograd;  // transforms of one line of M + 2 values
 

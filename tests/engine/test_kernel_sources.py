@@ -41,7 +41,9 @@ def test_random_shapes_are_clean_under_the_sanitizers(build, tmp_path):
     flags = [*build.CXX_FLAGS, *build.SANITIZE_FLAGS, "-Wno-maybe-uninitialized", "-c"]
     kernel = '-DMRSI_FAST_KERNEL_FILE="cpu/network.inl"'
     sources = {CSRC / "cpu" / f"isa_{isa}.cpp": [*options, kernel] for isa, options in build.ISA_FLAGS.items()}
-    sources |= {CSRC / "cpu" / name: [] for name in ("isa.cpp", "pack.cpp")}
+    amx = build.amx_part().built
+    sources |= {CSRC / "cpu" / name: ["-DMRSI_FAST_WITH_AMX"] * amx for name in ("isa.cpp", "pack.cpp", "pairs.cpp")}
+    sources |= {CSRC / "cpu" / "amx.cpp": build.AMX_FLAGS} if amx else {}
     sources |= {Path(__file__).with_name("fuzz_network.cpp"): []}
     objects = {source: str(tmp_path / f"{source.stem}.o") for source in sources}
     compile_all([[*flags, *sources[source], str(source), "-o", out] for source, out in objects.items()])
@@ -67,3 +69,18 @@ def test_the_avx512_tile_is_made_of_full_width_fused_multiply_adds(build, tmp_pa
     spills = [len(re.findall(r"vmov[au]ps\s+%zmm\d+, -?\d*\(%r[sb]p\)", block)) for block in blocks]
     inner = [spill for count, spill in zip(fused, spills, strict=True) if count == 24]  # 12 rows x 2 vectors a step
     assert inner and max(inner) == 0
+
+
+def test_products_of_pairs_are_made_in_tiles(build, tmp_path):
+    """Whether the processor can run them or not."""
+    if not build.amx_part().built:
+        pytest.skip(build.amx_part().reason)
+    assembly = tmp_path / "amx.s"
+    compile_all([[*build.CXX_FLAGS, *build.AMX_FLAGS, "-S", str(CSRC / "cpu" / "amx.cpp"), "-o", str(assembly)]])
+    blocks = re.split(r"^\.L\w+:", assembly.read_text(), flags=re.MULTILINE)
+    products = [len(re.findall(r"tdpbf16ps", block)) for block in blocks]
+    stores = [len(re.findall(r"tilestored", block)) for block in blocks]
+    # Three products of parts for 2 x 2 tiles of sums, or 1 x 2; no sum is stored between them.
+    assert sum(products) == 12 + 6
+    assert all(store == 0 for count, store in zip(products, stores, strict=True) if count)
+    assert "vcvtne2ps2bf16" in assembly.read_text()

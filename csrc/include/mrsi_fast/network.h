@@ -24,7 +24,8 @@ struct Source {
     int upsample;  // 1: read through nearest-neighbour x2, data being half as high and wide
 };
 
-enum Method { kDirect = 0, kWinograd2 = 2, kWinograd4 = 4 };
+// kPairs: on pairs of bfloat16 in AMX tiles, where pair_kernels() are; see cpu/pairs.h.
+enum Method { kDirect = 0, kPairs = 1, kWinograd2 = 2, kWinograd4 = 4 };
 
 // Matrices that the filters of one convolution become: one per tap, or one per point of the Winograd transform.
 static inline int planes_of(Method method, int kernel) {
@@ -37,7 +38,7 @@ struct Filters {
     const float* data;
     int64_t out_step, in_step, tap_step;
     Method method;
-    int kernel, in_channels, out_channels;
+    int kernel, stride, in_channels, out_channels;
 };
 
 // out = conv(silu(group_norm(concat(sources)) * (1 + scale) + shift)) + bias + residual, and the statistics of out.
@@ -161,5 +162,17 @@ struct NetworkKernels {
 };
 
 MRSI_FAST_PER_ISA(extern const NetworkKernels kNetworkKernels;)
+
+// Convolutions of any kernel, stride and number of channels by kPairs.
+struct PairKernels {
+    int panel;
+    size_t (*conv_scratch)(const Conv*);
+    void (*conv_item)(const Conv*, int item, float* scratch);
+    size_t (*packed_size)(const Filters*);
+    void (*pack_panel)(const Filters*, int panel, float* packed);
+};
+
+// Null where this build, processor or system lacks what they need.
+const PairKernels* pair_kernels();
 
 }  // namespace mrsi_fast

@@ -114,7 +114,7 @@ class Plan {
     std::vector<double> take_seconds();
 
   private:
-    enum class Kind { conv, attention };
+    enum class Kind { conv, pairs, attention };
     struct Operation {
         Kind kind;
         Conv conv;
