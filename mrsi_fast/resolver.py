@@ -41,7 +41,7 @@ class SuperResolver:
     Args:
         pretrained: Network, settings and checksum of a model folder.
         device: "auto", "cpu", "cuda" or "cuda:N" ("gpu" is an alias of "cuda").
-        engine: "auto", "eager", "compile", "native" (CPU) or "cuda-graph".
+        engine: "auto", "eager", "compile", "native" (CPU), "native-amx" (CPU, sums of two bfloat16) or "cuda-graph".
         solver: "dpmpp_2m", "ddim", "heun" or "ddpm".
         threads: CPU threads of PyTorch and the kernels; None leaves PyTorch's setting.
 

@@ -40,7 +40,7 @@ Mask = Annotated[Path | None, typer.Option(help="Region where the maps are valid
 Model = Annotated[Path | None, typer.Option(help="Model folder. Default: the weights shipped with mrsi-fast.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 EngineName = Annotated[
-    Literal["auto", "eager", "compile", "native", "cuda-graph"], typer.Option(help="What runs the loop.")
+    Literal["auto", "eager", "compile", "native", "native-amx", "cuda-graph"], typer.Option(help="What runs the loop.")
 ]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="CPU threads. Default: what affinity, SLURM and the container allow.")

@@ -14,7 +14,7 @@ from mrsi_fast.diffusion.solvers import Step
 from mrsi_fast.models.condition import Condition
 from mrsi_fast.mrsi.forward import Acquisition
 
-ENGINES = ("eager", "compile", "native", "cuda-graph")
+ENGINES = ("eager", "compile", "native", "native-amx", "cuda-graph")
 
 
 class EngineError(RuntimeError):
@@ -67,7 +67,8 @@ def choose_engine(name: str, denoiser: Denoiser, device: torch.device) -> Engine
     """Builds the engine of that name; ``auto`` takes the fastest one that can run, and says why not another.
 
     Args:
-        name: "auto", "eager", "compile", "native" or "cuda-graph".
+        name: "auto", "eager", "compile", "native", "native-amx" or "cuda-graph". "auto" takes only what computes in
+            float32.
         denoiser: In evaluation mode, on ``device``.
         device: Where to run.
 
@@ -83,13 +84,14 @@ def choose_engine(name: str, denoiser: Denoiser, device: torch.device) -> Engine
             return EngineChoice(cuda_graph.CudaGraphEngine(denoiser, device, reason))
         if name == "cuda-graph":
             raise EngineError(f"The cuda-graph engine cannot run here: {obstacle}; use engine 'native' or 'auto'.")
-    if name in ("auto", "native"):
-        obstacle = native.obstacle(denoiser, device)
+    if name in ("auto", "native", "native-amx"):
+        pairs = name == "native-amx"
+        obstacle = native.obstacle(denoiser, device, pairs)
         if obstacle is None:
             reason = "the fastest on this device" if name == "auto" else "asked for by name"
-            return EngineChoice(native.NativeEngine(denoiser, reason))
-        if name == "native":
-            raise EngineError(f"The native engine cannot run here: {obstacle}; use engine 'eager' or 'auto'.")
+            return EngineChoice(native.NativeEngine(denoiser, reason, pairs=pairs))
+        if name != "auto":
+            raise EngineError(f"The {name} engine cannot run here: {obstacle}; use engine 'eager' or 'auto'.")
         reason = f"plain PyTorch, since the native engine cannot run: {obstacle}"
         return EngineChoice(eager.EagerEngine(denoiser, device, reason), refused={"native": obstacle})
     if name == "eager":

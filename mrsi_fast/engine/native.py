@@ -25,7 +25,7 @@ FILM_STEPS = 64
 PLANS = 3
 """Batch shapes whose plans are kept: equal batches of a volume, a smaller last one, one more. Weights are shared."""
 
-METHODS = {0: "direct", 2: "Winograd F(2x2,3x3)", 4: "Winograd F(4x4,3x3)"}
+METHODS = {0: "direct", 1: "pairs of bfloat16", 2: "Winograd F(2x2,3x3)", 4: "Winograd F(4x4,3x3)"}
 
 
 def conv_tile(conv: torch.nn.Conv2d, height: int, width: int) -> int:
@@ -35,6 +35,10 @@ def conv_tile(conv: torch.nn.Conv2d, height: int, width: int) -> int:
     return winograd_tile(height, width, conv.in_channels, conv.out_channels)
 
 
+PAIRS = 1
+"""The method of every convolution of the engine "native-amx" (csrc/cpu/pairs.h)."""
+
+
 def is_winograd_case(operation: ConvOp | AttentionOp) -> TypeGuard[ConvOp]:
     """Whether an operation is a convolution for which there is a choice of methods."""
     if not isinstance(operation, ConvOp):
@@ -42,9 +46,14 @@ def is_winograd_case(operation: ConvOp | AttentionOp) -> TypeGuard[ConvOp]:
     return operation.conv.kernel_size == (3, 3) and operation.conv.stride == (1, 1)
 
 
-def explain_method(operation: ConvOp) -> str:
+def explain_method(operation: ConvOp, pairs: bool) -> str:
     """How a convolution is computed and what that and the other methods cost, as one line."""
     conv, (height, width) = operation.conv, operation.grid
+    if pairs:
+        return (
+            f"convolution 3x3 {conv.in_channels} -> {conv.out_channels} on {height}x{width}: Winograd F(4,3) along the "
+            "rows, in AMX tiles, on sums of two bfloat16 (16 significant bits)"
+        )
     costs = method_costs(height, width, conv.in_channels, conv.out_channels)
     chosen, *others = sorted(costs, key=lambda tile: costs[tile])
     against = ", ".join(f"{METHODS[tile]} {costs[tile] / 1e6:.1f}" for tile in others)
@@ -63,13 +72,20 @@ class NativePlan:
         grid: High-resolution grid (X, Y).
         threads: OpenMP threads.
         weights: ``PackedWeights`` that other plans of this network share; by default the plan has its own.
+        pairs: Convolutions on sums of two bfloat16 in AMX tiles instead of in float32.
     """
 
     def __init__(
-        self, network: SelfAttentionUNet, batch: int, grid: tuple[int, int], threads: int, weights: Any = None
+        self,
+        network: SelfAttentionUNet,
+        batch: int,
+        grid: tuple[int, int],
+        threads: int,
+        weights: Any = None,
+        pairs: bool = False,
     ) -> None:
         self.plan, self.film = plan_network(network, batch, grid)
-        self.batch, self.grid, self.threads = batch, grid, threads
+        self.batch, self.grid, self.threads, self.pairs = batch, grid, threads, pairs
         self.native = _native.module().Plan(self.plan.arena_floats, self.film.width, threads, weights)
         self.tiles: dict[str, int] = {}
         for index, operation in enumerate(self.plan.operations):
@@ -95,7 +111,7 @@ class NativePlan:
         conv, norm = operation.conv, operation.norm
         height, width = operation.grid
         weight, bias = conv.weight.detach().contiguous(), conv.bias
-        self.tiles[operation.name] = conv_tile(conv, height, width)
+        self.tiles[operation.name] = PAIRS if self.pairs else conv_tile(conv, height, width)
         film = operation.film
         residual = operation.residual
         self.native.add_conv(
@@ -133,12 +149,14 @@ class NativePlan:
         return torch.from_numpy(array).view(value.batch, value.height, value.width, value.channels)
 
 
-def obstacle(denoiser: Denoiser, device: torch.device) -> str | None:
-    """Why the native engine cannot run a denoiser on a device, as a clause, or None."""
+def obstacle(denoiser: Denoiser, device: torch.device, pairs: bool = False) -> str | None:
+    """Why the native engine cannot run a denoiser on a device, as a clause, or None; ``pairs``: "native-amx"."""
     if device.type != "cpu":
         return f"it runs on the CPU, not on {device.type}"
     if (missing := _native.lacks("Plan")) is not None:
         return missing
+    if pairs and not _native.module().has_pairs():
+        return "it needs AMX, in the processor (Intel, from 2023 on) and in Linux, and an extension built for it"
     if not isinstance(denoiser.network, SelfAttentionUNet):
         return f"it knows the SelfAttentionUNet, not a {type(denoiser.network).__name__}"
     if (dtype := next(denoiser.parameters()).dtype) != torch.float32:
@@ -155,17 +173,18 @@ class NativeEngine:
         denoiser: Around a ``SelfAttentionUNet`` in float32; its weights are copied when a batch shape is first seen.
         reason: Why this engine was chosen.
         threads: OpenMP threads; by default as many as PyTorch uses.
+        pairs: The engine "native-amx": convolutions multiply sums of two bfloat16 (16 significant bits) in AMX tiles
+            and add in float32; docs/numerics.md says how far that is from float32.
 
     Raises:
         EngineError: The extension is missing or the denoiser is not one that ``obstacle`` lets pass.
     """
 
-    name = "native"
-
-    def __init__(self, denoiser: Denoiser, reason: str, threads: int | None = None) -> None:
-        problem = obstacle(denoiser, next(denoiser.parameters()).device)
+    def __init__(self, denoiser: Denoiser, reason: str, threads: int | None = None, pairs: bool = False) -> None:
+        self.name, self.pairs = "native-amx" if pairs else "native", pairs
+        problem = obstacle(denoiser, next(denoiser.parameters()).device, pairs)
         if problem is not None or not isinstance(denoiser.network, SelfAttentionUNet):
-            raise EngineError(f"The native engine cannot run here: {problem}; use engine 'eager'.")
+            raise EngineError(f"The {self.name} engine cannot run here: {problem}; use engine 'auto'.")
         self.denoiser, self.network, self.reason = denoiser, denoiser.network, reason
         self.threads = threads or torch.get_num_threads()
         self.weights = _native.module().PackedWeights()
@@ -180,7 +199,9 @@ class NativeEngine:
         """One line for each kind of stride-1 3x3 convolution of the plan that ran last: its method and why."""
         if self.plan is None:
             return ["convolutions: the method of each is chosen when a grid is first seen"]
-        return list(dict.fromkeys(explain_method(op) for op in self.plan.plan.operations if is_winograd_case(op)))
+        return list(
+            dict.fromkeys(explain_method(op, self.pairs) for op in self.plan.plan.operations if is_winograd_case(op))
+        )
 
     @torch.inference_mode()
     def run(self, job: SamplingJob) -> Tensor:
@@ -212,7 +233,7 @@ class NativeEngine:
         if key not in self.plans:
             while len(self.plans) >= PLANS:
                 self.plans.popitem(last=False)  # frees the oldest arena first
-            self.plans[key] = NativePlan(self.network, batch, grid, self.threads, self.weights)
+            self.plans[key] = NativePlan(self.network, batch, grid, self.threads, self.weights, self.pairs)
         self.plans.move_to_end(key)
         return self.plans[key]
 

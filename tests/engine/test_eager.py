@@ -74,5 +74,5 @@ def test_cancelling_stops_between_steps() -> None:
 
 
 def test_an_unknown_engine_is_refused_with_the_list() -> None:
-    with pytest.raises(EngineError, match="choose one of auto, eager, compile, native, cuda-graph"):
+    with pytest.raises(EngineError, match="choose one of auto, eager, compile, native, native-amx, cuda-graph"):
         choose_engine("warp", make_engine().denoiser, torch.device("cpu"))
