@@ -31,11 +31,11 @@ def job() -> SamplingJob:
     return SamplingJob(case().cond, steps[0].sigma * case().x, steps, Acquisition((16, 16), (4, 4)))
 
 
-def native(threads: int) -> Callable[[], torch.Tensor]:
+def native(threads: int, pairs: bool = False) -> Callable[[], torch.Tensor]:
     denoiser = case().denoiser()
-    if (reason := obstacle(denoiser, CPU)) is not None:
+    if (reason := obstacle(denoiser, CPU, pairs)) is not None:
         raise Missing(reason)
-    return functools.partial(NativeEngine(denoiser, "benchmark", threads).run, job())
+    return functools.partial(NativeEngine(denoiser, "benchmark", threads, pairs).run, job())
 
 
 def fused_eager(threads: int) -> Callable[[], torch.Tensor]:
@@ -53,17 +53,22 @@ def eager(threads: int) -> Callable[[], torch.Tensor]:
     return run
 
 
-PEERS = {"native": native, "fused-eager": fused_eager, "eager": eager}
+PEERS = {
+    "native": native,
+    "native-amx": functools.partial(native, pairs=True),
+    "fused-eager": fused_eager,
+    "eager": eager,
+}
 
 
 def entries(threads: int) -> list[Entry]:
-    backends = {"native": "native", "fused-eager": "our operations one by one", "eager": "PyTorch, channels-last"}
+    backends = {"fused-eager": "our operations one by one", "eager": "PyTorch, channels-last"}
     return [
         Entry(
             label,
             functools.partial(build, threads),
             flops=STEPS * case().flops,
-            backend=backends[label],
+            backend=backends.get(label, label),
             ours=label != "eager",
         )
         for label, build in PEERS.items()

@@ -11,7 +11,7 @@ from mrsi_fast.testing.peers import ENGINES, UNetCase, compiled, shipped_case
 
 THREADS = (1, 2)
 SLICES = (1, 2, 4, 8, 16)
-OURS = ("native", "fused-eager")
+OURS = ("native", "native-amx", "fused-eager")
 
 
 @functools.cache

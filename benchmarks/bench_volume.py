@@ -25,12 +25,14 @@ TIMED = 2
 CHAIN = ("seed-chain", "64x64-1000-steps")
 PEERS = [
     *(("native", f"64x64-{steps}-steps") for steps in STEPS),
+    ("native-amx", "64x64-8-steps"),
     ("eager", "64x64-8-steps"),
     ("compile", "64x64-8-steps"),
     CHAIN,
 ]
 WORDS = {
     "native": "mrsi_fast, native engine, {}",
+    "native-amx": "mrsi_fast, native-amx engine, {}",
     "eager": "eager PyTorch, all maps at once, {}",
     "compile": "`torch.compile`, all maps at once, {}",
     "seed-chain": "seed-style chain: eager PyTorch, one map at a time, ancestral DDPM, {} "
@@ -48,7 +50,7 @@ def entry(label: str, case: str, threads: int) -> Entry:
         build = functools.partial(volumes.chain_steps, threads, size, TIMED)
         return Entry(label, build, case, backend="PyTorch, channels-last", times=volumes.chain_factor(TIMED))
     build = functools.partial(volumes.one_sample, label, threads, size, steps)
-    return Entry(label, build, case, backend=label, ours=label == "native")
+    return Entry(label, build, case, backend=label, ours=label.startswith("native"))
 
 
 def entries(peers: list[tuple[str, str]], threads: int) -> list[Entry]:

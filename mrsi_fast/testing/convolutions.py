@@ -86,15 +86,15 @@ class ConvInputs:
         return cls(x.contiguous(memory_format=torch.channels_last), weight, bias, gain, offset, groups)
 
 
-def native_fused(inputs: ConvInputs, threads: int) -> Runner:
+def native_fused(inputs: ConvInputs, threads: int, pairs: bool = False) -> Runner:
     """GroupNorm-SiLU and the convolution in one, weights packed beforehand as in a plan."""
     i = inputs
-    return OneConvolution(i.x, i.weight, i.bias, (i.norm_weight, i.norm_bias, i.groups), threads)
+    return OneConvolution(i.x, i.weight, i.bias, (i.norm_weight, i.norm_bias, i.groups), threads, pairs)
 
 
-def native_convolution(inputs: ConvInputs, threads: int) -> Runner:
+def native_convolution(inputs: ConvInputs, threads: int, pairs: bool = False) -> Runner:
     """The convolution alone, weights packed beforehand as in a plan."""
-    return OneConvolution(inputs.x, inputs.weight, inputs.bias, None, threads)
+    return OneConvolution(inputs.x, inputs.weight, inputs.bias, None, threads, pairs)
 
 
 def public_fused(inputs: ConvInputs, threads: int) -> Runner:
@@ -141,10 +141,15 @@ def onednn_convolution(inputs: ConvInputs, threads: int) -> Runner:
 
 FUSED: dict[str, Callable[[ConvInputs, int], Runner]] = {
     "native": native_fused,
+    "native-amx": functools.partial(native_fused, pairs=True),
     "public": public_fused,
     "eager": eager_fused,
 }
 """GroupNorm-SiLU and convolution, by the label of their rows."""
 
-ALONE: dict[str, Callable[[ConvInputs, int], Runner]] = {"native": native_convolution, "onednn": onednn_convolution}
+ALONE: dict[str, Callable[[ConvInputs, int], Runner]] = {
+    "native": native_convolution,
+    "native-amx": functools.partial(native_convolution, pairs=True),
+    "onednn": onednn_convolution,
+}
 """The convolution alone."""

@@ -20,7 +20,7 @@ from mrsi_fast.diffusion.denoiser import Denoiser
 from mrsi_fast.diffusion.solvers import Solver
 from mrsi_fast.engine.eager import EagerEngine
 from mrsi_fast.engine.job import Engine
-from mrsi_fast.engine.native import NativeEngine
+from mrsi_fast.engine.native import NativeEngine, obstacle
 from mrsi_fast.models.pretrained import load_pretrained
 from mrsi_fast.mrsi.io import read_maps
 from mrsi_fast.preparation import AcquisitionSettings, Prepared, prepare
@@ -97,36 +97,47 @@ def large_mean() -> str:
     )
 
 
-def engines() -> tuple[Engine, Engine, Engine]:
-    """Native, eager float32 and eager float64 around the shipped model."""
+def engines() -> dict[str, Engine]:
+    """Engines around the shipped model; "native-amx" only where it can run."""
     pretrained, cpu = load_pretrained(), torch.device("cpu")
     denoiser = Denoiser(pretrained.network, pretrained.config.diffusion.sigma_max).eval()
-    exact = copy.deepcopy(denoiser).double()
-    return NativeEngine(denoiser, "numerics"), EagerEngine(denoiser, cpu, ""), EagerEngine(exact, cpu, "")
+    found: dict[str, Engine] = {
+        "native": NativeEngine(denoiser, "numerics"),
+        "eager float32": EagerEngine(denoiser, cpu, ""),
+        "eager float64": EagerEngine(copy.deepcopy(denoiser).double(), cpu, ""),
+    }
+    if obstacle(denoiser, cpu, pairs=True) is None:
+        found["native-amx"] = NativeEngine(denoiser, "numerics", pairs=True)
+    return found
 
 
 def run_rows() -> Iterator[str]:
     """Per map of the bundled example: largest value, and largest error of any voxel of one sample, in mM."""
-    native, eager, exact = engines()
     diffusion = load_pretrained().config.diffusion
+    samplers = {name: Sampler(one, diffusion) for name, one in engines().items()}
     maps = read_maps(checkout() / "examples" / "simulated_glioma")
     settings = AcquisitionSettings(window="hamming", support="ellipse")
-    yield "| run | map | largest value (mM) | native (mM) | of the largest | eager float32 |"
-    yield "|---|---|---|---|---|---|"
+    yield "| run | map | largest value (mM) | native (mM) | of the largest | eager float32 | `native-amx` |"
+    yield "|---|---|---|---|---|---|---|"
     for solver, steps, factor, hard in RUNS:
         prepared: Prepared = prepare(maps, factor, acquisition=settings)
         plan = solver_steps(solver, steps, diffusion)
         projection = prepared.acquisition if hard else None
-        found, plain, truth = (
-            Sampler(one, diffusion).draw(prepared.volume, [0], plan, 0, projection)[0].astype(np.float64)
-            for one in (native, eager, exact)
-        )
+        drawn = {
+            name: one.draw(prepared.volume, [0], plan, 0, projection)[0].astype(np.float64)
+            for name, one in samplers.items()
+        }
+        truth = drawn.pop("eager float64")
         x, y = truth.shape[1:3]
         name = f"x{factor} to {x}x{y}, `{solver}`, {len(plan)} evaluations{', hard' if hard else ''}"
         for index, label in enumerate(maps.names):
             size = np.abs(truth[index]).max()
-            ours, theirs = (np.abs(one[index] - truth[index]).max() for one in (found, plain))
-            yield f"| {name} | {label} | {size:.3g} | {ours:.1e} | {ours / size:.1e} | {theirs / size:.1e} |"
+            errors = {engine: np.abs(one[index] - truth[index]).max() for engine, one in drawn.items()}
+            shares = [
+                f"{errors[one] / size:.1e}" if one in errors else ""
+                for one in ("native", "eager float32", "native-amx")
+            ]
+            yield f"| {name} | {label} | {size:.3g} | {errors['native']:.1e} | {' | '.join(shares)} |"
             name = ""
 
 

@@ -229,16 +229,16 @@ def compiled(case: UNetCase, threads: int, mode: str | None = None) -> Runner:
     return lambda: function(*case.inputs)
 
 
-def native_engine(case: UNetCase, threads: int) -> Runner:
-    """Our C++ plan, one step from this noise level to 0, whose result is the denoiser's estimate.
+def native_engine(case: UNetCase, threads: int, pairs: bool = False) -> Runner:
+    """Our C++ plan, one step from this noise level to 0, whose result is the denoiser's estimate; ``pairs``: on AMX.
 
     Copying the inputs into the arena and computing the embedding are timed as well, as they are for all others.
     """
     denoiser = case.denoiser()
-    obstacle = native.obstacle(denoiser, torch.device("cpu"))
+    obstacle = native.obstacle(denoiser, torch.device("cpu"), pairs)
     if obstacle is not None:
         raise Missing(obstacle)
-    engine = native.NativeEngine(denoiser, "benchmark", threads)
+    engine = native.NativeEngine(denoiser, "benchmark", threads, pairs)
     job = SamplingJob(case.cond, case.x, make_steps("ddim", [float(case.sigma[0]), 0.0]))
     return lambda: engine.run(job)
 
@@ -310,6 +310,7 @@ def openvino(case: UNetCase, threads: int) -> Runner:
 
 ENGINES: dict[str, Callable[[UNetCase, int], Runner]] = {
     "native": native_engine,
+    "native-amx": functools.partial(native_engine, pairs=True),
     "eager": eager,
     "eager-channels": eager_channels,
     "fused-eager": fused_eager,

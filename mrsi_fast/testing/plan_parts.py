@@ -23,10 +23,14 @@ Norm = tuple[Tensor, Tensor, int]
 class _Part(NativePlan):
     """One operation in a plan of its own."""
 
-    def __init__(self, operation: Operation, source: Value, threads: int, statistics: bool = False) -> None:
+    def __init__(
+        self, operation: Operation, source: Value, threads: int, statistics: bool = False, pairs: bool = False
+    ) -> None:
         missing = _native.lacks("Plan")
         if missing is not None:
             raise Missing(missing)
+        if pairs and not _native.module().has_pairs():
+            raise Missing("this processor, system or build has no AMX")
         self.out = operation.out
         self.plan = Plan([operation], source, self.out, {}, 0)
         starts = [(source.name, source.floats), (self.out.name, self.out.floats)]
@@ -35,7 +39,7 @@ class _Part(NativePlan):
         for name, floats in starts:
             self.plan.offsets[name] = self.plan.arena_floats
             self.plan.arena_floats += -(-floats // 16) * 16
-        self.batch, self.threads, self.tiles = source.batch, threads, {}
+        self.batch, self.threads, self.tiles, self.pairs = source.batch, threads, {}, pairs
         self.native = _native.module().Plan(self.plan.arena_floats, 0, threads)
         self._add(operation, 0)
 
@@ -52,9 +56,12 @@ class OneConvolution(_Part):
         bias: [K].
         norm: Gain [C], offset [C] and number of groups, or None.
         threads: OpenMP threads.
+        pairs: On pairs of bfloat16, as the engine "native-amx" does it.
     """
 
-    def __init__(self, x: Tensor, weight: Tensor, bias: Tensor, norm: Norm | None, threads: int) -> None:
+    def __init__(
+        self, x: Tensor, weight: Tensor, bias: Tensor, norm: Norm | None, threads: int, pairs: bool = False
+    ) -> None:
         batch, channels, height, width = x.shape
         conv = nn.Conv2d(channels, len(weight), 3, padding=1)
         conv.load_state_dict({"weight": weight, "bias": bias})
@@ -64,7 +71,8 @@ class OneConvolution(_Part):
             layer.load_state_dict({"weight": norm[0], "bias": norm[1]})
         source = Value("in", batch, height, width, channels)
         out = Value("out", batch, height, width, len(weight))
-        super().__init__(ConvOp("conv", (Source(source),), conv, out, layer), source, threads, norm is not None)
+        operation = ConvOp("conv", (Source(source),), conv, out, layer)
+        super().__init__(operation, source, threads, norm is not None, pairs)
         image = x.permute(0, 2, 3, 1)
         self.view(source).copy_(image)
         if norm is not None:

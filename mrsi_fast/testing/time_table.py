@@ -1,4 +1,4 @@
-"""Prints where the native engine's time goes: ``python -m mrsi_fast.testing.time_table [batch] [size]``.
+"""Prints where the native engine's time goes: ``python -m mrsi_fast.testing.time_table [batch] [size] [engine]``.
 
 A table for 1 and one for 2 threads (docs/cpu_engine.md). Operations of one kind (grid, channels, kernel) share a row.
 Times are medians over several evaluations; R is the better of PyTorch's and our own matrix product in the same process.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mrsi_fast.engine.native import NativePlan
+from mrsi_fast.engine.native import NativePlan, is_winograd_case
 from mrsi_fast.engine.plan import ConvOp, Operation
 from mrsi_fast.engine.profile import profile
 from mrsi_fast.models.pretrained import load_pretrained
@@ -57,9 +57,9 @@ def best_product(threads: int) -> float:
     return rate
 
 
-def measure(batch: int, size: int, threads: int) -> tuple[dict[str, Kind], float]:
+def measure(batch: int, size: int, threads: int, pairs: bool = False) -> tuple[dict[str, Kind], float]:
     """Kinds of operation in the order of the plan, and R in GFLOP/s."""
-    plan = NativePlan(load_pretrained().network, batch, (size, size), threads)
+    plan = NativePlan(load_pretrained().network, batch, (size, size), threads, pairs=pairs)
     film = torch.zeros(batch, plan.film.width)
     plan.native.evaluate(film.data_ptr())
     plan.native.take_seconds()
@@ -72,14 +72,14 @@ def measure(batch: int, size: int, threads: int) -> tuple[dict[str, Kind], float
         kind.seconds += statistics.median(one.seconds for one in times)
         kind.gflops += times[0].gflops
         kind.megabytes += times[0].megabytes
-        kind.floor += times[0].gflops / rate / (3.4 if "F(4x4" in times[0].method else 1.0)
+        kind.floor += times[0].gflops / rate / (3.4 if is_winograd_case(operation) else 1.0)
     return kinds, rate
 
 
-def lines(batch: int, size: int, threads: int) -> Iterator[str]:
+def lines(batch: int, size: int, threads: int, pairs: bool = False) -> Iterator[str]:
     """The table as Markdown."""
     torch.set_num_threads(threads)
-    kinds, rate = measure(batch, size, threads)
+    kinds, rate = measure(batch, size, threads, pairs)
     total = Kind(*(sum(values) for values in zip(*(vars(kind).values() for kind in kinds.values()), strict=True)))
     yield (
         f"Batch {batch}, {size}x{size}, {threads} thread{'s' * (threads > 1)}, R = {rate:.0f} GFLOP/s: "
@@ -96,9 +96,9 @@ def lines(batch: int, size: int, threads: int) -> Iterator[str]:
 
 def main() -> None:
     """Prints the tables for 1 and 2 threads."""
-    batch, size = (int(text) for text in (sys.argv[1:] + ["8", "64"][len(sys.argv) - 1 :])[:2])
+    batch, size, engine = (sys.argv[1:] + ["8", "64", "native"][len(sys.argv) - 1 :])[:3]
     for threads in (1, 2):
-        print("\n".join(lines(batch, size, threads)) + "\n")
+        print("\n".join(lines(int(batch), int(size), threads, engine == "native-amx")) + "\n")
 
 
 if __name__ == "__main__":

@@ -56,17 +56,18 @@ class _Plain(EagerEngine):
 
 
 def engine(label: str, threads: int) -> Engine:
-    """``native``, ``eager`` (plain PyTorch, channels-last) or ``compile`` (the same, compiled with frozen weights).
+    """``native``, ``native-amx``, ``eager`` (plain PyTorch, channels-last) or ``compile`` (compiled, weights frozen).
 
     Raises:
         Missing: It cannot run here.
     """
     pretrained, cpu = load_pretrained(), torch.device("cpu")
     denoiser = Denoiser(pretrained.network, pretrained.config.diffusion.sigma_max).eval()
-    if label == "native":
-        if (reason := obstacle(denoiser, cpu)) is not None:
+    if label.startswith("native"):
+        pairs = label == "native-amx"
+        if (reason := obstacle(denoiser, cpu, pairs)) is not None:
             raise Missing(reason)
-        return NativeEngine(denoiser, "benchmark", threads)
+        return NativeEngine(denoiser, "benchmark", threads, pairs)
     network = PlainUNet(pretrained.network, torch.channels_last)
     plain = _Plain(Denoiser(network, denoiser.sigma_max).eval(), cpu, "benchmark")
     if label == "compile":

@@ -16,6 +16,7 @@ END = "<!-- end of speed -->"
 
 ENGINES = {
     "native": "**mrsi_fast, native engine**",
+    "native-amx": "mrsi_fast, `native-amx`: sums of two bfloat16",
     "fused-eager": "mrsi_fast, operations one by one",
     "eager": "PyTorch eager, contiguous",
     "eager-channels": "PyTorch eager, channels-last",
@@ -31,6 +32,8 @@ OPERATIONS = {
     "bench_conv3x3_gn_silu[native-b1-all": "GroupNorm-SiLU + 3x3 convolution, 1 slice",
     "bench_conv3x3[native-b8-all": "3x3 convolution alone, 8 slices",
     "bench_conv3x3[native-b1-all": "3x3 convolution alone, 1 slice",
+    "bench_conv3x3[native-amx-b8-all": "the same on AMX, 8 slices",
+    "bench_conv3x3[native-amx-b1-all": "the same on AMX, 1 slice",
     "bench_group_norm_silu[ours-forward-level0": "GroupNorm-SiLU, forward",
     "bench_group_norm_silu[ours-training-level0": "GroupNorm-SiLU, forward and backward",
     "bench_self_attention[native-16x16-5x32": "self-attention, 16x16 positions",
@@ -39,6 +42,7 @@ OPERATIONS = {
     "bench_solver_step[native-step-hard": "solver step, hard data consistency",
     "bench_data_consistency[ours-hard-60x60": "data consistency alone, odd matrix",
     "bench_sampling[native": "sampling run, 8 steps",
+    "bench_sampling[native-amx": "sampling run, 8 steps, `native-amx`",
     "bench_training_step[ours": "training step, float32",
     "bench_training_step[bfloat16": "training step, bfloat16 against float32",
 }
