@@ -45,43 +45,68 @@ static void remove_measured(const SolverStep* s, const Projection* p, float* d) 
         for (int64_t j = 0; j < s->y; ++j) d[i * s->y + j] -= p->image[i * p->columns + j];
 }
 
-// One row of a map into its places among the cells that pixel-unshuffle makes of `factor` x `factor` pixels: to[cell *
-// step + column within the cell] = gain * row[column].
-static inline void unshuffle_row(const float* row, float gain, int columns, int factor, float* to, int64_t step) {
-    for (int j = 0; j < columns; j += factor, to += step) {
-        const int wide = (int)smaller(factor, columns - j);
-        for (int b = 0; b < wide; ++b) to[b] = gain * row[j + b];
-    }
+// The cells that pixel-unshuffle makes of `factor` x `factor` pixels: pixel (a, b) of cell j of a row of cells is
+// cells[j * step + a * factor + b] there, rows[a * columns + j * factor + b] in a map. F: the factor where it is known when
+// this is compiled, else 0; `high` is less than it in a last row of cells.
+struct Cells {
+    int columns, factor, high;
+    int64_t step;
+};
+
+// cells = gain * rows
+template <int F>
+static inline void unshuffle(Cells c, const float* rows, float gain, float* cells) {
+    const int f = F ? F : c.factor, whole = F && c.high == F ? c.columns / F : 0, high = c.high;
+    const int64_t columns = c.columns, step = c.step;
+    for (int j = 0; j < whole; ++j, rows += f, cells += step)
+#pragma GCC unroll 4
+        for (int at = 0; at < F * F; ++at) cells[at] = gain * rows[at / f * columns + at % f];
+    for (int j = whole * f; j < columns; j += f, rows += f, cells += step)
+        for (int a = 0; a < high; ++a)
+            for (int b = 0; b < f && j + b < columns; ++b) cells[a * f + b] = gain * rows[a * columns + b];
 }
 
-// row[column] = c_skip * row[column] + c_out * the network's output for it.
-static inline void denoise_row(float* row, float c_skip, float c_out, int columns, int factor, const float* from,
-                               int64_t step) {
-    for (int j = 0; j < columns; j += factor, from += step) {
-        const int wide = (int)smaller(factor, columns - j);
-        for (int b = 0; b < wide; ++b) row[j + b] = c_skip * row[j + b] + c_out * from[b];
-    }
+// rows = c_skip * rows + c_out * cells
+template <int F>
+static inline void denoise(Cells c, float* rows, float c_skip, float c_out, const float* cells) {
+    const int f = F ? F : c.factor, whole = F && c.high == F ? c.columns / F : 0, high = c.high;
+    const int64_t columns = c.columns, step = c.step;
+    for (int j = 0; j < whole; ++j, rows += f, cells += step)
+#pragma GCC unroll 4
+        for (int at = 0; at < F * F; ++at) {
+            float* pixel = rows + at / f * columns + at % f;
+            *pixel = c_skip * *pixel + c_out * cells[at];
+        }
+    for (int j = whole * f; j < columns; j += f, rows += f, cells += step)
+        for (int a = 0; a < high; ++a)
+            for (int b = 0; b < f && j + b < columns; ++b) {
+                float* pixel = rows + a * columns + b;
+                *pixel = c_skip * *pixel + c_out * cells[a * f + b];
+            }
+}
+
+static inline void unshuffle_cells(Cells c, const float* rows, float gain, float* cells) {
+    (c.factor == 2 ? unshuffle<2> : unshuffle<0>)(c, rows, gain, cells);
 }
 
 // The network's first input and the state of a run, one image.
 static void start_item(const SolverStep* s, const SolverStart* start, int n) {
     const int64_t f = s->factor, pixels = (int64_t)s->x * s->y, step = s->stem_channels, line = s->grid_y * step;
-    const int maps = s->maps, stack = 3 * maps + 2;
-    const float* presence = s->presence + (int64_t)n * maps;
+    const int maps = s->maps;
+    const float *presence = s->presence + (int64_t)n * maps, *images[] = {start->initial, start->z, start->mask};
     float* stem = s->stem + (int64_t)n * s->grid_x * line;
     if (s->x < s->grid_x * f || s->y < s->grid_y * f) zero(stem, s->grid_x * line);  // what lies outside the maps
-    for (int64_t i = 0; i < s->x; ++i)
-        for (int c = 0; c < stack; ++c) {
-            const int kind = c / maps < 3 ? c / maps : 3;
-            float* to = stem + i / f * line + (c * f + i % f) * f;
-            const float* images[] = {start->initial, start->z, start->mask};
-            const float* row = kind < 3 ? images[kind] + ((int64_t)n * maps + c % maps) * pixels + i * s->y
-                                        : start->anatomy + (n * pixels + i * s->y);
-            if (c == stack - 1)  // 1 within the field of view
-                for (int64_t j = 0; j < s->y; ++j) to[j / f * step + j % f] = 1.0f;
-            else
-                unshuffle_row(row, kind ? 1.0f : start->c_in * presence[c], s->y, s->factor, to, step);
-        }
+    for (int64_t i = 0; i < s->x; i += f) {  // all of a row of cells, while it is in cache
+        const Cells cells = {s->y, s->factor, (int)smaller(f, s->x - i), step};
+        float* to = stem + i / f * line;
+        for (int c = 0; c < 3 * maps; ++c, to += f * f)
+            unshuffle_cells(cells, images[c / maps] + ((int64_t)n * maps + c % maps) * pixels + i * s->y,
+                            c < maps ? start->c_in * presence[c] : 1.0f, to);
+        unshuffle_cells(cells, start->anatomy + n * pixels + i * s->y, 1.0f, to);
+        to += f * f;  // 1 within the field of view
+        for (int64_t j = 0; j < s->y; ++j)
+            for (int a = 0; a < cells.high; ++a) to[j / f * step + a * f + j % f] = 1.0f;
+    }
     const int64_t first = (int64_t)n * maps * pixels;
     memcpy(s->eval + first, start->initial + first, maps * pixels * sizeof(float));
     memcpy(s->base + first, start->initial + first, maps * pixels * sizeof(float));
@@ -104,26 +129,31 @@ static void advance(const SolverStep* s, int64_t pixels, float* eval, float* bas
 }
 
 static void solver_item(const SolverStep* s, int n, float* scratch) {
-    const int64_t f = s->factor, pixels = (int64_t)s->x * s->y;
+    const int64_t f = s->factor, pixels = (int64_t)s->x * s->y, first = (int64_t)n * s->maps;
     const int64_t head_step = s->maps * f * f, stem_step = s->stem_channels;
     const float* head = s->head + (int64_t)n * s->grid_x * s->grid_y * head_step;
-    float* stem = s->stem + (int64_t)n * s->grid_x * s->grid_y * stem_step;
+    float *stem = s->stem + (int64_t)n * s->grid_x * s->grid_y * stem_step, *maps = s->eval + first * pixels;
     Carver carver = {scratch, 0};
     const Projection projection = carve(s, &carver);
+    // `eval` turns into D in place, since no later step needs the evaluation point itself. Both ways between maps and
+    // cells take all maps of a row of cells, while it is in cache.
+    for (int64_t i = 0; i < s->x; i += f)
+        for (int k = 0; k < s->maps; ++k) {
+            const Cells cells = {s->y, s->factor, (int)smaller(f, s->x - i), head_step};
+            (f == 2 ? denoise<2> : denoise<0>)(cells, maps + k * pixels + i * s->y, s->c_skip, s->c_out,
+                                               head + i / f * s->grid_y * head_step + k * f * f);
+        }
     for (int k = 0; k < s->maps; ++k) {
-        const int64_t map = ((int64_t)n * s->maps + k) * pixels;
-        float* eval = s->eval + map;
-        // `eval` turns into D in place, since no later step needs the evaluation point itself.
-        for (int64_t i = 0; i < s->x; ++i)
-            denoise_row(eval + i * s->y, s->c_skip, s->c_out, s->y, s->factor,
-                        head + i / f * s->grid_y * head_step + (k * f + i % f) * f, head_step);
-        if (s->rank_x) remove_measured(s, &projection, eval);
-        advance(s, pixels, eval, s->base + map, s->previous + map, s->noise + map);
-        const float gain = s->next_c_in * s->presence[(int64_t)n * s->maps + k];
-        for (int64_t i = 0; i < s->x; ++i)
-            unshuffle_row(eval + i * s->y, gain, s->y, s->factor,
-                          stem + i / f * s->grid_y * stem_step + (k * f + i % f) * f, stem_step);
+        const int64_t map = (first + k) * pixels;
+        if (s->rank_x) remove_measured(s, &projection, s->eval + map);
+        advance(s, pixels, s->eval + map, s->base + map, s->previous + map, s->noise + map);
     }
+    for (int64_t i = 0; i < s->x; i += f)
+        for (int k = 0; k < s->maps; ++k) {
+            const Cells cells = {s->y, s->factor, (int)smaller(f, s->x - i), stem_step};
+            unshuffle_cells(cells, maps + k * pixels + i * s->y, s->next_c_in * s->presence[first + k],
+                            stem + i / f * s->grid_y * stem_step + k * f * f);
+        }
 }
 
 }  // namespace MRSI_ISA
