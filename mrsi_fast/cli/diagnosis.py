@@ -109,6 +109,7 @@ def _packages(found: Diagnosis) -> None:
 
 
 def _extension(found: Diagnosis) -> None:
+    from mrsi_fast.engine.native import amx_obstacle
     from mrsi_fast.ops import _native, status
 
     found.build, found.kernels = _native.build_info(), status()
@@ -120,6 +121,8 @@ def _extension(found: Diagnosis) -> None:
     isas = ", ".join(found.build.get("isas", ())) or "unknown instruction sets"
     detail = f"compiled for {isas}; OpenMP {'on' if found.build.get('openmp') else 'off'}" if loaded else reason
     found.checks.append(Check("native extension", "ok" if loaded else "absent", detail))
+    lacking = amx_obstacle()
+    found.checks.append(Check("AMX engine", "absent" if lacking else "ok", lacking or "usable: --engine native-amx"))
     cuda = found.build.get("cuda", {})
     archs = ", ".join(cuda.get("archs", ()))
     text = f"compiled for {archs}" if cuda.get("built") else f"not compiled: {cuda.get('reason', 'no extension')}"

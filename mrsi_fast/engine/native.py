@@ -149,14 +149,25 @@ class NativePlan:
         return torch.from_numpy(array).view(value.batch, value.height, value.width, value.channels)
 
 
+def amx_obstacle() -> str | None:
+    """Why convolutions on pairs of bfloat16 cannot run here, as a clause, or None."""
+    extension = _native.module()
+    if extension is None or not hasattr(extension, "has_pairs"):
+        return _native.lacks("has_pairs") or _native.reason()
+    if extension.has_pairs():
+        return None
+    built = _native.build_info().get("amx", "unknown")
+    return f"it needs AMX in the processor (Intel, from 2023 on), in Linux (5.16) and in the extension (here: {built})"
+
+
 def obstacle(denoiser: Denoiser, device: torch.device, pairs: bool = False) -> str | None:
     """Why the native engine cannot run a denoiser on a device, as a clause, or None; ``pairs``: "native-amx"."""
     if device.type != "cpu":
         return f"it runs on the CPU, not on {device.type}"
     if (missing := _native.lacks("Plan")) is not None:
         return missing
-    if pairs and not _native.module().has_pairs():
-        return "it needs AMX, in the processor (Intel, from 2023 on) and in Linux, and an extension built for it"
+    if pairs and (lacking := amx_obstacle()) is not None:
+        return lacking
     if not isinstance(denoiser.network, SelfAttentionUNet):
         return f"it knows the SelfAttentionUNet, not a {type(denoiser.network).__name__}"
     if (dtype := next(denoiser.parameters()).dtype) != torch.float32:

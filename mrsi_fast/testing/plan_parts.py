@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mrsi_fast.engine.native import NativePlan
+from mrsi_fast.engine.native import NativePlan, amx_obstacle
 from mrsi_fast.engine.plan import STRIP_ROWS, AttentionOp, ConvOp, Operation, Plan, Source, Value
 from mrsi_fast.models.blocks import GroupNormSiLU
 from mrsi_fast.models.unet import SelfAttentionUNet
@@ -29,8 +29,8 @@ class _Part(NativePlan):
         missing = _native.lacks("Plan")
         if missing is not None:
             raise Missing(missing)
-        if pairs and not _native.module().has_pairs():
-            raise Missing("this processor, system or build has no AMX")
+        if pairs and (lacking := amx_obstacle()) is not None:
+            raise Missing(lacking)
         self.out = operation.out
         self.plan = Plan([operation], source, self.out, {}, 0)
         starts = [(source.name, source.floats), (self.out.name, self.out.floats)]

@@ -24,7 +24,16 @@ def test_json_names_compiled_loaded_and_missing(model_folder: Path) -> None:
     assert found["can_run"] is True
     assert {"mrsi_fast", "python", "torch", "numpy", "nibabel"} <= set(found["versions"])
     checks = {check["name"]: check for check in found["checks"]}
-    assert {"packages", "native extension", "CUDA kernels", "GPU", "CPU threads", "weights", "self-test"} <= set(checks)
+    assert {
+        "packages",
+        "native extension",
+        "AMX engine",
+        "CUDA kernels",
+        "GPU",
+        "CPU threads",
+        "weights",
+        "self-test",
+    } <= set(checks)
     assert all(check["detail"] for check in checks.values())
     assert (checks["native extension"]["status"] == "ok") == (_native.module() is not None)
     assert [(row["op"], row["backend"]) for row in found["kernels"]] == [

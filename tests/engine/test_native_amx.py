@@ -11,13 +11,12 @@ import torch.nn.functional as F
 
 from mrsi_fast.engine.eager import EagerEngine
 from mrsi_fast.engine.job import EngineError, SamplingJob, choose_engine
-from mrsi_fast.engine.native import NativeEngine, NativePlan
+from mrsi_fast.engine.native import NativeEngine, NativePlan, amx_obstacle
 from mrsi_fast.ops import _native
 from mrsi_fast.testing.jobs import CASES, make_job, small_denoiser
 
 CPU = torch.device("cpu")
-usable = _native.module() is not None and _native.module().has_pairs()
-needs_amx = pytest.mark.skipif(not usable, reason="this processor, system or build has no AMX")
+needs_amx = pytest.mark.skipif(amx_obstacle() is not None, reason=str(amx_obstacle()))
 
 
 @pytest.fixture(scope="module")
@@ -152,5 +151,5 @@ def test_without_amx_one_sentence_says_so(denoiser, monkeypatch):
         pytest.skip(_native.reason())
     monkeypatch.setattr(_native, "module", lambda: type("Extension", (), {"has_pairs": lambda self: False})())
     monkeypatch.setattr(_native, "lacks", lambda function: None)
-    with pytest.raises(EngineError, match="native-amx engine cannot run here: it needs AMX.*use engine"):
+    with pytest.raises(EngineError, match="native-amx engine cannot run here: it needs AMX in.*use engine"):
         choose_engine("native-amx", denoiser, CPU)
