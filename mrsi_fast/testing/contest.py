@@ -100,6 +100,7 @@ def hold(
     budget_s: float = 10.0,
     sums: Mapping[str, Mapping[str, int]] | None = None,
     pause_s: float = 0.0,
+    at_least_s: float = 0.0,
 ) -> Outcome:
     """Builds all entries, compares their results, and times them.
 
@@ -114,6 +115,8 @@ def hold(
         sums: Further cases, each with the number of times that it contains others: their durations are added up within
             each round.
         pause_s: Rest before each call.
+        at_least_s: What ends sooner is called several times in a row: where rounds are few and long, a ceiling called
+            once in each says nothing of the machine.
 
     Raises:
         AssertionError: An entry computes something else than what it is compared with: times would mean nothing.
@@ -126,7 +129,7 @@ def hold(
         if same:
             _check(runners, than)
         timed: dict[Any, Runner] = {**runners, **ceilings(threads)}
-        seconds = interleave(timed, rounds, budget_s=budget_s, pause_s=pause_s)
+        seconds = interleave(timed, rounds, at_least_s, budget_s=budget_s, pause_s=pause_s)
     finally:
         torch.set_num_threads(before)
     outcome.anchors = {key: values for key, values in seconds.items() if isinstance(key, str)}

@@ -36,8 +36,8 @@ def interleave(
     Args:
         functions: What to time, by label; called without arguments.
         rounds: Number of rounds; by default as many as the budget allows, within 5 and 120.
-        at_least_s: Functions that end too early to be timed one by one (on a GPU, which has to be waited for) are
-            called several times in a row until about this long, and the mean is kept.
+        at_least_s: Functions that end too early to be timed one by one (on a GPU, which has to be waited for; between
+            others that take seconds) are called several times in a row until about this long, and the mean is kept.
         seed: Of the shuffling.
         budget_s: About how long all rounds may take together.
         pause_s: Rest before each call, where one leaves work behind: a process that ended is still being cleared away.
