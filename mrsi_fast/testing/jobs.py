@@ -27,14 +27,19 @@ SMALL = ModelConfig(
 )
 
 
-def small_denoiser() -> Denoiser:
-    """A network in which no parameter has its initial, often trivial value."""
-    torch.manual_seed(0)
-    network = SelfAttentionUNet(SMALL)
+def random_network(config: ModelConfig = SMALL, seed: int = 0) -> SelfAttentionUNet:
+    """A network in which no parameter has its initial value: layers that start at zero would hide most mistakes."""
+    torch.manual_seed(seed)
+    network = SelfAttentionUNet(config).eval()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.5 / parameter[0].numel() ** 0.5)
-    return Denoiser(network, sigma_max=20.0, sigma_min=0.02).eval()
+    return network
+
+
+def small_denoiser() -> Denoiser:
+    """A denoiser around it."""
+    return Denoiser(random_network(), sigma_max=20.0, sigma_min=0.02).eval()
 
 
 def make_job(

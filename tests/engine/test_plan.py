@@ -4,30 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mrsi_fast.config import ModelConfig
 from mrsi_fast.engine.plan import STRIP_ROWS, AttentionOp, ConvOp, Value, assign_arena, plan_network
 from mrsi_fast.models.condition import Condition, vector_width
-from mrsi_fast.models.unet import SelfAttentionUNet, flop_split
-
-SMALL = ModelConfig(
-    channels=("tNAA", "tCr", "tCho"),
-    widths=(32, 64, 64),
-    encoder_blocks=(1, 2, 1),
-    decoder_blocks=(2, 1, 1),
-    encoder_attention=(False, False, True),
-    decoder_attention=(False, True, False),
-    embedding_width=16,
-)
-
-
-def random_network(config=SMALL, seed=0):
-    """Zero-initialised layers would hide most mistakes."""
-    torch.manual_seed(seed)
-    network = SelfAttentionUNet(config).eval()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.5 / parameter[0].numel() ** 0.5)
-    return network
+from mrsi_fast.models.unet import flop_split
+from mrsi_fast.testing.jobs import random_network
 
 
 def random_condition(batch, maps, grid, dtype=torch.float32):
