@@ -10,11 +10,10 @@ import torch
 
 from mrsi_fast.engine.eager import EagerEngine
 from mrsi_fast.engine.job import SamplingJob
-from mrsi_fast.engine.native import NativeEngine, obstacle
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.sampling import solver_steps
 from mrsi_fast.testing.contest import Entry
-from mrsi_fast.testing.peers import Missing, PlainUNet, UNetCase, plain_operations, shipped_case
+from mrsi_fast.testing.peers import PlainUNet, UNetCase, native_or_missing, plain_operations, shipped_case
 
 THREADS = (1, 2)
 STEPS = 8
@@ -32,10 +31,7 @@ def job() -> SamplingJob:
 
 
 def native(threads: int, pairs: bool = False) -> Callable[[], torch.Tensor]:
-    denoiser = case().denoiser()
-    if (reason := obstacle(denoiser, CPU, pairs)) is not None:
-        raise Missing(reason)
-    return functools.partial(NativeEngine(denoiser, "benchmark", threads, pairs).run, job())
+    return functools.partial(native_or_missing(case().denoiser(), threads, pairs).run, job())
 
 
 def fused_eager(threads: int) -> Callable[[], torch.Tensor]:

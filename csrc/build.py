@@ -204,10 +204,9 @@ def include_flags() -> list[str]:
     return ["-Iinclude", "-I.", *(f"-isystem {shlex.quote(str(folder))}" for folder in system)]
 
 
-def cxx_edges(file: NinjaFile, extra: list[str], with_cuda: bool) -> None:
+def cxx_edges(file: NinjaFile, extra: list[str], with_cuda: bool, with_amx: bool) -> None:
     """Objects of ``*.cpp``, ``cpu/*.cpp`` (baseline flags) and of every ``cpu/*.inl`` per instruction set."""
     openmp = ["-fopenmp"] if sys.platform == "linux" else ["-Wno-unknown-pragmas"]
-    with_amx = amx_part().built
     defines = ["-DMRSI_FAST_WITH_CUDA"] * with_cuda + ["-DMRSI_FAST_WITH_AMX"] * with_amx
     ccache = [path] if (path := shutil.which("ccache")) else []
     command = [*ccache, str(compiler()), "-MMD -MF $out.d", *CXX_FLAGS, *openmp, *defines, *include_flags(), *extra]
@@ -259,10 +258,10 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def run_ninja(folder: Path, toolkit: Toolkit | None, extra: list[str], verbose: bool) -> Path:
+def run_ninja(folder: Path, toolkit: Toolkit | None, amx: Part, extra: list[str], verbose: bool) -> Path:
     """Write ``build.ninja`` into the folder and run it; returns the module."""
     file, module = NinjaFile(folder), folder / "_C.so"
-    cxx_edges(file, extra, with_cuda=toolkit is not None)
+    cxx_edges(file, extra, with_cuda=toolkit is not None, with_amx=amx.built)
     if toolkit:
         cuda_edges(file, toolkit)
     file.lines.append(f"rule link\n  command = {link_command(toolkit, extra)}\n  description = link $out\n")
@@ -283,7 +282,7 @@ def source_digest() -> str:
     return digest.hexdigest()
 
 
-def build_info(cuda: Part, toolkit: Toolkit | None) -> dict[str, object]:
+def build_info(cuda: Part, toolkit: Toolkit | None, amx: Part) -> dict[str, object]:
     """What ``mrsi-fast doctor`` reports about the module."""
     version = subprocess.run([str(compiler()), "--version"], capture_output=True, text=True, check=False).stdout
     return {
@@ -291,7 +290,7 @@ def build_info(cuda: Part, toolkit: Toolkit | None) -> dict[str, object]:
         "compiler": version.splitlines()[0] if version else str(compiler()),
         "cxx_flags": CXX_FLAGS,
         "isas": isas(),
-        "amx": amx_part().reason,
+        "amx": amx.reason,
         "openmp": sys.platform == "linux",
         "cuda": {"built": cuda.built, "reason": cuda.reason, "archs": list(toolkit.archs) if toolkit else []},
         "python": platform.python_version(),
@@ -312,21 +311,21 @@ def build(target: Path, work: Path, *, sanitize: bool = False, verbose: bool = F
         BuildError: The compiler failed, or a switch at 1 asks for what is not possible.
     """
     toolkit, reason = find_toolkit()
-    cuda = decide("MRSI_FAST_CUDA", None if toolkit else reason, reason)
+    cuda, amx = decide("MRSI_FAST_CUDA", None if toolkit else reason, reason), amx_part()
     extra = SANITIZE_FLAGS if sanitize else []
     with locked(work):
         try:
-            module = run_ninja(work, toolkit if cuda.built else None, extra, verbose)
+            module = run_ninja(work, toolkit if cuda.built else None, amx, extra, verbose)
         except BuildError:
             if not cuda.built or switch("MRSI_FAST_CUDA") == "1":
                 raise
             cuda = Part(False, "compiling with CUDA failed (the compiler's messages stand above)")
-            module = run_ninja(work, None, extra, verbose)
+            module = run_ninja(work, None, amx, extra, verbose)
         if not cuda.built:
             print(f"mrsi_fast: CUDA kernels are left out: {cuda.reason}.", file=sys.stderr)
         target.parent.mkdir(parents=True, exist_ok=True)
         replace(module, target)
-        info = json.dumps(build_info(cuda, toolkit if cuda.built else None), indent=2)
+        info = json.dumps(build_info(cuda, toolkit if cuda.built else None, amx), indent=2)
         (target.parent / "_build_info.json").write_text(info + "\n")
 
 

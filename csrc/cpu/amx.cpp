@@ -5,7 +5,7 @@
 namespace mrsi_fast {
 namespace amx {
 
-extern const PairKernels kPairKernels = {kPanel, pairs_scratch, pairs_item, packed_pairs, pack_pairs};
+extern const ConvKernels kPairKernels = {kPanel, pairs_scratch, pairs_item, packed_pairs, pack_pairs};
 
 }  // namespace amx
 }  // namespace mrsi_fast

@@ -45,21 +45,21 @@ void share_stats(const Conv3x3GnSilu& r, const NetworkKernels& kernels, float* s
 }  // namespace
 
 std::size_t conv3x3_packed_floats(int tile, int in_channels, int out_channels) {
-    return packed_size({nullptr, 0, 0, 0, static_cast<Method>(tile), 3, 1, in_channels, out_channels},
-                       MRSI_FAST_PICK(kNetworkKernels).panel);
+    const Filters filters = {nullptr, 0, 0, 0, static_cast<Method>(tile), 3, 1, in_channels, out_channels};
+    return MRSI_FAST_PICK(kNetworkKernels).conv.packed_size(&filters);
 }
 
 void conv3x3_pack(const Filters& filters, float* packed, int threads) {
-    pack_weights(MRSI_FAST_PICK(kNetworkKernels), filters, packed, threads);
+    pack_weights(MRSI_FAST_PICK(kNetworkKernels).conv, filters, packed, threads);
 }
 
 void conv3x3_gn_silu(const Conv3x3GnSilu& r) {
     const NetworkKernels& kernels = MRSI_FAST_PICK(kNetworkKernels);
     std::vector<float> stats = room_for_stats(r);
     Conv c = describe(r, stats.data());
-    cut_work(&c, r.threads, kernels.panel);
+    cut_work(&c, r.threads, kernels.conv.panel);
     const int items = conv_items(&c);
-    const std::size_t scratch_floats = kernels.conv_scratch(&c);
+    const std::size_t scratch_floats = kernels.conv.scratch(&c);
 #ifdef _OPENMP
 #pragma omp parallel num_threads(r.threads)
 #endif
@@ -69,7 +69,7 @@ void conv3x3_gn_silu(const Conv3x3GnSilu& r) {
 #ifdef _OPENMP
 #pragma omp for schedule(dynamic, 1)
 #endif
-        for (int item = 0; item < items; ++item) kernels.conv_item(&c, item, scratch.data());
+        for (int item = 0; item < items; ++item) kernels.conv.item(&c, item, scratch.data());
     }
 }
 

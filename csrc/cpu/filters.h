@@ -24,6 +24,10 @@ static void transform_filters(Method method, const double (*filter)[kPanel], dou
     }
 }
 
+static size_t packed_size(const Filters* f) {
+    return round_up(f->out_channels, kPanel) * planes_of(f->method, f->kernel) * f->in_channels;
+}
+
 static void pack_panel(const Filters* f, int p, float* packed) {
     const int panels = (f->out_channels + kPanel - 1) / kPanel, taps = f->kernel * f->kernel;
     const int planes = planes_of(f->method, f->kernel), lanes = (int)smaller(kPanel, f->out_channels - p * kPanel);

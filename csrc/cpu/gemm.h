@@ -9,8 +9,8 @@ namespace MRSI_ISA {
 
 constexpr int kPanel = 2 * kLanes;               // output channels that one register tile covers
 constexpr int kTileRows = kLanes == 16 ? 8 : 6;  // more rows than 8 need more pointers than there are registers
-constexpr int kPairRows = 6;                     // AVX-512, two panels at once: 24 sums of 32 registers
-constexpr int kPairDepth = 160;                  // of two panels that the first-level cache still holds
+constexpr int kTwoPanelRows = 6;                 // AVX-512, two panels at once: 24 sums of 32 registers
+constexpr int kTwoPanelDepth = 160;              // of two panels that the first-level cache still holds
 constexpr int kLine = 16;                        // floats in a cache line
 
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }

@@ -46,7 +46,7 @@ struct Scratch {
 // one item, would push them out, and the transformed input with them.
 static int channels_at_once(const Conv* c) {
     const bool all = c->strips_per_item >= c->batch * strips_of(c->out_height);
-    if (kLanes < 16 || all || c->in_channels > kPairDepth) return c->channels_per_item;
+    if (kLanes < 16 || all || c->in_channels > kTwoPanelDepth) return c->channels_per_item;
     return (int)smaller(2 * kPanel, c->channels_per_item);
 }
 
@@ -54,10 +54,7 @@ static int channels_at_once(const Conv* c) {
 static Scratch carve_input(const Conv* c, Carver* carver) {
     Scratch s = {};
     s.v_pitch = s.pitch = pixel_pitch(c->in_channels);
-    s.affine.image = -1;
-    s.affine.centre = carver->take(s.pitch + kLanes);
-    s.affine.gain = carver->take(s.pitch + kLanes);
-    s.affine.offset = carver->take(s.pitch + kLanes);
+    s.affine = carve_affine(s.pitch, carver);
     const int together = (int)smaller(c->strips_per_item, strips_of(c->out_height)), columns = strip_columns(c);
     s.rows = {nullptr, c->method == kDirect ? segment_rows(c, together) : c->method + 2, c->kernel / 2, columns,
               s.pitch};

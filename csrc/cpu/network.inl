@@ -9,10 +9,9 @@
 namespace mrsi_fast {
 namespace MRSI_ISA {
 
-extern const NetworkKernels kNetworkKernels = {kPanel,
+extern const NetworkKernels kNetworkKernels = {{kPanel, conv_scratch, conv_item, packed_size, pack_panel},
+                                               kPanel,
                                                kLanes,
-                                               conv_scratch,
-                                               conv_item,
                                                attention_scratch,
                                                attention_item,
                                                solver_scratch,
@@ -22,7 +21,6 @@ extern const NetworkKernels kNetworkKernels = {kPanel,
                                                filter_gradient_items,
                                                filter_gradient_scratch,
                                                filter_gradient_item,
-                                               pack_panel,
                                                stats_item};
 
 }  // namespace MRSI_ISA

@@ -3,22 +3,13 @@
 
 namespace mrsi_fast {
 
-size_t packed_size(const Filters& filters, int panel) {
-    if (filters.method == kPairs) return pair_kernels()->packed_size(&filters);
-    const size_t panels = (filters.out_channels + panel - 1) / panel;
-    return panels * panel * planes_of(filters.method, filters.kernel) * filters.in_channels;
-}
-
-void pack_weights(const NetworkKernels& kernels, const Filters& filters, float* packed, int threads) {
-    const bool pairs = filters.method == kPairs;
-    const int panel_width = pairs ? pair_kernels()->panel : kernels.panel;
-    const int panels = (filters.out_channels + panel_width - 1) / panel_width;
-    const auto pack_panel = pairs ? pair_kernels()->pack_panel : kernels.pack_panel;
+void pack_weights(const ConvKernels& kernels, const Filters& filters, float* packed, int threads) {
+    const int panels = (filters.out_channels + kernels.panel - 1) / kernels.panel;
     (void)threads;
 #ifdef _OPENMP
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
 #endif
-    for (int panel = 0; panel < panels; ++panel) pack_panel(&filters, panel, packed);
+    for (int panel = 0; panel < panels; ++panel) kernels.pack_panel(&filters, panel, packed);
 }
 
 size_t packed_matrix_size(int rows, int columns, int panel) {

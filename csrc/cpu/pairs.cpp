@@ -11,7 +11,7 @@ namespace mrsi_fast {
 
 #ifdef MRSI_FAST_WITH_AMX
 namespace amx {
-extern const PairKernels kPairKernels;
+extern const ConvKernels kPairKernels;
 }
 
 namespace {
@@ -29,12 +29,12 @@ bool has_tiles() {
 
 }  // namespace
 
-const PairKernels* pair_kernels() {
+const ConvKernels* pair_kernels() {
     static const bool usable = has_tiles();
     return usable ? &amx::kPairKernels : nullptr;
 }
 #else
-const PairKernels* pair_kernels() { return nullptr; }
+const ConvKernels* pair_kernels() { return nullptr; }
 #endif
 
 }  // namespace mrsi_fast

@@ -13,13 +13,12 @@
 namespace mrsi_fast {
 namespace MRSI_ISA {
 
-constexpr int kGroup = 32;           // channels that a product of tiles runs over
-constexpr int kPairFloats = kGroup;  // high parts of so many channels, then their low parts
-constexpr int kStepFloats =
-    4 * kTileFloats;  // weights of a group and panel at one tap: [part][half of the panel][tile]
-constexpr int kSumFloats = kTileRows16 * kPanel;  // of one tile of positions at one point
+constexpr int kGroup = 32;                          // channels that a product of tiles runs over
+constexpr int kPairFloats = kGroup;                 // high parts of so many channels, then their low parts
+constexpr int kStepFloats = 4 * kRegisterFloats;    // weights of a group at a tap: [part][half of the panel][tile]
+constexpr int kSumFloats = kRegisterRows * kPanel;  // of one tile of positions at one point
 constexpr int kPoints = 6, kMostTaps = 18;
-constexpr int kTilesAtOnce = 16;  // whose sums stay in the second-level cache until they are written
+constexpr int kTilesTogether = 16;  // whose sums stay in the second-level cache until they are written
 
 // The nearest value of 8 significant bits; what is left over is exact.
 static inline Vec high_part(Vec x) { return (Vec)(((IntVec)x + 0x8000) & (int32_t)0xffff0000); }
@@ -33,26 +32,36 @@ static inline void store_pairs(Vec a, Vec b, float* to) {
     store(to + kPairFloats / 2, narrow(a - high_a, b - high_b));
 }
 
+// Which sums a convolution is made of: `points` at each position, each over `taps` of all groups of channels.
+struct PairSums {
+    bool winograd;
+    int groups, points, taps;
+};
+
+static PairSums pair_sums(int kernel, int stride, int in_channels) {
+    const int groups = (in_channels + kGroup - 1) / kGroup;
+    if (kernel == 3 && stride == 1) return {true, groups, kPoints, 3};
+    return {false, groups, 1, kernel * kernel};
+}
+
+static inline int64_t panel_floats(PairSums s) { return (int64_t)s.points * s.groups * s.taps * kStepFloats; }
+
 // How the input of an item is laid out: [segment][group][plane][row][position][kPairFloats]. A segment is a run of rows of
 // one image. Planes are the points of Winograd's transform, or else [row modulo stride][tap in a row].
-struct PairLayout {
-    bool winograd;
-    int groups, planes;
+struct PairLayout : PairSums {
+    int planes;
     int across;                          // positions in a row: four columns of the result (Winograd) or one
     int columns;                         // of an activated row with its border
-    int points, taps;                    // sums at each position, and taps that each runs over
     int64_t row, plane, group, segment;  // floats
 };
 
 static PairLayout pair_layout(const Conv* c) {
     PairLayout l;
+    static_cast<PairSums&>(l) = pair_sums(c->kernel, c->stride, c->in_channels);
     const int rows = kStripRows * (int)smaller(c->strips_per_item, strips_of(c->out_height));
-    l.winograd = c->kernel == 3 && c->stride == 1;
-    l.groups = (c->in_channels + kGroup - 1) / kGroup;
     l.planes = l.winograd ? kPoints : c->stride * c->kernel;
     l.across = l.winograd ? (c->out_width + 3) / 4 : c->out_width;
     l.columns = l.winograd ? 4 * l.across + 2 : (c->out_width - 1) * c->stride + c->kernel;
-    l.points = l.winograd ? kPoints : 1, l.taps = l.winograd ? 3 : c->kernel * c->kernel;
     l.row = (int64_t)l.across * kPairFloats;
     l.plane = (rows + (c->kernel - 1) / c->stride) * l.row;
     l.group = l.planes * l.plane;
@@ -78,17 +87,14 @@ static PairScratch carve_pairs(const Conv* c, Carver* carver) {
     const PairLayout l = pair_layout(c);
     PairScratch s = {};
     const int pitch = l.groups * kGroup, per_image = strips_of(c->out_height);
-    s.affine.image = -1;
-    s.affine.centre = carver->take(pitch + kLanes);
-    s.affine.gain = carver->take(pitch + kLanes);
-    s.affine.offset = carver->take(pitch + kLanes);
+    s.affine = carve_affine(pitch, carver);
     s.rows = {nullptr, 2, c->kernel / 2, l.columns, pitch};
     s.rows.data = carver->take(2 * (int64_t)l.columns * pitch);
-    s.sums = carver->take(kTilesAtOnce * l.points * kSumFloats);
+    s.sums = carver->take(kTilesTogether * l.points * kSumFloats);
     const int64_t segments = (c->strips_per_item + per_image - 2) / per_image + 1;
-    const int64_t tiles = segments * (l.plane / kPairFloats / kTileRows16 + 1);
+    const int64_t tiles = segments * (l.plane / kPairFloats / kRegisterRows + 1);
     s.tiles = (PairTile*)carver->take(tiles * (int64_t)(sizeof(PairTile) / sizeof(float)));
-    s.input = carver->take(segments * l.segment + kTileRows16 * kPairFloats);  // a last tile reads past its plane
+    s.input = carver->take(segments * l.segment + kRegisterRows * kPairFloats);  // a last tile reads past its plane
     return s;
 }
 
@@ -151,8 +157,8 @@ static int fill_item(const Conv* c, const PairLayout* l, Range r, PairScratch* s
         end = (int)smaller(r.strip1, (n + 1) * per_image);
         const int y1 = (int)smaller(c->out_height, y0 + (end - strip) * kStripRows), count = (y1 - y0) * l->across;
         fill_segment(c, l, n, y0, y1, s, to);
-        for (int at = 0; at < count; at += kTileRows16)
-            s->tiles[tiles++] = {to + (int64_t)at * kPairFloats, n, y0, at, (int)smaller(kTileRows16, count - at)};
+        for (int at = 0; at < count; at += kRegisterRows)
+            s->tiles[tiles++] = {to + (int64_t)at * kPairFloats, n, y0, at, (int)smaller(kRegisterRows, count - at)};
     }
     return tiles;
 }
@@ -168,6 +174,12 @@ static void tap_offsets(const Conv* c, const PairLayout* l, int64_t* tap) {
                 *tap++ = (dy % c->stride * c->kernel + dx) * l->plane + dy / c->stride * l->row;
 }
 
+template <bool TWO>
+static inline void add_products() {
+    tile_multiply<0, 4, 6>(), tile_multiply<1, 4, 7>();
+    if (TWO) tile_multiply<2, 5, 6>(), tile_multiply<3, 5, 7>();
+}
+
 // One or, if TWO, two tiles of input (registers 4 and 5) times one panel of weights (6 and 7) into sums (0 to 3), the
 // second tile's `apart` floats behind the first's. At each step so many lines are asked for from `ahead` on.
 template <bool TWO>
@@ -178,19 +190,16 @@ static __attribute__((noinline)) void multiply_pairs(const float* a, const float
     for (int g = 0; g < groups; ++g, a += group, b += group)
         for (int t = 0; t < taps; ++t, weights += kStepFloats) {
             const int64_t at = tap[t], low = at + kPairFloats / 2;
-            tile_load<6>(weights + 2 * kTileFloats, 16), tile_load<7>(weights + 3 * kTileFloats, 16);
+            tile_load<6>(weights + 2 * kRegisterFloats, 16), tile_load<7>(weights + 3 * kRegisterFloats, 16);
             tile_load<4>(a + at, kPairFloats);
             if (TWO) tile_load<5>(b + at, kPairFloats);
-            tile_multiply<0, 4, 6>(), tile_multiply<1, 4, 7>();
-            if (TWO) tile_multiply<2, 5, 6>(), tile_multiply<3, 5, 7>();
+            add_products<TWO>();
             for (int i = 0; i < lines; ++i, ahead += kLine) __builtin_prefetch(ahead, 0, 2);
-            tile_load<6>(weights, 16), tile_load<7>(weights + kTileFloats, 16);
-            tile_multiply<0, 4, 6>(), tile_multiply<1, 4, 7>();
-            if (TWO) tile_multiply<2, 5, 6>(), tile_multiply<3, 5, 7>();
+            tile_load<6>(weights, 16), tile_load<7>(weights + kRegisterFloats, 16);
+            add_products<TWO>();
             tile_load<4>(a + low, kPairFloats);
             if (TWO) tile_load<5>(b + low, kPairFloats);
-            tile_multiply<0, 4, 6>(), tile_multiply<1, 4, 7>();
-            if (TWO) tile_multiply<2, 5, 6>(), tile_multiply<3, 5, 7>();
+            add_products<TWO>();
         }
     tile_store<0>(sums, kPanel), tile_store<1>(sums + kLanes, kPanel);
     if (TWO) tile_store<2>(sums + apart, kPanel), tile_store<3>(sums + apart + kLanes, kPanel);
@@ -265,13 +274,12 @@ static void pairs_item(const Conv* c, int item, float* scratch) {
     int64_t tap[kMostTaps];
     tap_offsets(c, &l, tap);
     const int tiles = fill_item(c, &l, r, &s);
-    const int64_t panel = (int64_t)l.points * l.taps * l.groups * kStepFloats;
     const TileShapes shapes;
     tile_configure(&shapes);
     for (int k = r.k0; k < r.k1; k += kPanel)
-        for (int first = 0; first < tiles; first += kTilesAtOnce) {
-            const int some = (int)smaller(kTilesAtOnce, tiles - first);
-            multiply_tiles(&l, tap, s.tiles + first, some, c->weight + k / kPanel * panel, first > 0, s.sums);
+        for (int first = 0; first < tiles; first += kTilesTogether) {
+            const int some = (int)smaller(kTilesTogether, tiles - first);
+            multiply_tiles(&l, tap, s.tiles + first, some, c->weight + k / kPanel * panel_floats(l), first > 0, s.sums);
             for (int i = 0; i < some; ++i)
                 emit_tile(c, &l, s.tiles + first + i, s.sums + (int64_t)i * l.points * kSumFloats, k);
         }
@@ -280,30 +288,29 @@ static void pairs_item(const Conv* c, int item, float* scratch) {
 }
 
 static size_t packed_pairs(const Filters* f) {
-    const size_t panels = (f->out_channels + kPanel - 1) / kPanel, groups = (f->in_channels + kGroup - 1) / kGroup;
-    return panels * groups * (f->kernel == 3 && f->stride == 1 ? kPoints * 3 : f->kernel * f->kernel) * kStepFloats;
+    return round_up(f->out_channels, kPanel) / kPanel * panel_floats(pair_sums(f->kernel, f->stride, f->in_channels));
 }
 
 // One panel of weights: [point][group][tap][part][half of the panel][pair of channels][16 outputs][2].
 static void pack_pairs(const Filters* f, int p, float* packed) {
-    const bool winograd = f->kernel == 3 && f->stride == 1;
-    const int groups = (f->in_channels + kGroup - 1) / kGroup, points = winograd ? kPoints : 1;
-    const int taps = winograd ? 3 : f->kernel * f->kernel, lanes = (int)smaller(kPanel, f->out_channels - p * kPanel);
-    uint16_t* to = (uint16_t*)(packed + (int64_t)p * points * groups * taps * kStepFloats);
-    for (int step = 0; step < points * groups * taps; ++step, to += 2 * kStepFloats) {
+    const PairSums sums = pair_sums(f->kernel, f->stride, f->in_channels);
+    const int groups = sums.groups, taps = sums.taps, lanes = (int)smaller(kPanel, f->out_channels - p * kPanel);
+    uint16_t* to = (uint16_t*)(packed + p * panel_floats(sums));
+    for (int step = 0; step < sums.points * groups * taps; ++step, to += 2 * kStepFloats) {
         const int e = step / (groups * taps), g = step / taps % groups, t = step % taps;
         for (int at = 0; at < kGroup * kPanel; ++at) {
             const int lane = at % kPanel, ch = at / kPanel, channel = g * kGroup + ch;
             double value = 0.0;
             if (lane < lanes && channel < f->in_channels) {
                 const float* from = f->data + (p * kPanel + lane) * f->out_step + channel * f->in_step;
-                for (int dx = 0; winograd && dx < 3; ++dx) value += kFour[e][dx] * from[(3 * t + dx) * f->tap_step];
-                if (!winograd) value = from[t * f->tap_step];
+                for (int dx = 0; sums.winograd && dx < 3; ++dx)
+                    value += kFour[e][dx] * from[(3 * t + dx) * f->tap_step];
+                if (!sums.winograd) value = from[t * f->tap_step];
             }
             const Vec x = splat((float)value), high = high_part(x), low = high_part(x - high);
-            uint16_t* place = to + lane / 16 * 2 * kTileFloats + ch / 2 * 32 + lane % 16 * 2 + ch % 2;
+            uint16_t* place = to + lane / 16 * 2 * kRegisterFloats + ch / 2 * 32 + lane % 16 * 2 + ch % 2;
             place[0] = (uint16_t)(((IntVec)high)[0] >> 16);
-            place[4 * kTileFloats] = (uint16_t)(((IntVec)low)[0] >> 16);
+            place[4 * kRegisterFloats] = (uint16_t)(((IntVec)low)[0] >> 16);
         }
     }
 }

@@ -88,8 +88,8 @@ int even_share(int strips, int threads, int most, int per_image = 0) {
 }
 
 // Input takes 1.5 times its size after Winograd's transform, and 1.5 times for each row modulo the stride.
-void cut_pairs(Conv* c, int threads) {
-    const int per_image = strips_of(c->out_height), panel = pair_kernels()->panel;
+void cut_pairs(Conv* c, int threads, int panel) {
+    const int per_image = strips_of(c->out_height);
     const int pixels = c->out_height * c->out_width, panels = (c->out_channels + panel - 1) / panel;
     const double planes = c->kernel == 1 ? 1.0 : 1.5 * c->stride * c->stride;
     const double strip = planes * sizeof(float) * kStripRows * c->out_width * c->in_channels;
@@ -100,6 +100,13 @@ void cut_pairs(Conv* c, int threads) {
     c->channels_per_item = (panels + shares - 1) / shares * panel;
 }
 
+const ConvKernels& kernels_of(Method method, const NetworkKernels& kernels) {
+    if (method != kPairs) return kernels.conv;
+    if (!pair_kernels())
+        throw std::runtime_error("convolutions on pairs of bfloat16 need AMX, which is not usable here.");
+    return *pair_kernels();
+}
+
 }  // namespace
 
 // Deep layers have few pixels and many weights: there every thread takes all pixels and a share of the channels, so
@@ -107,7 +114,7 @@ void cut_pairs(Conv* c, int threads) {
 void cut_work(Conv* conv, int threads, int panel) {
     const int strips = conv->batch * strips_of(conv->out_height), tiles = strips * ((conv->out_width + 3) / 4);
     const int panels = (conv->out_channels + panel - 1) / panel;
-    if (conv->method == kPairs) return cut_pairs(conv, threads);
+    if (conv->method == kPairs) return cut_pairs(conv, threads, panel);
     if (tiles <= kDeepTiles) {
         const int shares = std::min(threads, panels);
         conv->strips_per_item = strips;
@@ -138,10 +145,10 @@ class Plan::Caller {
     Plan* plan_;
 };
 
-const float* PackedWeights::get(std::int64_t key, const Filters& filters, const NetworkKernels& kernels, int threads) {
+const float* PackedWeights::get(std::int64_t key, const Filters& filters, const ConvKernels& kernels, int threads) {
     const float*& packed = packed_[{key, filters.method, kernels.panel}];
     if (packed) return packed;
-    const std::size_t floats = packed_size(filters, kernels.panel), taken = (floats + kLine - 1) / kLine * kLine;
+    const std::size_t floats = kernels.packed_size(&filters), taken = (floats + kLine - 1) / kLine * kLine;
     if (left_ < taken) {
         slabs_.emplace_back(std::max(kSlab, taken));
         left_ = slabs_.back().size();
@@ -177,9 +184,8 @@ void Plan::need_scratch(std::size_t floats) {
 
 void Plan::add_conv(const ConvSpec& spec) {
     Operation op{};
-    op.kind = spec.method == kPairs ? Kind::pairs : Kind::conv;
-    if (spec.method == kPairs && !pair_kernels())
-        throw std::runtime_error("convolutions on pairs of bfloat16 need AMX, which is not usable here.");
+    op.kind = Kind::conv;
+    op.kernels = &kernels_of(spec.method, *kernels_);
     Conv& c = op.conv;
     c.sources = static_cast<int>(spec.sources.size());
     for (int s = 0; s < c.sources; ++s) {
@@ -201,13 +207,13 @@ void Plan::add_conv(const ConvSpec& spec) {
                              spec.stride,   c.in_channels,
                              c.out_channels};
     const std::int64_t own = -1 - static_cast<std::int64_t>(operations_.size());
-    c.weight = weights_->get(spec.key < 0 ? own : spec.key, filters, *kernels_, threads_);
+    c.weight = weights_->get(spec.key < 0 ? own : spec.key, filters, *op.kernels, threads_);
     c.bias = keep(spec.bias, c.out_channels);
     c.residual = at(spec.residual), c.out = at(spec.out), c.out_stats = at(spec.out_stats);
     op.film_scale = spec.film_scale, op.film_shift = spec.film_shift;
-    cut_work(&c, threads_, kernels_->panel);
+    cut_work(&c, threads_, op.kernels->panel);
     op.items = conv_items(&c);
-    need_scratch(op.kind == Kind::pairs ? pair_kernels()->conv_scratch(&c) : kernels_->conv_scratch(&c));
+    need_scratch(op.kernels->scratch(&c));
     operations_.push_back(op);
 }
 
@@ -318,9 +324,7 @@ void Plan::execute(const float* film, const SolverStep* solver) {
                 if (!op)
                     kernels_->solver_item(solver, item, scratch);
                 else if (op->kind == Kind::conv)
-                    kernels_->conv_item(&op->conv, item, scratch);
-                else if (op->kind == Kind::pairs)
-                    pair_kernels()->conv_item(&op->conv, item, scratch);
+                    op->kernels->item(&op->conv, item, scratch);
                 else
                     kernels_->attention_item(&op->attention, item, scratch);
             }

@@ -15,6 +15,15 @@ struct Affine {
     int image;                      // which image the tables describe, -1: none yet
 };
 
+// They are longer than the channels, so that a last vector is read whole.
+static Affine carve_affine(int channels, Carver* carver) {
+    Affine a = {nullptr, nullptr, nullptr, -1};
+    a.centre = carver->take(channels + kLanes);
+    a.gain = carver->take(channels + kLanes);
+    a.offset = carver->take(channels + kLanes);
+    return a;
+}
+
 // Merges the strip statistics of each group (Chan et al. 1983) in double, always in the same order.
 static void prepare_affine(const Conv* c, int n, Affine* affine) {
     if (affine->image == n || c->groups == 0) return;
@@ -58,7 +67,7 @@ static void prepare_affine(const Conv* c, int n, Affine* affine) {
     }
 }
 
-// Tables at the first channel of a source; they are longer than the channels, so a last vector is read whole.
+// Tables at the first channel of a source.
 struct Tables {
     const float *centre, *gain, *offset;
 };

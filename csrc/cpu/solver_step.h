@@ -45,48 +45,33 @@ static void remove_measured(const SolverStep* s, const Projection* p, float* d) 
         for (int64_t j = 0; j < s->y; ++j) d[i * s->y + j] -= p->image[i * p->columns + j];
 }
 
-// The cells that pixel-unshuffle makes of `factor` x `factor` pixels: pixel (a, b) of cell j of a row of cells is
-// cells[j * step + a * factor + b] there, rows[a * columns + j * factor + b] in a map. F: the factor where it is known when
-// this is compiled, else 0; `high` is less than it in a last row of cells.
+// A row of the cells that pixel-unshuffle makes of `factor` x `factor` pixels: cell j holds pixel (a, b) at j * step + a *
+// factor + b, a map at a * columns + j * factor + b. `high` is less than the factor in a last row of cells.
 struct Cells {
     int columns, factor, high;
     int64_t step;
 };
 
-// cells = gain * rows
-template <int F>
-static inline void unshuffle(Cells c, const float* rows, float gain, float* cells) {
-    const int f = F ? F : c.factor, whole = F && c.high == F ? c.columns / F : 0, high = c.high;
-    const int64_t columns = c.columns, step = c.step;
-    for (int j = 0; j < whole; ++j, rows += f, cells += step)
+// visit(place in the map, place in the cells) for all pixels; F: the factor, where it is known when this is compiled.
+template <int F, class VISIT>
+static inline __attribute__((always_inline)) void walk_cells(Cells c, VISIT visit) {
+    const int f = F ? F : c.factor, whole = F && c.high == F ? c.columns / F : 0;
+    for (int64_t j = 0; j < whole; ++j)
 #pragma GCC unroll 4
-        for (int at = 0; at < F * F; ++at) cells[at] = gain * rows[at / f * columns + at % f];
-    for (int j = whole * f; j < columns; j += f, rows += f, cells += step)
-        for (int a = 0; a < high; ++a)
-            for (int b = 0; b < f && j + b < columns; ++b) cells[a * f + b] = gain * rows[a * columns + b];
+        for (int at = 0; at < F * F; ++at) visit(at / f * (int64_t)c.columns + j * f + at % f, j * c.step + at);
+    for (int64_t j = whole; j * f < c.columns; ++j)
+        for (int a = 0; a < c.high; ++a)
+            for (int b = 0; b < f && j * f + b < c.columns; ++b)
+                visit(a * (int64_t)c.columns + j * f + b, j * c.step + a * f + b);
 }
 
-// rows = c_skip * rows + c_out * cells
-template <int F>
-static inline void denoise(Cells c, float* rows, float c_skip, float c_out, const float* cells) {
-    const int f = F ? F : c.factor, whole = F && c.high == F ? c.columns / F : 0, high = c.high;
-    const int64_t columns = c.columns, step = c.step;
-    for (int j = 0; j < whole; ++j, rows += f, cells += step)
-#pragma GCC unroll 4
-        for (int at = 0; at < F * F; ++at) {
-            float* pixel = rows + at / f * columns + at % f;
-            *pixel = c_skip * *pixel + c_out * cells[at];
-        }
-    for (int j = whole * f; j < columns; j += f, rows += f, cells += step)
-        for (int a = 0; a < high; ++a)
-            for (int b = 0; b < f && j + b < columns; ++b) {
-                float* pixel = rows + a * columns + b;
-                *pixel = c_skip * *pixel + c_out * cells[a * f + b];
-            }
+template <class VISIT>
+static inline void each_pixel(Cells c, VISIT visit) {
+    c.factor == 2 ? walk_cells<2>(c, visit) : walk_cells<0>(c, visit);
 }
 
-static inline void unshuffle_cells(Cells c, const float* rows, float gain, float* cells) {
-    (c.factor == 2 ? unshuffle<2> : unshuffle<0>)(c, rows, gain, cells);
+static void unshuffle(Cells c, const float* rows, float gain, float* cells) {
+    each_pixel(c, [=](int64_t pixel, int64_t cell) { cells[cell] = gain * rows[pixel]; });
 }
 
 // The network's first input and the state of a run, one image.
@@ -100,12 +85,11 @@ static void start_item(const SolverStep* s, const SolverStart* start, int n) {
         const Cells cells = {s->y, s->factor, (int)smaller(f, s->x - i), step};
         float* to = stem + i / f * line;
         for (int c = 0; c < 3 * maps; ++c, to += f * f)
-            unshuffle_cells(cells, images[c / maps] + ((int64_t)n * maps + c % maps) * pixels + i * s->y,
-                            c < maps ? start->c_in * presence[c] : 1.0f, to);
-        unshuffle_cells(cells, start->anatomy + n * pixels + i * s->y, 1.0f, to);
+            unshuffle(cells, images[c / maps] + ((int64_t)n * maps + c % maps) * pixels + i * s->y,
+                      c < maps ? start->c_in * presence[c] : 1.0f, to);
+        unshuffle(cells, start->anatomy + n * pixels + i * s->y, 1.0f, to);
         to += f * f;  // 1 within the field of view
-        for (int64_t j = 0; j < s->y; ++j)
-            for (int a = 0; a < cells.high; ++a) to[j / f * step + a * f + j % f] = 1.0f;
+        each_pixel(cells, [=](int64_t, int64_t cell) { to[cell] = 1.0f; });
     }
     const int64_t first = (int64_t)n * maps * pixels;
     memcpy(s->eval + first, start->initial + first, maps * pixels * sizeof(float));
@@ -140,8 +124,10 @@ static void solver_item(const SolverStep* s, int n, float* scratch) {
     for (int64_t i = 0; i < s->x; i += f)
         for (int k = 0; k < s->maps; ++k) {
             const Cells cells = {s->y, s->factor, (int)smaller(f, s->x - i), head_step};
-            (f == 2 ? denoise<2> : denoise<0>)(cells, maps + k * pixels + i * s->y, s->c_skip, s->c_out,
-                                               head + i / f * s->grid_y * head_step + k * f * f);
+            const float c_skip = s->c_skip, c_out = s->c_out, *from = head + i / f * s->grid_y * head_step + k * f * f;
+            float* rows = maps + k * pixels + i * s->y;
+            each_pixel(cells,
+                       [=](int64_t pixel, int64_t cell) { rows[pixel] = c_skip * rows[pixel] + c_out * from[cell]; });
         }
     for (int k = 0; k < s->maps; ++k) {
         const int64_t map = (first + k) * pixels;
@@ -151,8 +137,8 @@ static void solver_item(const SolverStep* s, int n, float* scratch) {
     for (int64_t i = 0; i < s->x; i += f)
         for (int k = 0; k < s->maps; ++k) {
             const Cells cells = {s->y, s->factor, (int)smaller(f, s->x - i), stem_step};
-            unshuffle_cells(cells, maps + k * pixels + i * s->y, s->next_c_in * s->presence[first + k],
-                            stem + i / f * s->grid_y * stem_step + k * f * f);
+            unshuffle(cells, maps + k * pixels + i * s->y, s->next_c_in * s->presence[first + k],
+                      stem + i / f * s->grid_y * stem_step + k * f * f);
         }
 }
 

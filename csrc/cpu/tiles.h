@@ -6,8 +6,8 @@
 namespace mrsi_fast {
 namespace MRSI_ISA {
 
-constexpr int kTileRows16 = 16;
-constexpr int kTileFloats = 16 * kTileRows16;
+constexpr int kRegisterRows = 16;
+constexpr int kRegisterFloats = 16 * kRegisterRows;
 
 // As ldtilecfg reads it.
 struct TileShapes {

@@ -218,10 +218,10 @@ static __attribute__((noinline)) void multiply(const Conv* c, Range r, const Scr
         const float* after = e + 1 < POINTS ? point + (panels + r.k0) * depth : next;
         float* m = s->m + e * s->m_plane;
         for (int k = r.k0, wide; k < r.k1; k += wide, m += wide) {
-            wide = kLanes == 16 && depth <= kPairDepth && k + kPanel < r.k1 ? 2 * kPanel : kPanel;
+            wide = kLanes == 16 && depth <= kTwoPanelDepth && k + kPanel < r.k1 ? 2 * kPanel : kPanel;
             const float *panel = point + k * depth, *then = k + wide < r.k1 ? panel + wide * depth : after;
             if (wide > kPanel)
-                multiply_panels<kPairRows, 2>(v, s->pitch, tiles, depth, panel, then, soon, m, pitch, false);
+                multiply_panels<kTwoPanelRows, 2>(v, s->pitch, tiles, depth, panel, then, soon, m, pitch, false);
             else
                 multiply_panels<kTileRows, 1>(v, s->pitch, tiles, depth, panel, then, soon, m, pitch, false);
         }

@@ -229,16 +229,24 @@ def compiled(case: UNetCase, threads: int, mode: str | None = None) -> Runner:
     return lambda: function(*case.inputs)
 
 
+def native_or_missing(denoiser: Denoiser, threads: int, pairs: bool = False) -> native.NativeEngine:
+    """The engine "native", or "native-amx" with ``pairs``.
+
+    Raises:
+        Missing: It cannot run here.
+    """
+    obstacle = native.obstacle(denoiser, torch.device("cpu"), pairs)
+    if obstacle is not None:
+        raise Missing(obstacle)
+    return native.NativeEngine(denoiser, "benchmark", threads, pairs)
+
+
 def native_engine(case: UNetCase, threads: int, pairs: bool = False) -> Runner:
     """Our C++ plan, one step from this noise level to 0, whose result is the denoiser's estimate; ``pairs``: on AMX.
 
     Copying the inputs into the arena and computing the embedding are timed as well, as they are for all others.
     """
-    denoiser = case.denoiser()
-    obstacle = native.obstacle(denoiser, torch.device("cpu"), pairs)
-    if obstacle is not None:
-        raise Missing(obstacle)
-    engine = native.NativeEngine(denoiser, "benchmark", threads, pairs)
+    engine = native_or_missing(case.denoiser(), threads, pairs)
     job = SamplingJob(case.cond, case.x, make_steps("ddim", [float(case.sigma[0]), 0.0]))
     return lambda: engine.run(job)
 

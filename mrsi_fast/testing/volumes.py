@@ -16,11 +16,10 @@ import torch
 from mrsi_fast.diffusion.denoiser import Denoiser
 from mrsi_fast.engine.eager import EagerEngine
 from mrsi_fast.engine.job import Engine, SamplingJob
-from mrsi_fast.engine.native import NativeEngine, obstacle
 from mrsi_fast.models.pretrained import load_pretrained
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.sampling import Sampler, Volume, solver_steps
-from mrsi_fast.testing.peers import Missing, PlainUNet, compiled_network, compiling, plain_operations
+from mrsi_fast.testing.peers import PlainUNet, compiled_network, compiling, native_or_missing, plain_operations
 
 NAMES = ("tNAA", "tCr", "tCho", "Ins", "Glx", "2HG", "Lac", "Gln")
 CHAIN_STEPS = 1000
@@ -64,10 +63,7 @@ def engine(label: str, threads: int) -> Engine:
     pretrained, cpu = load_pretrained(), torch.device("cpu")
     denoiser = Denoiser(pretrained.network, pretrained.config.diffusion.sigma_max).eval()
     if label.startswith("native"):
-        pairs = label == "native-amx"
-        if (reason := obstacle(denoiser, cpu, pairs)) is not None:
-            raise Missing(reason)
-        return NativeEngine(denoiser, "benchmark", threads, pairs)
+        return native_or_missing(denoiser, threads, pairs=label == "native-amx")
     network = PlainUNet(pretrained.network, torch.channels_last)
     plain = _Plain(Denoiser(network, denoiser.sigma_max).eval(), cpu, "benchmark")
     if label == "compile":

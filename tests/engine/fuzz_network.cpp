@@ -145,8 +145,8 @@ void conv_round(const NetworkKernels& kernels, unsigned seed, bool pairs = false
                                         1.0f / std::sqrt(1.0f * taps * c.in_channels));
     const Filters filters = {weight.get(), c.in_channels * taps, taps,          1, c.method, c.kernel,
                              c.stride,     c.in_channels,        c.out_channels};
-    float* u = own(nans(packed_size(filters, kernels.panel)));
-    pack_weights(kernels, filters, u, 1);
+    float* u = own(nans(kernels.conv.packed_size(&filters)));
+    pack_weights(kernels.conv, filters, u, 1);
     c.weight = u;
     if (random.coin()) c.bias = own(random.normal(c.out_channels));
     const size_t out_size = static_cast<size_t>(c.batch) * c.out_height * c.out_width * c.out_channels;
@@ -159,11 +159,11 @@ void conv_round(const NetworkKernels& kernels, unsigned seed, bool pairs = false
     const int strips = c.batch * strips_of(c.out_height);
     Floats stats = nans(static_cast<size_t>(strips) * 2 * c.out_channels);
     c.out = out.get(), c.out_stats = random.below(4) ? stats.get() : nullptr;
-    const int panels = (c.out_channels + kernels.panel - 1) / kernels.panel;
-    c.strips_per_item = random.from_to(1, strips), c.channels_per_item = random.from_to(1, panels) * kernels.panel;
+    const int panels = (c.out_channels + kernels.conv.panel - 1) / kernels.conv.panel;
+    c.strips_per_item = random.from_to(1, strips), c.channels_per_item = random.from_to(1, panels) * kernels.conv.panel;
     for (int item = conv_items(&c) - 1; item >= 0; --item) {
-        const Scratch scratch(kernels.conv_scratch(&c));
-        kernels.conv_item(&c, item, scratch.block.get());
+        const Scratch scratch(kernels.conv.scratch(&c));
+        kernels.conv.item(&c, item, scratch.block.get());
     }
     const std::vector<double> x = activated(c);
     for (int n = 0; n < c.batch; ++n)
@@ -239,9 +239,9 @@ void gradient_round(const NetworkKernels& kernels, unsigned seed) {
             }
     const Filters turned = {
         out.get() + 8 * g.tap_step, g.in_step, g.out_step, -g.tap_step, kDirect, 3, 1, c.out_channels, c.in_channels};
-    const size_t size = packed_size(turned, kernels.panel);
+    const size_t size = kernels.conv.packed_size(&turned);
     const Floats packed = nans(size);
-    pack_weights(kernels, turned, packed.get(), 1);
+    pack_weights(kernels.conv, turned, packed.get(), 1);
     for (size_t i = 0; i < size; ++i) {
         const int lane = i % kernels.panel, k = i / kernels.panel % c.out_channels,
                   t = i / kernels.panel / c.out_channels % 9,
@@ -460,8 +460,7 @@ int main(int argc, char** argv) {
         return 0;
     }
     NetworkKernels kernels = MRSI_FAST_PICK(kNetworkKernels);
-    kernels.panel = pair_kernels()->panel;
-    kernels.conv_scratch = pair_kernels()->conv_scratch, kernels.conv_item = pair_kernels()->conv_item;
+    kernels.conv = *pair_kernels();
     worst = 0.0;
     for (unsigned seed = first; seed < first + rounds; ++seed) conv_round(kernels, seed, true);
     std::printf("pairs: %u rounds, worst error %.2f of its bar\n", rounds, worst);

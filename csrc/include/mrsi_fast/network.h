@@ -141,11 +141,21 @@ struct Film {
     int rows, depth, width;
 };
 
+struct ConvKernels {
+    int panel;                       // output channels per weight panel
+    size_t (*scratch)(const Conv*);  // floats one thread needs
+    void (*item)(const Conv*, int item, float* scratch);
+    size_t (*packed_size)(const Filters*);                         // floats of all panels
+    void (*pack_panel)(const Filters*, int panel, float* packed);  // one panel of output channels
+};
+
+// Convolutions by kPairs; null where this build, processor or system lacks what they need.
+const ConvKernels* pair_kernels();
+
 struct NetworkKernels {
-    int panel;  // output channels per weight panel
+    ConvKernels conv;  // by all other methods
+    int panel;         // columns per panel of a matrix
     int lanes;
-    size_t (*conv_scratch)(const Conv*);  // floats one thread needs
-    void (*conv_item)(const Conv*, int item, float* scratch);
     size_t (*attention_scratch)(const Attention*);
     void (*attention_item)(const Attention*, int item, float* scratch);  // items: batch * heads
     size_t (*solver_scratch)(const SolverStep*);
@@ -156,23 +166,10 @@ struct NetworkKernels {
     int (*filter_gradient_items)(const FilterGradient*, int phase);
     size_t (*filter_gradient_scratch)(const FilterGradient*);
     void (*filter_gradient_item)(const FilterGradient*, int phase, int item, float* scratch);
-    void (*pack_panel)(const Filters*, int panel, float* packed);  // one panel of output channels
     // Statistics of strip `item` of x [N][height][width][channels], as a convolution would have left them.
     void (*stats_item)(const float* x, int height, int width, int channels, float* stats, int item);
 };
 
 MRSI_FAST_PER_ISA(extern const NetworkKernels kNetworkKernels;)
-
-// Convolutions of any kernel, stride and number of channels by kPairs.
-struct PairKernels {
-    int panel;
-    size_t (*conv_scratch)(const Conv*);
-    void (*conv_item)(const Conv*, int item, float* scratch);
-    size_t (*packed_size)(const Filters*);
-    void (*pack_panel)(const Filters*, int panel, float* packed);
-};
-
-// Null where this build, processor or system lacks what they need.
-const PairKernels* pair_kernels();
 
 }  // namespace mrsi_fast

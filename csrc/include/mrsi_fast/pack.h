@@ -7,12 +7,9 @@
 
 namespace mrsi_fast {
 
-// Floats that pack_weights writes. `panel` is that of the kernels in use (NetworkKernels::panel).
-size_t packed_size(const Filters& filters, int panel);
-
-// Direct: [out / panel][tap][in][panel]; Winograd: [plane][out / panel][in][panel]. Output channels past the last one
-// are zero.
-void pack_weights(const NetworkKernels& kernels, const Filters& filters, float* packed, int threads);
+// Writes kernels.packed_size floats. Direct: [out / panel][tap][in][panel]; Winograd: [plane][out / panel][in][panel];
+// kPairs: see cpu/pairs.h. Output channels past the last one are zero.
+void pack_weights(const ConvKernels& kernels, const Filters& filters, float* packed, int threads);
 
 size_t packed_matrix_size(int rows, int columns, int panel);
 

@@ -72,7 +72,7 @@ Block& thread_scratch(std::size_t floats);
 class PackedWeights {
   public:
     // Packs on the first call for this key, method and panel.
-    const float* get(std::int64_t key, const Filters& filters, const NetworkKernels& kernels, int threads);
+    const float* get(std::int64_t key, const Filters& filters, const ConvKernels& kernels, int threads);
     std::size_t floats() const { return used_; }
 
   private:
@@ -81,7 +81,7 @@ class PackedWeights {
     std::size_t left_ = 0, used_ = 0;
 };
 
-// Sets how a convolution is cut into work items for so many threads; `panel` is that of the kernels in use.
+// Sets how a convolution is cut into work items for so many threads; `panel` is that of its kernels.
 void cut_work(Conv* conv, int threads, int panel);
 
 class Plan {
@@ -114,10 +114,11 @@ class Plan {
     std::vector<double> take_seconds();
 
   private:
-    enum class Kind { conv, pairs, attention };
+    enum class Kind { conv, attention };
     struct Operation {
         Kind kind;
         Conv conv;
+        const ConvKernels* kernels;
         Attention attention;
         std::int64_t film_scale, film_shift;
         int items;
