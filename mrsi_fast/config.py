@@ -71,6 +71,7 @@ class ModelConfig(Settings):
         group_channels: Channels of one GroupNorm group.
         embedding_width: Width of the embedding of noise level and acquisition.
         stem_factor: Pixel-unshuffle factor in front of the first convolution.
+        spread: Whether a second head gives the posterior standard deviation at the one-step point.
     """
 
     channels: tuple[str, ...] = ("tNAA", "tCr", "tCho", "Ins", "Glx", "2HG", "other1", "other2")
@@ -83,6 +84,7 @@ class ModelConfig(Settings):
     group_channels: int = pydantic.Field(16, gt=0)
     embedding_width: int = pydantic.Field(256, gt=0)
     stem_factor: int = pydantic.Field(2, ge=1)
+    spread: bool = False
 
     @pydantic.model_validator(mode="after")
     def _levels_agree(self) -> Self:

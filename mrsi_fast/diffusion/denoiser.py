@@ -14,6 +14,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+LOG_SD_RANGE = (-7.0, 3.0)
+"""What ln of a posterior standard deviation, in units of the residual's RMS, is held to: 0.0009 to 20."""
+
+
+def standard_deviation(log_sd: Tensor) -> Tensor:
+    """Posterior standard deviation in units of the residual's RMS from what the network's second head gives."""
+    return log_sd.clamp(*LOG_SD_RANGE).exp()
+
 
 class Preconditioning(NamedTuple):
     """Coefficients of `D = c_skip * x + c_out * F(c_in * x, c_noise, cond)`, one value per sample."""
@@ -37,7 +45,8 @@ class Denoiser(nn.Module):
 
     Args:
         network: Callable `F(x_in, noise_label, cond)` with `x_in` of the shape of `x`, `noise_label` of shape [B] and
-            `cond` passed on untouched; returns the shape of `x`. An `nn.Module` becomes the submodule `network`.
+            `cond` passed on untouched; returns the shape of `x`. An `nn.Module` becomes the submodule `network`. With
+            a second head, its method `with_spread` takes the same and returns both (`SelfAttentionUNet`).
         sigma_max: Highest noise level of training, in units of the residual's RMS.
         sigma_min: Noise level below which the network's label no longer changes, same units.
 
@@ -54,7 +63,7 @@ class Denoiser(nn.Module):
                 f"Denoiser needs 0 < sigma_min < sigma_max < inf, but got sigma_min={sigma_min} and "
                 f"sigma_max={sigma_max}; use the noise levels that the network was trained on."
             )
-        self.network = network
+        self.network: Any = network
         self.sigma_max = float(sigma_max)
         self.sigma_min = float(sigma_min)
 
@@ -89,15 +98,47 @@ class Denoiser(nn.Module):
         Raises:
             ValueError: If a `sigma` tensor does not have shape [B].
         """
+        sigma = self._levels(x, sigma)
+        c = self.preconditioning(sigma)
+        output = self.network(_per_sample(c.c_in, x) * x, c.c_noise, cond)
+        return self._estimate(x, c, output)
+
+    def with_spread(self, x: Tensor, sigma: Tensor | float, cond: Any = None) -> tuple[Tensor, Tensor]:
+        """Denoise a batch and tell the spread of the posterior, by one evaluation of a network with two heads.
+
+        Args:
+            x: As for `forward`. The spread has a meaning at the one-step point only: a state of 0 at `sigma_max`.
+            sigma: As for `forward`.
+            cond: As for `forward`.
+
+        Returns:
+            The estimate, as `forward` gives it, and ln of the posterior standard deviation of the residual in units of
+            its RMS, shape and dtype of `x`, not held to a range (see `standard_deviation`).
+
+        Raises:
+            ValueError: If a `sigma` tensor does not have shape [B], or the network has no second head.
+        """
+        sigma = self._levels(x, sigma)
+        c = self.preconditioning(sigma)
+        output, log_sd = self.network.with_spread(_per_sample(c.c_in, x) * x, c.c_noise, cond)
+        return self._estimate(x, c, output), log_sd.to(x.dtype)
+
+    def _levels(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """`sigma` as one noise level a sample, at least in float32."""
         dtype = torch.promote_types(x.dtype, torch.float32)  # ln(sigma) in half precision would blur the label
         if not isinstance(sigma, Tensor):
-            sigma = torch.full((x.shape[0],), float(sigma), dtype=dtype, device=x.device)
-        elif sigma.shape != x.shape[:1]:
+            return torch.full((x.shape[0],), float(sigma), dtype=dtype, device=x.device)
+        if sigma.shape != x.shape[:1]:
             raise ValueError(
                 f"Denoiser got sigma of shape {tuple(sigma.shape)} for a batch of {x.shape[0]}; "
                 "pass one noise level per sample, shape [B], or one number."
             )
-        c = self.preconditioning(sigma.to(dtype))
-        per_sample = (-1,) + (1,) * (x.ndim - 1)
-        c_in, c_skip, c_out = (v.to(x.dtype).view(per_sample) for v in (c.c_in, c.c_skip, c.c_out))
-        return c_skip * x + c_out * self.network(c_in * x, c.c_noise, cond).to(x.dtype)
+        return sigma.to(dtype)
+
+    def _estimate(self, x: Tensor, c: Preconditioning, output: Tensor) -> Tensor:
+        return _per_sample(c.c_skip, x) * x + _per_sample(c.c_out, x) * output.to(x.dtype)
+
+
+def _per_sample(values: Tensor, x: Tensor) -> Tensor:
+    """One value a sample in the dtype of `x`, shaped to multiply it."""
+    return values.to(x.dtype).view((-1,) + (1,) * (x.ndim - 1))

@@ -45,6 +45,11 @@ class GroupNormSiLU(nn.Module):
         return f"{self.weight.numel()}, num_groups={self.num_groups}"
 
 
+def _trains_fused(x: Tensor) -> bool:
+    """Whether normalisation and convolution are one operation, with gradients by Winograd."""
+    return x.device.type == "cpu" and torch.is_grad_enabled() and not in_low_precision(x)
+
+
 def norm_conv3x3(
     norm: GroupNormSiLU,
     conv: nn.Conv2d,
@@ -58,12 +63,22 @@ def norm_conv3x3(
     One operation where a gradient is wanted on the CPU: its forward and both its gradients run by Winograd. It packs
     the filters at every call, which inference need not pay: the engines fuse the network by themselves.
     """
-    if x.device.type == "cpu" and torch.is_grad_enabled() and not in_low_precision(x):
+    if _trains_fused(x):
         return ops.conv3x3_gn_silu(
             x, norm.weight, norm.bias, norm.num_groups, conv.weight, conv.bias, scale, shift, residual
         )
     out = conv(norm(x, scale, shift))
     return out if residual is None else residual + out
+
+
+def norm_conv3x3_pair(norm: GroupNormSiLU, first: nn.Conv2d, second: nn.Conv2d, x: Tensor) -> tuple[Tensor, Tensor]:
+    """``first(norm(x))`` and ``second(norm(x))`` by one convolution with both sets of filters: ``x`` is read once."""
+    weight, bias = (torch.cat([getattr(first, name), getattr(second, name)]) for name in ("weight", "bias"))
+    if _trains_fused(x):
+        out = ops.conv3x3_gn_silu(x, norm.weight, norm.bias, norm.num_groups, weight, bias)
+    else:
+        out = F.conv2d(norm(x), weight, bias, padding=1)
+    return out[:, : first.out_channels], out[:, first.out_channels :]
 
 
 class ResBlock(nn.Module):

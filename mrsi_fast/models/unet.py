@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mrsi_fast.config import ModelConfig
-from mrsi_fast.models.blocks import AttentionBlock, Embedding, GroupNormSiLU, ResBlock, norm_conv3x3
+from mrsi_fast.models.blocks import AttentionBlock, Embedding, GroupNormSiLU, ResBlock, norm_conv3x3, norm_conv3x3_pair
 from mrsi_fast.models.condition import Condition, vector_width
 
 
@@ -84,8 +84,10 @@ class SelfAttentionUNet(nn.Module):
             )
         self.norm = GroupNormSiLU(config.widths[0], config.group_channels)
         self.head = nn.Conv2d(config.widths[0], maps * area, 3, padding=1)
-        for tensor in self.head.parameters():
-            nn.init.zeros_(tensor)
+        self.spread = nn.Conv2d(config.widths[0], maps * area, 3, padding=1) if config.spread else None
+        for head in (self.head, self.spread):
+            for tensor in () if head is None else head.parameters():
+                nn.init.zeros_(tensor)
 
     def forward(self, x: Tensor, noise_label: Tensor, cond: Condition) -> Tensor:
         """One evaluation.
@@ -100,6 +102,33 @@ class SelfAttentionUNet(nn.Module):
         """
         if x.numel() == 0:  # PyTorch's pixel_unshuffle leaves the shape of an empty batch as it is
             return torch.zeros_like(x)
+        return self._to_grid(norm_conv3x3(self.norm, self.head, self._features(x, noise_label, cond)), x)
+
+    def with_spread(self, x: Tensor, noise_label: Tensor, cond: Condition) -> tuple[Tensor, Tensor]:
+        """One evaluation that also gives the posterior's spread, which has a meaning at the one-step point only.
+
+        Args:
+            x: As for ``forward``; a state of 0 for estimates of mean and spread.
+            noise_label: As for ``forward``; that of sigma_max.
+            cond: As for ``forward``.
+
+        Returns:
+            What ``forward`` returns, and ln of the posterior standard deviation in units of the residual's RMS,
+            [B, K, X, Y], not held to a range (``diffusion.denoiser.standard_deviation`` does that).
+
+        Raises:
+            ValueError: The network has no second head (``ModelConfig.spread``).
+        """
+        if self.spread is None:
+            raise ValueError("This network has no head for the spread; its configuration says spread = false.")
+        if x.numel() == 0:
+            return torch.zeros_like(x), torch.zeros_like(x)
+        features = self._features(x, noise_label, cond)
+        mean, log_sd = norm_conv3x3_pair(self.norm, self.head, self.spread, features)
+        return self._to_grid(mean, x), self._to_grid(log_sd, x)
+
+    def _features(self, x: Tensor, noise_label: Tensor, cond: Condition) -> Tensor:
+        """What the heads read, before its normalisation: [B, widths[0], X/f, Y/f] on the padded grid."""
         embedding = self.embedding(noise_label, cond.vector)
         features = self.stem(self.stem_input(x, cond))
         skips = []
@@ -113,8 +142,11 @@ class SelfAttentionUNet(nn.Module):
             if index + 1 < len(self.decoder):
                 features = F.interpolate(features, scale_factor=2.0, mode="nearest")
             features = self.decoder[index](torch.cat([features, skips[index]], dim=1), embedding)
-        output = F.pixel_shuffle(norm_conv3x3(self.norm, self.head, features), self.config.stem_factor)
-        return output[..., : x.shape[-2], : x.shape[-1]]
+        return features
+
+    def _to_grid(self, head: Tensor, x: Tensor) -> Tensor:
+        """A head's output as maps on the grid of ``x``."""
+        return F.pixel_shuffle(head, self.config.stem_factor)[..., : x.shape[-2], : x.shape[-1]]
 
     def stem_input(self, x: Tensor, cond: Condition) -> Tensor:
         """Residual, z, mask, anatomy and field-of-view flag, padded and unshuffled: [B, (3 K + 2) f^2, X/f, Y/f]."""

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mrsi_fast.diffusion.denoiser import Denoiser
+from mrsi_fast.diffusion.denoiser import Denoiser, standard_deviation
 
 SIGMA_MAX = 30.0
 
@@ -110,3 +110,23 @@ def test_impossible_range_is_refused(low: float, high: float) -> None:
 def test_levels_of_wrong_shape_are_refused(denoiser: Denoiser, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="one noise level per sample"):
         denoiser(torch.zeros(2, 1, 3, 3), torch.ones(shape))
+
+
+def test_the_spread_passes_by_the_preconditioning() -> None:
+    class TwoHeads:
+        def __call__(self, x, label, cond):
+            return x + label[:, None]
+
+        def with_spread(self, x, label, cond):
+            return self(x, label, cond), cond * torch.ones_like(x)
+
+    denoiser = Denoiser(TwoHeads(), sigma_max=20.0)
+    x, sigma = torch.randn(3, 4, dtype=torch.float64), torch.tensor([0.0, 3.0, 50.0], dtype=torch.float64)
+    estimate, log_sd = denoiser.with_spread(x, sigma, 0.3)
+    assert torch.equal(estimate, denoiser(x, sigma, 0.3))
+    assert torch.equal(log_sd, torch.full_like(x, 0.3))
+
+
+def test_a_standard_deviation_is_held_to_its_range() -> None:
+    found = standard_deviation(torch.tensor([-90.0, -7.0, 0.0, 3.0, 90.0], dtype=torch.float64))
+    assert found.tolist() == pytest.approx([math.exp(-7), math.exp(-7), 1.0, math.exp(3), math.exp(3)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mrsi_fast.models.blocks import GroupNormSiLU
+from mrsi_fast.models.blocks import GroupNormSiLU, norm_conv3x3, norm_conv3x3_pair
 from mrsi_fast.ops.reference.group_norm_silu import group_norm_silu
 
 
@@ -29,3 +29,19 @@ def test_autocast_computes_what_the_reference_does(scaled: bool, shifted: bool) 
     gain, offset = norm.weight * film_scale, norm.bias * film_scale + (shift if shifted else 0)
     terms = (normal * gain[..., None, None]).abs() + offset[..., None, None].abs()
     assert ((found.double() - wanted).abs() <= 5 * 2**-9 * terms).all()
+
+
+def test_both_heads_under_autocast() -> None:
+    torch.manual_seed(1)
+    norm, first, second = (
+        GroupNormSiLU(32, 16),
+        torch.nn.Conv2d(32, 8, 3, padding=1),
+        torch.nn.Conv2d(32, 8, 3, padding=1),
+    )
+    x = torch.randn(2, 32, 6, 5).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = norm_conv3x3_pair(norm, first, second, x)
+        wanted = norm_conv3x3(norm, first, x), norm_conv3x3(norm, second, x)
+    for one, other in zip(found, wanted, strict=True):
+        assert one.dtype == torch.bfloat16
+        assert (one - other).abs().max() <= 2**-7 * other.abs().max()

@@ -17,13 +17,13 @@ SMALL = ModelConfig(
 )
 
 
-def write_model(folder: Path, half: bool = False) -> SelfAttentionUNet:
+def write_model(folder: Path, half: bool = False, shape: ModelConfig = SMALL) -> SelfAttentionUNet:
     torch.manual_seed(1)
-    network = SelfAttentionUNet(SMALL)
+    network = SelfAttentionUNet(shape)
     rms = {key: (0.1,) * 8 for key in ("2", "4", "8")}
     config = FolderConfig(
         name="small",
-        model=SMALL,
+        model=shape,
         diffusion=DiffusionConfig(residual_rms=rms),
         trained_voxel_mm=(4.0, 20.0),
         trained_grid=(16, 96),
@@ -39,6 +39,17 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
     for name, tensor in network.state_dict().items():
         assert torch.equal(loaded.network.state_dict()[name], tensor)
     assert not any(parameter.requires_grad for parameter in loaded.network.parameters())
+
+
+def test_a_folder_tells_whether_its_network_has_the_second_head(tmp_path: Path) -> None:
+    network = write_model(tmp_path / "two", shape=SMALL.model_copy(update={"spread": True}))
+    loaded = load_pretrained(tmp_path / "two").network
+    assert loaded.spread is not None and torch.equal(loaded.spread.weight, network.spread.weight)
+    write_model(tmp_path / "old")
+    config = json.loads((tmp_path / "old" / "config.json").read_text())
+    del config["model"]["spread"]  # as folders were written before there was such a head
+    assert FolderConfig.parse(config).model == SMALL
+    assert load_pretrained(tmp_path / "old").network.spread is None
 
 
 def test_half_storage_is_widened_and_close(tmp_path: Path) -> None:

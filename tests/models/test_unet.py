@@ -144,3 +144,55 @@ def test_residual_rms_is_the_table_at_its_knots_and_geometric_between() -> None:
     rms = residual_rms(table, factors)
     expected = torch.tensor([[0.1, 0.2], [0.4, 0.2], [0.8, 0.2], [0.2, 0.2], [0.1, 0.2]], dtype=torch.float64)
     torch.testing.assert_close(rms, expected)
+
+
+def make_two_headed(dtype: torch.dtype = torch.float64) -> SelfAttentionUNet:
+    torch.manual_seed(3)
+    network = SelfAttentionUNet(SMALL.model_copy(update={"spread": True}))
+    for parameter in network.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return network.to(dtype).eval()
+
+
+@pytest.mark.parametrize("grid", [(16, 24), (33, 47), (1, 3)])
+def test_the_second_head_reads_what_the_first_one_reads(grid: tuple[int, int]) -> None:
+    network, cond = make_two_headed(), make_condition(2, grid).map(lambda tensor: tensor.double())
+    x, label = torch.randn(2, 8, *grid, dtype=torch.float64), torch.randn(2, dtype=torch.float64)
+    with torch.no_grad():
+        mean, log_sd = network.with_spread(x, label, cond)
+        assert torch.allclose(mean, network(x, label, cond), rtol=1e-12, atol=1e-12)
+        network.head.load_state_dict(network.spread.state_dict())
+        assert torch.allclose(log_sd, network(x, label, cond), rtol=1e-12, atol=1e-12)
+    assert log_sd.shape == x.shape
+
+
+def test_both_heads_train_the_network_in_one_pass() -> None:
+    network, cond = make_two_headed(torch.float32).train(), make_condition(2, (16, 16))
+    weights = torch.randn(2, 2, 8, 16, 16)
+
+    def gradients(separate: bool) -> dict[str, torch.Tensor]:
+        network.zero_grad()
+        mean, log_sd = network.with_spread(torch.zeros(2, 8, 16, 16), torch.ones(2), cond)
+        if separate:
+            mean = network(torch.zeros(2, 8, 16, 16), torch.ones(2), cond)
+        ((mean * weights[0]).sum() + (log_sd * weights[1]).sum()).backward()
+        return {name: parameter.grad.clone() for name, parameter in network.named_parameters()}
+
+    together, apart = gradients(False), gradients(True)
+    for name, gradient in together.items():
+        assert torch.allclose(gradient, apart[name], rtol=1e-3, atol=1e-4 * apart[name].abs().max()), name
+    assert together["spread.weight"].any() and together["stem.weight"].any()
+
+
+def test_a_network_of_one_head_has_no_spread() -> None:
+    network = make_network()
+    assert not any(name.startswith("spread") for name in network.state_dict())
+    with pytest.raises(ValueError, match="no head for the spread"):
+        network.with_spread(torch.zeros(1, 8, 8, 8), torch.zeros(1), make_condition(1, (8, 8)))
+
+
+def test_a_new_head_says_the_spread_of_the_residual() -> None:
+    network = SelfAttentionUNet(SMALL.model_copy(update={"spread": True}))
+    _, log_sd = network.with_spread(torch.randn(1, 8, 8, 8), torch.zeros(1), make_condition(1, (8, 8)))
+    assert not log_sd.any()  # ln 1: the RMS of the residual, until it is trained
