@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mrsi_fast.mrsi.names import canonical_name
+from mrsi_fast.mrsi.names import canonical_name, refuse_equal_labels
 
 Float32 = NDArray[np.float32]
 
@@ -59,6 +59,10 @@ class MapSet:
                 f"{len(self.names)} names were given for maps of shape {self.maps.shape}; "
                 "maps have shape [M, X, Y, Z] with one name each."
             )
+        try:
+            refuse_equal_labels(self.names)
+        except ValueError as error:
+            raise MapInputError(str(error)) from error
         for field in ("crlb", "snr", "fwhm", "mask", "lipid"):
             array = getattr(self, field)
             expected = self.maps.shape if field in ("crlb", "snr", "fwhm") else self.shape

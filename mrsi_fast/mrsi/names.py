@@ -11,7 +11,9 @@ Canonical names follow the terminology consensus (Kreis et al. 2020, 10.1002/nbm
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
+from itertools import permutations
 
 CHANNELS: tuple[str, ...] = ("tNAA", "tCr", "tCho", "Ins", "Glx", "2HG", "other1", "other2")
 """The network's map channels, in order; the last two take any map that has no channel of its own."""
@@ -20,31 +22,18 @@ NAMED_CHANNELS: tuple[str, ...] = CHANNELS[:6]
 OTHER_CHANNELS: tuple[int, ...] = (6, 7)
 
 ALIASES: dict[str, tuple[str, ...]] = {
-    "tNAA": ("tNAA", "NAA+NAAG", "NAAG+NAA", "NAAx", "TotalNAA", "NAAtot"),
-    "tCr": ("tCr", "Cr+PCr", "PCr+Cr", "TotalCr", "TotalCreatine", "tCre", "Cre+PCre", "Crtot"),
-    "tCho": (
-        "tCho",
-        "Cho",
-        "Choline",
-        "GPC+PCh",
-        "PCh+GPC",
-        "GPC+PCho",
-        "PCho+GPC",
-        "TotalCho",
-        "TotalCholine",
-        "Chotot",
-        "GPC+PCh+Cho",
-        "GPC+Cho+PCh",
-    ),
-    "Ins": ("Ins", "mI", "mIns", "myo-Ins", "myo-Inositol", "myoI", "Inositol", "MyoIno"),
-    "Glx": ("Glx", "Glu+Gln", "Gln+Glu"),
-    "2HG": ("2HG", "D2HG", "D-2-HG", "2-hydroxyglutarate", "D-2-hydroxyglutarate"),
+    "tNAA": ("tNAA", "NAAx", "NAAc", "totalNAcetylaspartate"),
+    "tCr": ("tCr", "tCre"),
+    "tCho": ("tCho", "Cho", "Chol", "Choline", "CCC", "GPCPChCho"),
+    "Ins": ("Ins", "mI", "mIn", "mIns", "mIno", "myo-Ins", "myo-Inositol", "myoI", "Inositol", "MyoIno"),
+    "Glx": ("Glx", "GluX"),
+    "2HG": ("2HG", "HG2", "D2HG", "D-2-HG", "bHG", "2-hydroxyglutarate", "D-2-hydroxyglutarate"),
     "NAA": ("NAA", "N-acetylaspartate"),
-    "NAAG": ("NAAG",),
+    "NAAG": ("NAAG", "N-acetylaspartylglutamate"),
     "Cr": ("Cr", "Cre", "Creatine"),
     "PCr": ("PCr", "PCre", "Phosphocreatine"),
     "GPC": ("GPC", "Glycerophosphocholine"),
-    "PCh": ("PCh", "PCho", "Phosphocholine"),
+    "PCh": ("PCh", "PCho", "PC", "Phosphocholine"),
     "Glu": ("Glu", "Glutamate"),
     "Gln": ("Gln", "Glutamine"),
     "Gly": ("Gly", "Glycine"),
@@ -52,12 +41,49 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "Ala": ("Ala", "Alanine"),
     "Asp": ("Asp", "Aspartate"),
     "GABA": ("GABA",),
+    "GABA+": ("GABA+", "GABA+MM", "GABA/MM"),
     "GSH": ("GSH", "Glutathione"),
     "Tau": ("Tau", "Taurine"),
     "Scyllo": ("Scyllo", "sI", "sIns", "Scyllo-Ins", "Scyllo-Inositol", "Scy"),
     "Glc": ("Glc", "Glucose"),
+    "Asc": ("Asc", "Ascorbate"),
+    "Ser": ("Ser", "Serine"),
+    "Thr": ("Thr", "Threonine"),
+    "Val": ("Val", "Valine"),
+    "Act": ("Act", "Acetate"),
+    "Acn": ("Acn", "Acetone"),
+    "Cit": ("Cit", "Citrate"),
+    "Suc": ("Suc", "Succinate"),
+    "Pyr": ("Pyr", "Pyruvate"),
+    "Eth": ("Eth", "Ethanol"),
+    "BHB": ("BHB", "beta-hydroxybutyrate"),
+    "Cystat": ("Cystat", "Cystathionine"),
+    "PE": ("PE", "PEth", "Phosphoethanolamine"),
+    "GPE": ("GPE", "Glycerophosphoethanolamine"),
+    "PME": ("PME", "Phosphomonoesters"),
+    "PDE": ("PDE", "Phosphodiesters"),
+    "Pi": ("Pi", "Inorganic phosphate"),
+    "ATP": ("ATP",),
+    "alpha-ATP": ("alpha-ATP", "a-ATP", "ATP-alpha", "ATPa"),
+    "beta-ATP": ("beta-ATP", "b-ATP", "ATP-beta", "ATPb"),
+    "gamma-ATP": ("gamma-ATP", "g-ATP", "ATP-gamma", "ATPg"),
+    "NAD": ("NAD",),
+    "NAD+": ("NAD+", "NADplus"),
+    "NADH": ("NADH",),
+    "UDPG": ("UDPG",),
+    "HDO": ("HDO", "DHO"),
 }
-"""Canonical name -> accepted spellings. Case, ``+ - _ .`` and blanks do not matter when a name is looked up."""
+"""Canonical name -> accepted spellings. Case, ``+ - _ . &`` and blanks do not matter when a name is looked up; what is
+composed of them (sums in any order, ``tot``, a trailing ``+``) follows from rules: see :func:`canonical_name`."""
+
+SUMS: dict[frozenset[str], str] = {
+    frozenset({"NAA", "NAAG"}): "tNAA",
+    frozenset({"Cr", "PCr"}): "tCr",
+    frozenset({"GPC", "PCh"}): "tCho",
+    frozenset({"GPC", "PCh", "tCho"}): "tCho",  # three components, the third being free choline
+    frozenset({"Glu", "Gln"}): "Glx",
+}
+"""Components -> the total that they make, in any order."""
 
 BIDS_LABELS: dict[str, str] = {"tNAA": "NAANAAG", "tCr": "CrPCr", "tCho": "GPCPCh", "Glx": "GluGln"}
 """Canonical name -> value of the ``met-`` entity (letters and digits only) where it is not the name itself."""
@@ -77,19 +103,34 @@ A component has the total's spatial pattern to a good approximation (NAA is 80-9
 each map's own scale, so this is a better home for it than ``other``.
 """
 
+_TOTAL_OF: dict[str, str] = {"NAA": "tNAA", "Cr": "tCr"}
+_COMPONENTS = frozenset({"NAAG", "PCr", "GPC", "PCh", "Glu", "Gln", "NAD", "ATP"})
+"""Names whose total (``tot_PCr``, ``Glu+``) would be another quantity that has no agreed name."""
+
+_CASE_TELLS = frozenset({"pe", "pc", "pi", "si", "val", "act", "ser", "thr", "cit", "eth", "suc", "asc", "ccc"})
+"""Short spellings that are words or abbreviations of other things in lower case (``act.nii``, ``val.nii``)."""
+
+_GREEK = str.maketrans({"α": "alpha", "β": "beta", "γ": "gamma", "Α": "alpha", "Β": "beta", "Γ": "gamma", "δ": "delta"})
 _PREFIX = re.compile(r"^(?:conc|met|map|signal)[_-]", re.IGNORECASE)
-_LIPID_OR_MACROMOLECULE = re.compile(r"^(?:Lip|MM)(?![a-z])", re.IGNORECASE)
+_TOTAL = re.compile(r"^tot(?:al)?[\s_.-]*(?P<a>.+)$|^(?P<b>.+?)[\s_.-]*tot(?:al)?$|^t(?P<c>[A-Z].*)$", re.IGNORECASE)
+_LIPID_OR_MACROMOLECULE = re.compile(r"^(?:Lip|MM|MMB|MMBL)(?![a-z])", re.IGNORECASE)
 
 
 def _key(name: str) -> str:
-    return re.sub(r"[^0-9a-z]", "", name.casefold())
+    """Letters and digits in one case; a trailing ``+`` is kept (NAD+ is not NAD)."""
+    folded = name.casefold().rstrip()
+    return re.sub(r"[\W_]", "", folded) + ("plus" if re.search(r"\w\s*\+$", folded) else "")
 
 
 _BY_KEY: dict[str, str] = {_key(spelling): name for name, spellings in ALIASES.items() for spelling in spellings}
+_BY_KEY |= {_key("".join(order)): total for parts, total in SUMS.items() for order in permutations(sorted(parts))}
 
 
 def canonical_name(name: str) -> str:
     """Return the one spelling used inside for a metabolite name as found in a file name, a table or a request.
+
+    Beyond the spellings of :data:`ALIASES`: sums of known names in any order (``PCr+Cr``, ``Gln&Glu``), ``tot``,
+    ``total`` or ``t`` before or after a name, a ``+`` after it (the total), Greek letters (``β-ATP``).
 
     Args:
         name: Any spelling, e.g. ``NAA+NAAG``, ``conc_NAA-NAAG``, ``met-NAANAAG``, ``mI``.
@@ -98,16 +139,36 @@ def canonical_name(name: str) -> str:
         The canonical name; an unknown name comes back as it was, without surrounding blanks and known prefixes.
 
     Raises:
-        ValueError: The name holds no letter or digit.
+        ValueError: The name is no text, or holds no letter or digit of the Latin alphabet.
     """
-    stripped = _PREFIX.sub("", name.strip())
-    if not _key(stripped):
-        raise ValueError(f"{name!r} is not a metabolite name: it holds no letter or digit. Use a name such as tNAA.")
-    return _BY_KEY.get(_key(stripped), stripped)
+    if not isinstance(name, str):
+        raise ValueError(f"{name!r} is not a metabolite name but a {type(name).__name__}. Use a name such as 'tNAA'.")
+    stripped = _PREFIX.sub("", unicodedata.normalize("NFKC", name).translate(_GREEK).strip())
+    if not re.search(r"[0-9A-Za-z]", stripped):
+        raise ValueError(
+            f"{name!r} is not a metabolite name: it holds no letter or digit of the Latin alphabet. "
+            "Use a name such as tNAA."
+        )
+    return _BY_KEY.get(_key(stripped)) or _sum(stripped) or _total(stripped) or stripped
+
+
+def is_known(name: str) -> bool:
+    """Tell whether a text is a spelling of a metabolite, lipid or macromolecule (not merely a word)."""
+    try:
+        canonical = canonical_name(name)
+    except ValueError:
+        return False
+    if name.casefold() in _CASE_TELLS and name.islower():
+        return False
+    parts = canonical.split("+") if canonical not in ALIASES else [canonical]
+    return all(part in ALIASES or is_lipid_or_macromolecule(part) for part in parts if part)
 
 
 def bids_label(name: str) -> str:
     """Return the ``met-`` label (letters and digits only) of a metabolite, safe in any file name.
+
+    Two names get two labels: what a label cannot hold is spelled (``NAD+`` -> ``NADplus``, ``Lip1.3`` -> ``Lip1p3``,
+    letters of other alphabets by their code points). What is left over is refused by :func:`refuse_equal_labels`.
 
     Args:
         name: Any spelling that :func:`canonical_name` takes.
@@ -117,12 +178,56 @@ def bids_label(name: str) -> str:
         name of the table.
     """
     canonical = canonical_name(name)
-    return BIDS_LABELS.get(canonical, re.sub(r"[^0-9A-Za-z]", "", canonical))
+    if canonical in BIDS_LABELS:
+        return BIDS_LABELS[canonical]
+    spelled = re.sub(r"(?<=\d)\.(?=\d)", "p", re.sub(r"\+$", "plus", canonical))
+    coded = "".join(c if c.isascii() or not c.isalnum() else f"u{ord(c):04X}" for c in spelled)
+    return re.sub(r"[^0-9A-Za-z]", "", coded)
+
+
+def refuse_equal_labels(names: Iterable[str]) -> None:
+    """Refuse names whose result files would overwrite each other, also where case does not count in file names.
+
+    Raises:
+        ValueError: Two names have the same label.
+    """
+    taken: dict[str, str] = {}
+    for name in names:
+        other = taken.setdefault(bids_label(name).casefold(), name)
+        if other != name:
+            raise ValueError(
+                f"{other} and {name} would both be written as met-{bids_label(name)}, one over the other. "
+                "Give one of them another name."
+            )
 
 
 def is_lipid_or_macromolecule(name: str) -> bool:
     """Tell whether a name is a lipid or macromolecule component of the fit (``Lip13a``, ``MM20``), not a metabolite."""
     return bool(_LIPID_OR_MACROMOLECULE.match(canonical_name(name)))
+
+
+def _sum(name: str) -> str | None:
+    """The total that a sum of known names makes, in any order; another sum of them in one order; None if it is none."""
+    for separator, closed in ((r"\s*[+&]\s*", False), (r"[\s_-]+", True)):
+        parts = re.split(separator, name)
+        known = [_BY_KEY.get(_key(part)) for part in parts]
+        if len(parts) > 1 and all(known):
+            names = [part for part in known if part]
+            if (total := SUMS.get(frozenset(names))) or closed:
+                return total
+            return "+".join(sorted(names, key=str.casefold))
+    return None
+
+
+def _total(name: str) -> str | None:
+    """What ``tot_X``, ``X_total``, ``tX`` and ``X+`` mean, for a known X; None if it is none of these."""
+    match = _TOTAL.match(name)
+    base = name[:-1] if name.endswith("+") else next((group for group in match.groups() if group), "") if match else ""
+    known = _BY_KEY.get(_key(base)) if base else None
+    if known is None or known in _COMPONENTS:
+        return None
+    bare_t = match is not None and match["c"] is not None and not name.endswith("+")
+    return _TOTAL_OF.get(known, None if bare_t and known != "tCho" else known)
 
 
 def assign_channels(names: Sequence[str]) -> list[tuple[int | None, ...]]:

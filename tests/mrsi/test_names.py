@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from mrsi_fast.mrsi.names import (
@@ -11,7 +13,9 @@ from mrsi_fast.mrsi.names import (
     assign_channels,
     bids_label,
     canonical_name,
+    is_known,
     is_lipid_or_macromolecule,
+    refuse_equal_labels,
 )
 
 
@@ -27,7 +31,14 @@ def test_channels_are_the_agreed_ones():
         ("met-NAANAAG", "tNAA"), (" tnaa ", "tNAA"), ("Cr-PCr", "tCr"), ("CrPCr", "tCr"), ("PCr+Cr", "tCr"),
         ("GPC-PCh", "tCho"), ("GPCPCh", "tCho"), ("PCh+GPC", "tCho"), ("Cho", "tCho"), ("mI", "Ins"), ("Ins", "Ins"),
         ("myo-Ins", "Ins"), ("Glu-Gln", "Glx"), ("GluGln", "Glx"), ("Glu+Gln", "Glx"), ("2HG", "2HG"), ("D2HG", "2HG"),
-        ("d-2-hg", "2HG"), ("NAA", "NAA"), ("Cr", "Cr"), ("-CrCH2", "-CrCH2"), ("Xyz", "Xyz"),
+        ("d-2-hg", "2HG"), ("NAA", "NAA"), ("Cr", "Cr"), ("-CrCH2", "-CrCH2"), ("Xyz", "Xyz"), ("tot_NAA", "tNAA"),
+        ("total-NAA", "tNAA"), ("NAAtotal", "tNAA"), ("NAA_tot", "tNAA"), ("NAA+", "tNAA"), ("NAA&NAAG", "tNAA"),
+        ("total_creatine", "tCr"), ("creatine_total", "tCr"), ("tCreatine", "tCr"), ("Cr+", "tCr"),
+        ("tCholine", "tCho"),
+        ("PC+GPC", "tCho"), ("Cho+", "tCho"), ("GPC+Cho+PCh", "tCho"), ("glutamine+glutamate", "Glx"),
+        ("Glx_total", "Glx"), ("mIno", "Ins"), ("m-Ins", "Ins"), ("Lac+", "Lac"), ("bHG", "2HG"), ("HG2", "2HG"),
+        ("Ins+Gly", "Gly+Ins"), ("Gly+Ins", "Gly+Ins"), ("β-ATP", "beta-ATP"), ("NAD+", "NAD+"), ("GABA+", "GABA+"),
+        ("tTau", "tTau"), ("tot_PCr", "tot_PCr"), ("Glu+", "Glu+"), ("NAA乳酸", "NAA乳酸"),
     ],
 )  # fmt: skip
 def test_usual_spellings(written, meant):
@@ -43,7 +54,8 @@ def test_no_spelling_means_two_metabolites():
     owners: dict[str, set[str]] = {}
     for name, spellings in ALIASES.items():
         for spelling in spellings:
-            owners.setdefault(spelling.casefold().replace("+", "").replace("-", ""), set()).add(name)
+            bare = re.sub(r"[-&+](?!$)", "", spelling.casefold())  # a trailing + tells NAD+ from NAD
+            owners.setdefault(bare, set()).add(name)
     assert [names for names in owners.values() if len(names) > 1] == []
     assert all(canonical_name(spelling) == name for name, spellings in ALIASES.items() for spelling in spellings)
 
@@ -59,7 +71,34 @@ def test_bids_labels_are_those_of_mrsiprep():
         "NAANAAG", "CrPCr", "GPCPCh", "Ins", "GluGln"]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["", "  ", "+-", "met-"])
+@pytest.mark.parametrize(
+    "names",
+    [("α-ATP", "β-ATP", "γ-ATP"), ("NAD+", "NAD", "NADH"), ("Lip1.3", "Lip13", "Lip13a"), ("GABA", "GABA+"),
+     ("NAA", "NAA乳酸", "NAA乳糖"), ("Gly+Ins", "Gly", "Ins"), ("Glu", "Glu+", "Glx")],
+)  # fmt: skip
+def test_names_map_one_to_one_to_file_labels(names):
+    labels = [bids_label(name) for name in names]
+    assert len({label.casefold() for label in labels}) == len(names), labels
+    assert all(label.isalnum() and label.isascii() for label in labels)
+    refuse_equal_labels(names)
+
+
+def test_what_a_label_cannot_tell_apart_is_refused():
+    with pytest.raises(ValueError, match="Foo-Bar and FooBar would both be written as met-FooBar"):
+        refuse_equal_labels(["tNAA", "Foo-Bar", "FooBar"])
+
+
+@pytest.mark.parametrize("name", ["NAA", "tot_Cr", "Lip13a", "MM09", "Gly+Ins", "GABA+", "PE", "HDO", "GLX"])
+def test_known_names(name):
+    assert is_known(name)
+
+
+@pytest.mark.parametrize("name", ["act", "val", "pe", "mask", "T1", "b0", "NAA-Cr", "", "乳酸", "map"])
+def test_words_that_are_no_metabolite(name):
+    assert not is_known(name)
+
+
+@pytest.mark.parametrize("name", ["", "  ", "+-", "met-", "乳酸", 7, None])
 def test_a_name_without_letters_is_refused(name):
     with pytest.raises(ValueError, match="not a metabolite name"):
         canonical_name(name)
