@@ -1,14 +1,23 @@
-"""From measured maps to what the sampler needs: trust, fill, scale, noise, operator, anatomy. Nothing is drawn here."""
+"""From measured maps to what the sampler needs, in four stages; nothing is drawn here.
+
+1. ``judge``: which voxels are data, and the others bridged;
+2. ``measure``: the operator that made them, their noise, what each map holds and its scale;
+3. ``invert``: the estimate that the data alone give, and data consistency;
+4. ``place_anatomy``: the anatomical image on the fine grid.
+
+Each stage reads what the stages before it made and changes nothing. Arrays are [M, X, Y, Z], as everywhere outside; the
+operator works on slices [Z, M, X, Y] within stage 3 (``to_slices``, ``to_volume``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from mrsi_fast.config import Settings
@@ -19,20 +28,15 @@ from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.mrsi.geometry import hr_affine, parse_factors, voxel_sizes_mm
 from mrsi_fast.mrsi.kspace import Support, Window
 from mrsi_fast.mrsi.mapset import MapInputError, MapSet
-from mrsi_fast.mrsi.names import canonical_name
+from mrsi_fast.mrsi.noise import Noise, NoiseLevel, noise_of
 from mrsi_fast.mrsi.quality import Trust, TrustRules, assess, fill_volume, upsample_nearest
-from mrsi_fast.mrsi.scaling import map_content, map_scale
+from mrsi_fast.mrsi.scaling import Content, map_content, map_scale
 from mrsi_fast.sampling import Volume
 
+Bool = NDArray[np.bool_]
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
-NoiseLevel = float | Mapping[str, float] | None
-
-TYPICAL_NOISE: dict[str, float] = {"tNAA": 0.05, "tCr": 0.06, "tCho": 0.06, "Ins": 0.10, "Glx": 0.10}
-"""Noise of a voxel relative to the map's median where nothing is known: between-scan coefficients of variation of
-short-TE MRSI at 3 T (5-7 % for tNAA, tCr and tCho, 10-13 % for Ins and Glx over all voxels)."""
-
-OTHER_TYPICAL_NOISE = 0.15
+Factors = tuple[int, int, int]
 
 
 class AcquisitionSettings(Settings):
@@ -68,16 +72,65 @@ class Prepared:
     """
 
     maps: MapSet
-    factors: tuple[int, int, int]
+    factors: Factors
     affine: Float64
     trust: Trust
-    content: tuple[str, ...]
+    content: tuple[Content, ...]
     noise_source: tuple[str, ...]
     acquisition: Acquisition
     volume: Volume
     consistency: DataConsistency
     zero_fill: Float32
     warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Stage 1: maps of which every voxel is known to be data or not.
+
+    Attributes:
+        maps: The input.
+        trust: Which voxels are data, and why the others are not.
+        valid: [M, X, Y, Z] trusted voxels of the support.
+        filled: [M, X, Y, Z] the maps, untrusted voxels bridged.
+    """
+
+    maps: MapSet
+    trust: Trust
+    valid: Bool
+    filled: Float32
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Stage 2: how the maps came about.
+
+    Attributes:
+        operator: The acquisition.
+        noise: Noise of voxels and maps.
+        content: Per map "signal", "noise" or "empty".
+        scale: [M] scale of each map for the network; 0 for a map that does not go through it.
+    """
+
+    operator: Acquisition
+    noise: Noise
+    content: tuple[Content, ...]
+    scale: Float64
+
+
+@dataclass(frozen=True, eq=False)
+class Inverted:
+    """Stage 3: what the data alone say on the fine grid, and what holds estimates to them.
+
+    Attributes:
+        z: [M, X, Y, Z] the estimate ``A_lambda+ y``.
+        zero_fill: [M, X, Y, Z] zero-filled interpolation.
+        consistency: Data consistency of all slices, [Z, M, X, Y].
+    """
+
+    z: Float32
+    zero_fill: Float32
+    consistency: DataConsistency
 
 
 def to_slices(volume: NDArray) -> Tensor:
@@ -106,8 +159,7 @@ def prepare(
         scale: Super-resolution factor, see ``geometry.parse_factors``.
         data_consistency: "auto", "soft", "hard" or "off"; "hard" declares the maps noise-free.
         acquisition: What is known about the acquisition.
-        noise: Noise standard deviation of a voxel in the maps' units: one number for all maps, or by name; 0 declares a
-            map noise-free. Without it CRLB x concentration where there is a CRLB, else an assumed typical level.
+        noise: Noise standard deviation of a voxel, see ``noise.noise_of``.
         anatomy: Coregistered anatomical image (path, NIfTI image or (array, affine)), or None.
         rules: Limits of trust.
 
@@ -117,105 +169,118 @@ def prepare(
         ValueError: The scale is not offered.
     """
     factors = parse_factors(scale)
+    affine = hr_affine(maps.affine, factors)
+    judged = judge(maps, rules)
+    declared = 0.0 if data_consistency == "hard" and noise is None else noise
+    measured = measure(judged, factors, acquisition or AcquisitionSettings(), declared)
+    inverted = invert(judged, measured, data_consistency)
+    trusted = upsample_nearest(judged.trust.trusted, factors)
+    image, remarks = place_anatomy(
+        anatomy, affine, inverted.z.shape[1:], upsample_nearest(judged.trust.support, factors)
+    )
+    volume = Volume(
+        names=maps.names,
+        z=inverted.z,
+        trusted=trusted,
+        scale=measured.scale,
+        noise=measured.noise.level,
+        factors=factors[:2],
+        voxel_mm=voxel_sizes_mm(affine)[:2],
+        anatomy=image,
+        slices=tuple(int(index) for index in np.flatnonzero(judged.valid.any(axis=(0, 1, 2)))),
+    )
+    return Prepared(
+        maps=maps,
+        factors=factors,
+        affine=affine,
+        trust=judged.trust,
+        content=measured.content,
+        noise_source=measured.noise.source,
+        acquisition=measured.operator,
+        volume=volume,
+        consistency=inverted.consistency,
+        zero_fill=inverted.zero_fill,
+        warnings=(
+            *maps.warnings,
+            *judged.trust.warnings,
+            *remarks,
+            *_noise_warnings(maps, measured.content, measured.noise.source, data_consistency),
+        ),
+    )
+
+
+def judge(maps: MapSet, rules: TrustRules | None = None) -> Judged:
+    """Stage 1: decides which voxels are data and bridges the others.
+
+    Raises:
+        MapInputError: No voxel of any map is data.
+    """
     trust = assess(maps, rules)
     if not trust.trusted.any():
         raise MapInputError(
             f"{maps.source}: no voxel of any map is trusted, so there is nothing to super-resolve. "
             "`mrsi-fast validate` lists the reasons."
         )
-    settings = acquisition or AcquisitionSettings()
-    operator = Acquisition.assume(maps.shape[:2], factors[:2], settings.support, settings.window, settings.box)
     filled = fill_volume(maps.maps, trust.trusted, trust.support)
-    sd, level, source = noise_levels(maps, trust, 0.0 if data_consistency == "hard" and noise is None else noise)
-    sd_map = np.where(np.isfinite(sd), sd, np.float32(np.nan)).astype(np.float32)
-    content = map_content(maps.maps, trust.trusted & trust.support, sd_map)
-    scales = map_scale(maps.maps, trust.trusted & trust.support, level)
-    scales[[kind != "signal" for kind in content]] = 0.0
-    affine = hr_affine(maps.affine, factors)
-    low = to_slices(filled)
-    known = sd_map if np.isfinite(sd_map).any() else None
-    consistency = DataConsistency(
-        data_consistency,
-        operator,
-        low,
-        None if known is None else to_slices(known),
-        to_slices(trust.trusted),
-    )
-    # One call per map: a map declared noise-free is inverted exactly, whatever its neighbours are.
-    z = np.stack(
-        [
-            to_volume(torch.from_numpy(estimate(operator, low[:, index].numpy(), noisy=bool(level[index] > 0))))
-            for index in range(len(maps.names))
-        ]
-    )
-    image, warnings = None, list(maps.warnings) + list(trust.warnings)
-    if anatomy is not None:
-        region = upsample_nearest(trust.support, factors)
-        resampled = resample_anatomy(anatomy, affine, z.shape[1:], region)
-        image = np.stack([standardise_anatomy(one) for one in np.moveaxis(resampled.image, -1, 0)], axis=-1)
-        warnings += resampled.warnings
-    warnings += _noise_warnings(maps, content, source, data_consistency)
-    measured = (trust.trusted & trust.support).any(axis=(0, 1, 2))
-    return Prepared(
-        maps=maps,
-        factors=factors,
-        affine=affine,
-        trust=trust,
-        content=content,
-        noise_source=source,
-        acquisition=operator,
-        volume=Volume(
-            names=maps.names,
-            z=z.astype(np.float32, copy=False),
-            trusted=upsample_nearest(trust.trusted, factors),
-            scale=scales,
-            noise=level,
-            factors=factors[:2],
-            voxel_mm=voxel_sizes_mm(affine)[:2],
-            anatomy=image,
-            slices=tuple(int(index) for index in np.flatnonzero(measured)),
-        ),
-        consistency=consistency,
-        zero_fill=to_volume(operator.zero_fill(low)),
-        warnings=tuple(warnings),
-    )
+    return Judged(maps, trust, trust.trusted & trust.support, filled)
 
 
-def noise_levels(maps: MapSet, trust: Trust, noise: NoiseLevel) -> tuple[Float32, Float64, tuple[str, ...]]:
-    """Noise of every voxel and of every map, and where the knowledge comes from.
-
-    Args:
-        maps: The measured maps.
-        trust: Their assessment.
-        noise: What the user gave, see ``prepare``.
-
-    Returns:
-        Standard deviation per voxel [M, X, Y, Z] (NaN where only assumed), per map [M] (never NaN), source per map.
+def measure(judged: Judged, factors: Factors, acquisition: AcquisitionSettings, noise: NoiseLevel) -> Measured:
+    """Stage 2: describes the acquisition, the noise, and what each map holds.
 
     Raises:
-        MapInputError: A level is negative, not finite, or names no map.
+        MapInputError: A noise level is negative or names no map.
     """
-    given = dict.fromkeys(maps.names, float(noise)) if isinstance(noise, int | float) else dict(noise or {})
-    given = {canonical_name(name): float(value) for name, value in given.items()}
-    if unknown := sorted(set(given) - set(maps.names)):
-        raise MapInputError(f"A noise level was given for {', '.join(unknown)}; the maps are {', '.join(maps.names)}.")
-    if bad := sorted(name for name, value in given.items() if not 0 <= value < np.inf):
-        raise MapInputError(f"The noise level of {', '.join(bad)} must be a number of at least 0 in the maps' units.")
-    sd = np.full(maps.maps.shape, np.nan, dtype=np.float32)
-    level, source = np.zeros(len(maps.names)), []
-    for index, name in enumerate(maps.names):
-        if name in given:
-            level[index] = given[name]
-            sd[index] = given[name] or np.nan  # 0 is not a weight: noise-free maps have no soft correction
-            source.append("given" if given[name] else "declared noise-free")
-        elif trust.sigma is not None and np.isfinite(trust.noise[index]):
-            level[index], sd[index] = trust.noise[index], trust.sigma[index]
-            source.append("crlb")
-        else:
-            typical = TYPICAL_NOISE.get(name, OTHER_TYPICAL_NOISE)
-            level[index] = typical * max(float(np.nan_to_num(trust.level[index])), 0.0)
-            source.append("assumed")
-    return sd, level, tuple(source)
+    maps = judged.maps
+    operator = Acquisition.assume(maps.shape[:2], factors[:2], acquisition.support, acquisition.window, acquisition.box)
+    found = noise_of(maps, judged.trust, noise)
+    content = map_content(maps.maps, judged.valid, found.sd)
+    scale = map_scale(maps.maps, judged.valid, found.level)
+    scale[[kind != "signal" for kind in content]] = 0.0
+    return Measured(operator, found, content, scale)
+
+
+def invert(judged: Judged, measured: Measured, mode: Mode) -> Inverted:
+    """Stage 3: brings the measured data to the fine grid and sets up data consistency.
+
+    A map declared noise-free is inverted exactly, whatever its neighbours are.
+    """
+    low, operator, noise = to_slices(judged.filled), measured.operator, measured.noise
+    noisy = [bool(level > 0) for level in noise.level]
+    z = torch.stack([estimate(operator, low[:, index], one) for index, one in enumerate(noisy)], dim=1)
+    consistency = DataConsistency(
+        mode,
+        operator,
+        low,
+        to_slices(noise.sd) if np.isfinite(noise.sd).any() else None,
+        to_slices(judged.trust.trusted),
+        exact=None if any(noisy) else z,
+    )
+    return Inverted(to_volume(z), to_volume(operator.zero_fill(low)), consistency)
+
+
+def place_anatomy(
+    anatomy: Any, affine: ArrayLike, shape: Sequence[int], region: Bool
+) -> tuple[Float32 | None, tuple[str, ...]]:
+    """Stage 4: brings the anatomical image, if there is one, to the fine grid in standard units.
+
+    Args:
+        anatomy: See ``anatomy.resample_anatomy``, or None.
+        affine: Of the fine grid.
+        shape: Voxels of the fine grid.
+        region: [X, Y, Z] where the image has to cover the maps.
+
+    Returns:
+        [X, Y, Z] image or None, and sentences about it.
+
+    Raises:
+        MapInputError: The image cannot be used.
+    """
+    if anatomy is None:
+        return None, ()
+    resampled = resample_anatomy(anatomy, affine, shape, region)
+    planes = [standardise_anatomy(resampled.image[..., z]) for z in range(resampled.image.shape[2])]
+    return np.stack(planes, axis=-1), resampled.warnings
 
 
 def _noise_warnings(maps: MapSet, content: Sequence[str], source: Sequence[str], mode: Mode) -> list[str]:

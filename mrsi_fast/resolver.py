@@ -23,8 +23,9 @@ from mrsi_fast.models.pretrained import Pretrained, load_pretrained
 from mrsi_fast.mrsi.consistency import Mode
 from mrsi_fast.mrsi.geometry import fov_corner_difference_mm, voxel_sizes_mm
 from mrsi_fast.mrsi.io import read_maps, with_mask
+from mrsi_fast.mrsi.noise import NoiseLevel
 from mrsi_fast.mrsi.quality import TrustRules, restore_nan
-from mrsi_fast.preparation import AcquisitionSettings, NoiseLevel, Prepared, prepare, to_slices, to_volume
+from mrsi_fast.preparation import AcquisitionSettings, Prepared, prepare, to_slices, to_volume
 from mrsi_fast.result import Result
 from mrsi_fast.sampling import Sampler, solver_steps
 

@@ -2,7 +2,7 @@
 
 Three ways, chosen by the caller for a whole run:
 
-- ``hard``: every estimate is projected onto the maps that reproduce the data, ``P(x) = x - Q'Qx + z`` with
+- ``hard``: the estimate is projected onto the maps that reproduce the data, ``P(x) = x - Q'Qx + z`` with
   ``z = A+ y``. Right only for data declared to be noise-free and linear; noise would be taken for anatomy.
 - ``soft``: once, at the end, the smallest change that brings the whitened residual to the size that noise explains
   (the discrepancy principle): ``x + A+[(1 - min(1, sqrt(dof)/|r|_w)) r]``, ``r = y - A x``.
@@ -50,13 +50,15 @@ class Residual:
 class DataConsistency:
     """Holds HR estimates ``[..., M, X, Y]`` to measured maps ``[..., M, nx, ny]``, in any common unit.
 
-    All that depends on the data is computed here, once; ``at_evaluation`` and ``at_end`` are plain tensor operations
-    without a branch on values, so that a captured loop can hold them.
+    All that depends on the data is computed here, once; ``at_end`` is plain tensor operations without a branch on
+    values. In the course of sampling ``hard`` is the engines' business: they remove the measured band from every
+    estimate of the residual (``SamplingJob.projection``), which is the same projection.
 
     Attributes:
         mode: what was asked for.
         applied: what is done: ``"hard"``, ``"soft"`` or ``"off"``.
-        z: ``[..., M, X, Y]`` the estimate that the data alone give, ``A+ y`` in float64, in the dtype of ``y``.
+        z: ``[..., M, X, Y]`` the estimate that the data alone give, ``A+ y`` in float64, in the dtype of ``y``; None
+            unless ``hard``.
         trusted: ``[..., M, nx, ny]`` 1 for voxels that count as data, 0 for others.
         weight: ``[..., M, nx, ny]`` 1/sigma, and 0 where a voxel is untrusted or its noise level unknown.
     """
@@ -68,6 +70,7 @@ class DataConsistency:
         y: Tensor,
         noise_sd: Tensor | None = None,
         trusted: Tensor | None = None,
+        exact: Tensor | None = None,
     ) -> None:
         """Prepare for one batch of measured maps.
 
@@ -78,6 +81,7 @@ class DataConsistency:
             noise_sd: noise standard deviation of each LR voxel, in the unit of ``y``; broadcasts to ``y`` (for
                 example CRLB times concentration). NaN, infinite, zero and negative values mean "not known".
             trusted: true where a voxel is data; broadcasts to ``y``. All voxels without it.
+            exact: ``[..., M, X, Y]`` ``A+ y``, if the caller has computed it already; only ``hard`` needs it.
 
         Raises:
             ValueError: for an unknown mode, ``soft`` without ``noise_sd``, or shapes that do not fit ``y``.
@@ -96,7 +100,9 @@ class DataConsistency:
         valid = finite if trusted is None else finite & _broadcast("trusted", trusted, y).bool()
         self.trusted = valid.to(y.dtype)
         filled = torch.where(finite, y, 0.0)
-        self.z = acquisition.pinv(filled)
+        self.z = None
+        if self.applied == "hard":
+            self.z = acquisition.pinv(filled) if exact is None else exact
         self._data = filled * self.trusted
         sd = torch.zeros_like(y) if noise_sd is None else _broadcast("noise_sd", noise_sd, y).to(y)
         known = valid & torch.isfinite(sd) & (sd > torch.finfo(sd.dtype).tiny)
@@ -107,14 +113,6 @@ class DataConsistency:
         self._modes = acquisition.modes(y.dtype, y.device)
         self._wide_modes = acquisition.modes(y.dtype if y.device.type == "mps" else torch.float64, y.device)
 
-    def at_evaluation(self, x0: Tensor) -> Tensor:
-        """Apply what belongs after every network evaluation: the projection if hard, nothing otherwise.
-
-        Args:
-            x0: ``[..., M, X, Y]`` estimate of the clean maps (never the noisy state), in the unit of ``y``.
-        """
-        return x0 - self._modes.measured(x0) + self.z if self.applied == "hard" else x0
-
     def at_end(self, x0: Tensor) -> Tensor:
         """Apply what belongs after the last step: the projection if hard, the soft correction if soft.
 
@@ -124,8 +122,10 @@ class DataConsistency:
         Args:
             x0: ``[..., M, X, Y]`` final estimate, in the unit of ``y``.
         """
-        if self.applied != "soft":
-            return self.at_evaluation(x0)
+        if self.applied == "off":
+            return x0
+        if self.z is not None:
+            return x0 - self._modes.measured(x0) + self.z
         modes = self._wide_modes
         residual = (self._data.to(modes.gains) - modes.forward(x0.to(modes.gains))) * self._known
         size = torch.linalg.vector_norm(residual * self.weight, dim=(-2, -1), keepdim=True)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrsi_fast.mrsi.kspace import RCOND, AxisOperator, Support, Window, axis_modes, axis_operator, plane_gains
+from mrsi_fast.mrsi.kspace import RCOND, Support, Window, axis_modes, plane_gains
 
 Array = TypeVar("Array", torch.Tensor, NDArray)
 
@@ -205,10 +205,6 @@ class Acquisition:
         """Return ``x - Q' Q x``: the part of HR maps ``[..., X, Y]`` that the acquisition does not see."""
         return x - self.measured(x)
 
-    def project(self, x: Array, z: Array) -> Array:
-        """Return ``P(x) = x - Q' Q x + z`` for ``z = pinv(y)``: the nearest map to ``x`` whose LR map is ``y``."""
-        return self.null(x) + z
-
     def modes(self, dtype: torch.dtype, device: torch.device | str, rcond: float = RCOND) -> Modes[torch.Tensor]:
         """Return the matrices of this operator; hold on to them while a captured graph uses them.
 
@@ -222,27 +218,6 @@ class Acquisition:
     def modes_float64(self, rcond: float = RCOND) -> Modes[NDArray]:
         """Return the same matrices as read-only float64 NumPy arrays."""
         return _numpy_modes(self, rcond)
-
-    def axis_operators(self) -> tuple[AxisOperator, AxisOperator]:
-        """Return float64 NumPy matrices (A, pinv, row basis, zero-fill) of both axes of a separable operator.
-
-        Raises:
-            ValueError: for elliptic support, which has no matrix per axis; use ``modes`` there.
-        """
-        if not self.separable:
-            raise ValueError("An elliptic k-space support has no matrix per axis: use Acquisition.modes instead.")
-        (nx, ny), (fx, fy) = self.lr_shape, self.factors
-        return axis_operator(nx, fx, self.window, self.box), axis_operator(ny, fy, self.window, self.box)
-
-    def axis_matrices(self, dtype: torch.dtype, device: torch.device | str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return ``(Ax [nx, X], Ay [ny, Y])`` with ``A x = Ax x Ay'``, for a separable operator."""
-        first, second = (torch.tensor(axis.matrix, dtype=dtype, device=device) for axis in self.axis_operators())
-        return first, second
-
-    def axis_bases(self, dtype: torch.dtype, device: torch.device | str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return ``(Qx [rx, X], Qy [ry, Y])`` with ``null(x) = x - Qx' (Qx x Qy') Qy``, for a separable operator."""
-        first, second = (torch.tensor(axis.rows, dtype=dtype, device=device) for axis in self.axis_operators())
-        return first, second
 
     def _apply(self, method: Callable[[Modes[Array], Array], Array], x: Array, shape: tuple[int, int]) -> Array:
         _check(x, shape)

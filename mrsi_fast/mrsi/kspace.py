@@ -1,4 +1,4 @@
-"""Fourier modes of one map axis, and the small float64 matrices built from them (NumPy only, cached).
+"""Fourier modes of one map axis, and the gain of each line of a slice (NumPy float64, cached).
 
 An MRSI map of ``n`` voxels comes from the lines ``|k| <= n/2`` of k-space. On the finer grid of ``N = n f`` voxels, LR
 voxel ``j`` has its centre at the HR position ``p_j = (j + 1/2) f - 1/2``, and the acquisition along this axis is
@@ -46,23 +46,6 @@ class AxisModes:
     rows: Float64
     samples: Float64
     gains: Float64
-
-
-@dataclass(frozen=True)
-class AxisOperator:
-    """One axis of a separable acquisition as float64 matrices.
-
-    Attributes:
-        matrix: ``[n, N]`` the operator ``A``.
-        pinv: ``[N, n]`` its pseudo-inverse over the kept modes.
-        rows: ``[r, N]`` orthonormal basis of the row space (kept modes).
-        zero_fill: ``[N, n]`` plain zero-filled interpolation of the data as they are.
-    """
-
-    matrix: Float64
-    pinv: Float64
-    rows: Float64
-    zero_fill: Float64
 
 
 @lru_cache(maxsize=256)
@@ -113,30 +96,6 @@ def axis_gains(n: int, factor: int, window: Window, box: bool) -> Float64:
     modes = axis_modes(n, factor)
     gains = modes.gains * window_weight(modes.lines / (n / 2), window)
     return gains * box_weight(modes.lines, n * factor) if box else gains
-
-
-@lru_cache(maxsize=256)
-def axis_operator(
-    n: int, factor: int, window: Window = "none", box: bool = False, rcond: float = RCOND
-) -> AxisOperator:
-    """Return the float64 matrices of one axis of a separable acquisition.
-
-    Args:
-        n: number of LR voxels along the axis.
-        factor: HR voxels in one LR voxel.
-        window: k-space window along this axis.
-        box: whether HR values are box means of the object whose k-space was sampled.
-        rcond: modes with a gain under ``rcond`` times the largest are left out of ``pinv`` and ``rows``.
-    """
-    modes = axis_modes(n, factor)
-    gains = axis_gains(n, factor, window, box)
-    kept = gains > rcond * gains.max()
-    return AxisOperator(
-        matrix=_frozen(modes.samples.T @ (gains[:, None] * modes.rows)),
-        pinv=_frozen((modes.rows[kept] / gains[kept, None]).T @ modes.samples[kept]),
-        rows=_frozen(modes.rows[kept]),
-        zero_fill=_frozen((factor * modes.gains[:, None] * modes.rows).T @ modes.samples),
-    )
 
 
 @lru_cache(maxsize=256)

@@ -36,7 +36,7 @@ def run(acquisition: Acquisition, solver: Solver) -> tuple[DataConsistency, Tens
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         states.append((sigma, x))
-        return (consistency.at_evaluation(z + RMS * denoiser(x, sigma)) - z) / RMS
+        return (consistency.at_end(z + RMS * denoiser(x, sigma)) - z) / RMS
 
     levels = karras(8, 0.02, 30.0)
     n, *later = torch.randn(9, *truth.shape, dtype=torch.float64, generator=g)

@@ -48,10 +48,12 @@ def test_hard_reproduces_noise_free_data(acq: Acquisition) -> None:
     y = acq.forward(5 + randn(2, 3, *acq.hr_shape, dtype=torch.float32))
     consistency = DataConsistency("hard", acq, y)
     estimate = 5 + 3 * randn(2, 3, *acq.hr_shape, seed=1, dtype=torch.float32)
-    result = consistency.at_evaluation(estimate)
+    result = consistency.at_end(estimate)
     assert consistency.residual(result).relative.max() <= 1e-6
     assert consistency.residual(estimate).relative.min() > 1e-2
     torch.testing.assert_close(consistency.at_end(result), result, rtol=0, atol=2e-5)
+    given = DataConsistency("hard", acq, y, exact=acq.pinv(y))
+    assert torch.equal(given.at_end(estimate), result)
     torch.testing.assert_close(acq.null(result), acq.null(estimate), rtol=0, atol=2e-5)
 
 
@@ -160,7 +162,7 @@ def test_auto_is_off_without_a_noise_level_and_never_hard() -> None:
     estimate = randn(3, 16, 16, seed=1)
     consistency = DataConsistency("auto", acq, randn(3, 8, 8))
     assert consistency.applied == "off"
-    assert consistency.at_end(estimate) is estimate and consistency.at_evaluation(estimate) is estimate
+    assert consistency.at_end(estimate) is estimate
     assert torch.isnan(consistency.residual(estimate).whitened).all()
     assert "noise level of the maps is not known" in consistency.describe()
     assert "assumed" in consistency.describe()
@@ -219,7 +221,7 @@ def test_state_in_the_band_is_data_plus_noise(solver: Any) -> None:
 
     def denoise(state: torch.Tensor, sigma: float) -> torch.Tensor:
         seen.append(float((acq.measured(state - sigma * noise) - consistency.z).abs().max()))
-        return consistency.at_evaluation(torch.tanh(state))
+        return consistency.at_end(torch.tanh(state))
 
     steps = make_steps(solver, karras(6, 0.02, 20.0))
     result = sample(denoise, steps[0].sigma * noise + consistency.z, steps)
@@ -236,7 +238,7 @@ class NoHostReads(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("mode", ["hard", "soft", "off"])
-def test_loop_functions_read_no_values(mode: Any) -> None:
+def test_no_value_is_read(mode: Any) -> None:
     acq = Acquisition((8, 7), (2, 4), "ellipse", "hann")
     case = noisy_case(acq, torch.float32)
     estimate = case.pop("estimate")
@@ -244,7 +246,7 @@ def test_loop_functions_read_no_values(mode: Any) -> None:
     with pytest.raises(AssertionError), NoHostReads():
         estimate.max().item()
     with NoHostReads():
-        consistency.at_end(consistency.at_evaluation(estimate))
+        consistency.at_end(estimate)
 
 
 def test_refusals_are_sentences() -> None:
