@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mrsi_fast.diffusion.denoiser import Denoiser
+from mrsi_fast.diffusion.denoiser import LOG_SD_RANGE, Denoiser
 
 
 @dataclass(frozen=True)
@@ -103,13 +103,30 @@ def denoising_loss(
     Raises:
         ValueError: If `noise` does not have the shape of `clean` (broadcast noise would be shared between samples).
     """
+    return estimate_loss(denoiser(noisy_state(clean, sigma, noise), sigma, cond), clean, sigma, weight)
+
+
+def noisy_state(clean: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+    """`clean + sigma * noise` for noise levels [B].
+
+    Raises:
+        ValueError: If `noise` does not have the shape of `clean` (broadcast noise would be shared between samples).
+    """
     if noise.shape != clean.shape:
         raise ValueError(
             f"denoising_loss got noise of shape {tuple(noise.shape)} for residuals of shape {tuple(clean.shape)}; "
             "draw independent noise of the same shape."
         )
-    level = sigma.to(clean.dtype).view((-1,) + (1,) * (clean.ndim - 1))
-    estimate = denoiser(clean + level * noise, sigma, cond)
+    return clean + _per_sample(sigma, clean) * noise
+
+
+def _per_sample(sigma: Tensor, clean: Tensor) -> Tensor:
+    return sigma.to(clean.dtype).view((-1,) + (1,) * (clean.ndim - 1))
+
+
+def estimate_loss(estimate: Tensor, clean: Tensor, sigma: Tensor, weight: Tensor) -> DenoisingLoss:
+    """The weighted error of `denoising_loss` for an estimate that is already made."""
+    level = _per_sample(sigma, clean)
     scaled = (estimate - clean) * ((level * level + 1.0).sqrt() / level)
     weight = weight.to(clean.dtype).expand_as(clean)
     dims = tuple(range(1, clean.ndim))
@@ -119,3 +136,28 @@ def denoising_loss(
         mean=error.sum() / total.sum().clamp(min=tiny),
         per_sample=(error / total.clamp(min=tiny)).detach(),
     )
+
+
+def spread_loss(log_sd: Tensor, estimate: Tensor, clean: Tensor, weight: Tensor, beta: float = 0.5) -> Tensor:
+    """Gaussian negative log-likelihood of the error of an estimate, as a loss of its predicted spread alone.
+
+    `w sg(s^(2 beta)) (e^2 / (2 s^2) + ln s)` with `e = sg(estimate) - clean` and `sg` the stop of gradients (Kendall &
+    Gal, NeurIPS 2017, equation 5; weighted by `s^(2 beta)` after Seitzer et al., ICLR 2022, equation 6, which keeps
+    voxels of large error from being given up). The estimate gets no gradient.
+
+    Args:
+        log_sd: ln of the predicted standard deviation, shape of `clean`.
+        estimate: Estimate of `clean`.
+        clean: Clean residual [B, K, X, Y], in units of its RMS.
+        weight: Not negative, broadcastable to `clean`.
+        beta: 0 is the plain likelihood, 1 the gradient of a squared error.
+
+    Returns:
+        Scalar: the mean over the weights, 0 without any.
+    """
+    bounded = log_sd.clamp(*LOG_SD_RANGE)
+    error = estimate.detach() - clean
+    likelihood = 0.5 * error * error * torch.exp(-2 * bounded) + bounded
+    weight = weight.to(clean.dtype).expand_as(clean)
+    total = weight.sum().clamp(min=torch.finfo(clean.dtype).tiny)
+    return (weight * torch.exp(2 * beta * bounded.detach()) * likelihood).sum() / total

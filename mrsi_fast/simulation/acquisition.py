@@ -17,6 +17,7 @@ from mrsi_fast.mrsi.forward import Acquisition, Modes
 from mrsi_fast.simulation.anatomy import BRAIN_CLASSES, CLASSES
 from mrsi_fast.simulation.config import SignalConfig
 from mrsi_fast.simulation.fields import Array, Axis, SmoothField, correlate
+from mrsi_fast.simulation.imperfections import Mismatch, excess_noise
 from mrsi_fast.simulation.keys import Key, log_uniform
 from mrsi_fast.simulation.subject import Slab
 
@@ -51,6 +52,7 @@ SUSCEPTIBILITY: tuple[tuple[tuple[float, float, float], float], ...] = (
 
 BEST_FWHM_PPM = (0.04, 0.005)  # mean and SD of the linewidth where B0 is good
 
+SILENT_SHARE = 0.02  # voxels with less brain than this hold nothing where a pipeline has blanked the background
 MASK_SHARE = 0.4  # an LR voxel belongs to a brain mask from this share of brain on
 SIGNAL_SHARE = 0.2  # and to the region that holds signal, as ``mrsi.quality.estimate_support`` finds it, from this one
 
@@ -94,6 +96,9 @@ class Protocol:
         press: Excited box, or None.
         lipid: Lipid amplitude at the scalp in mM of Lac, 0 without.
         magnitude: Whether the maps are magnitudes.
+        excess: True noise over the stated one.
+        mismatch: Difference between the true k-space weighting and the operator's, or None.
+        silent: Whether unmasked voxels outside the head hold nothing.
     """
 
     operator: Acquisition
@@ -104,6 +109,9 @@ class Protocol:
     press: PressBox | None = None
     lipid: float = 0.0
     magnitude: bool = False
+    excess: float = 1.0
+    mismatch: Mismatch | None = None
+    silent: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,8 @@ class Measurement:
 
     Attributes:
         maps: [M, nx, ny] mM; failed fits hold whatever the fit gave, missing voxels NaN.
-        noise_sd: [M, nx, ny] standard deviation of each voxel's error, mM.
+        noise_sd: [M, nx, ny] stated standard deviation of each voxel's error, mM; the true one is larger by the
+            protocol's excess.
         trusted: [M, nx, ny] bool.
         failed: [M, nx, ny] bool, fits that failed, noticed or not.
         lipid: [nx, ny] bool, voxels flagged for lipid.
@@ -207,6 +216,8 @@ def measure(
     fine = slab.x.count // operator.hr_shape[0]
     whole = replace(operator, factors=(operator.factors[0] * fine, operator.factors[1] * fine), box=False)
     clean = sample(operator, truth) if protocol.source == "truth" else sample(whole, slab.maps)
+    if protocol.mismatch is not None:
+        clean = protocol.mismatch.apply(clean)
     clean = np.abs(clean) if protocol.magnitude else clean
     x, y = slab.x.merged(whole.factors[0]), slab.y.merged(whole.factors[1])
     share = _brain_share(slab, whole.factors, protocol.press)
@@ -223,7 +234,10 @@ def measure(
     kernel = Acquisition(operator.lr_shape, (1, 1), operator.support, operator.window)
     white = rng.standard_normal(clean.shape, dtype=clean.dtype)
     white = np.tensordot(correlate(names, "Gln", "Glu", -0.6, str(clean.dtype)), white, axes=(1, 0))
-    maps = _fitted(clean, names, settings, key) + sd * sample(kernel, white)
+    true_sd = sd
+    if protocol.excess > 1 or settings.noise_tail > 0:
+        true_sd = sd * excess_noise(clean, sd, support, (x, y), slab.planes, protocol.excess, settings, slice_key)
+    maps = _fitted(clean, names, settings, key) + true_sd * sample(kernel, white)
     lipid = nowhere[0]
     if protocol.lipid:
         ring = protocol.lipid * sample(whole, slab.fractions[CLASSES.index("scalp")])
@@ -231,6 +245,8 @@ def measure(
         maps += np.array([LIPID_LEAK.get(name, 0.05) for name in names], maps.dtype)[:, None, None] * ring
     fwhm = BEST_FWHM_PPM[0] + BEST_FWHM_PPM[1] * rng.standard_normal(bad.shape) + settings.poor_b0_ppm * bad
     trusted &= (fwhm <= 0.1) & ~lipid
+    if protocol.silent and not protocol.masked:
+        maps[:, share < SILENT_SHARE] = 0
     failed = _fail(maps, trusted, support, (x, y), slab.planes, protocol, settings, slice_key)
     return Measurement(maps, sd * noise_gain(kernel), trusted, failed, lipid, fwhm, clean, support)
 
@@ -284,7 +300,7 @@ def _fail(
 
 def draw_press(rng: np.random.Generator, fov_mm: tuple[float, float], settings: SignalConfig) -> PressBox:
     """Draws a box that lies within the field of view and within the head's usual size."""
-    width, height = (float(rng.uniform(0.5, 0.85)) * min(extent, 170.0) for extent in fov_mm)
+    width, height = (float(rng.uniform(*settings.press_size)) * min(extent, 170.0) for extent in fov_mm)
     centre = (float(rng.uniform(-15, 15)), float(rng.uniform(-20, 20)))
     along_x, along_y = (float(s) for s in rng.uniform(-1, 1, 2) * settings.chemical_shift_ppm_mm)
     return PressBox(centre, (width, height), float(rng.uniform(1.5, 4.0)), (along_x, along_y))

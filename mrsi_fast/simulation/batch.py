@@ -21,9 +21,12 @@ from mrsi_fast.simulation.acquisition import Measurement, Protocol, draw_noise, 
 from mrsi_fast.simulation.anatomical import synthesise_t1
 from mrsi_fast.simulation.anatomy import BRAIN_CLASSES
 from mrsi_fast.simulation.config import SimulationConfig
+from mrsi_fast.simulation.guidance import lifelike_image
+from mrsi_fast.simulation.imperfections import draw_mismatch
 from mrsi_fast.simulation.keys import Key, log_uniform
 from mrsi_fast.simulation.slices import Geometry, Slice, render
 from mrsi_fast.simulation.subject import Subject, draw_subject
+from mrsi_fast.simulation.warp import Orientation
 
 OTHERS: tuple[str, ...] = ("Gln", "Glu", "GSH", "Gly", "Lac")
 """What the channels other1 and other2 are drawn from."""
@@ -72,7 +75,11 @@ class Simulator:
             return settings.main_grid, settings.main_grid
         factor = int(rng.choice(list(FACTOR_SHARES), p=list(FACTOR_SHARES.values())))
         low, high = settings.lr_matrix[0], min(settings.lr_matrix[1], settings.largest_hr // factor)
-        first = int(rng.integers(low, max(low, high) + 1))
+        high = max(low, high)
+        if settings.small_grid > 0:
+            first = round(low * (high / low) ** (rng.random() ** settings.small_grid))
+        else:
+            first = int(rng.integers(low, high + 1))
         second = first if rng.random() < 0.5 else int(np.clip(round(first * rng.uniform(0.7, 1.4)), low, high))
         return first * factor, second * factor
 
@@ -96,6 +103,9 @@ class Simulator:
             lr = log_uniform(rng, *settings.lr_voxel_mm)
             voxel = float(np.clip(lr / max(factors), 100.0 / max(matrix), settings.fov_mm[1] / max(matrix)))
             slack = 8.0 if voxel * min(matrix) > HEAD_FOV_MM else 20.0
+        stretch = 1.0
+        if settings.unequal_voxels > 0 and rng.random() < settings.unequal_voxels:
+            stretch = float(np.exp(rng.uniform(-0.5, 0.5) * np.log(2)))
         height = rng.uniform(-30.0, 44.0)
         if subject.lesion is not None and rng.random() < 0.7:
             height = subject.lesion.centre[2] + rng.uniform(-0.8, 0.8) * min(subject.lesion.shapes[0].reach, 30.0)
@@ -103,7 +113,7 @@ class Simulator:
         fine = max(1, round(voxel / self.config.object_voxel_mm))
         return Geometry(
             matrix,
-            (float(voxel), float(voxel)),
+            (float(voxel * stretch), float(voxel / stretch)),
             centre,
             float(height),
             log_uniform(rng, *settings.thickness_mm),
@@ -120,11 +130,14 @@ class Simulator:
         press = draw_press(rng, geometry.fov_mm, signal) if boxed else None
         if rng.random() < settings.paper_like:
             return Protocol(Acquisition(lr_shape, factors), press=press)
+        mismatch = draw_mismatch(rng, signal) if signal.mismatch > 0 else None
         support: Support = "ellipse" if rng.random() < 0.55 else "square"
         window = WINDOWS[int(rng.choice(len(WINDOWS), p=WINDOW_SHARES))]
         operator = Acquisition(lr_shape, factors, support, window)
         if rng.random() < settings.noise_free:
-            return Protocol(operator, "object", press=press)
+            return Protocol(operator, "object", press=press, mismatch=mismatch)
+        excess = log_uniform(rng, *signal.excess)
+        silent = signal.silent_background > 0 and rng.random() < signal.silent_background
         lipid = log_uniform(rng, 0.5, 20.0) if press is None and rng.random() < signal.lipid else 0.0
         return Protocol(
             operator,
@@ -134,12 +147,16 @@ class Simulator:
             bool(rng.random() < signal.masked),
             press,
             lipid,
+            excess=excess,
+            mismatch=mismatch,
+            silent=silent,
         )
 
     def _item(self, key: Key, matrix: tuple[int, int]) -> dict[str, NDArray]:
         rng = key.stream("item")
         others = [str(name) for name in rng.choice(OTHERS, 2, replace=False)]
-        subject = draw_subject(self.config, key, (*NAMED_CHANNELS, *others))
+        orientation = self._orientation(key)
+        subject = draw_subject(self.config, key, (*NAMED_CHANNELS, *others), orientation=orientation)
         factors = self._factors(rng, matrix)
         geometry = self._geometry(rng, matrix, factors, subject)
         protocol = self._protocol(rng, geometry, factors)
@@ -150,8 +167,15 @@ class Simulator:
         declared = rng.random() < self.config.batch.declared
         operator = protocol.operator if declared else replace(protocol.operator, support="square", window="none")
         with_t1 = rng.random() < self.config.batch.anatomy
-        anatomy = self._anatomy(rng, part, key) if with_t1 else np.zeros(matrix)
+        if not with_t1:
+            anatomy = np.zeros(matrix)
+        elif self.config.guidance.lifelike:
+            anatomy = lifelike_image(self.config, subject, geometry, orientation, key)
+        else:
+            anatomy = self._anatomy(rng, part, key)
         told = np.exp(self.config.batch.noise_told_sd * rng.standard_normal(len(subject.names)))
+        if protocol.excess > 1:  # the user's level may be the Cramér-Rao bound, the true one or anything in between
+            told *= protocol.excess ** max(0.0, rng.uniform(-1, 1))
         return conditioning(measured, operator, told) | {
             "hr": part.truth,
             "factors": np.array(factors),
@@ -160,6 +184,14 @@ class Simulator:
             "anatomy_present": np.array(with_t1),
             "brain": part.fractions[BRAIN_CLASSES].sum(0) > 0.5,
         }
+
+    def _orientation(self, key: Key) -> Orientation:
+        share = self.config.batch.reoriented
+        if share == 0:
+            return "axial"
+        rng = key.stream("orientation")
+        turned: tuple[Orientation, ...] = ("coronal", "sagittal")
+        return turned[int(rng.integers(2))] if rng.random() < share else "axial"
 
     @staticmethod
     def _anatomy(rng: np.random.Generator, part: Slice, key: Key) -> NDArray:

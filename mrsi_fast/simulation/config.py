@@ -52,6 +52,15 @@ class VariationConfig(Settings):
         texture_sd: Range of the SD of the fine texture.
         texture_scale_mm: Range of its width.
         texture_shared: Largest share of texture variance that all metabolites have in common.
+        texture_log: Whether ``texture_sd`` is drawn uniformly in the logarithm.
+        texture_tail: Spread of the texture's local amplitude (SD of its logarithm), which makes its tails heavy.
+        patch_sd: Range of the SD of a second texture, of ``patch_scale_mm``, drawn uniformly in the logarithm; (0, 0)
+            is none.
+        patch_scale_mm: Range of its width.
+        contrast_sd: Of the ratio of grey to white matter that all metabolites share (relaxation weighting).
+        rim: Share of subjects whose maps rise or fall towards the edge of the brain.
+        rim_change: Range of the relative change at the edge.
+        rim_mm: Range of its decay length.
         concentration_set: Column of the concentration table to prefer, e.g. ``7T`` (Ins in WM).
     """
 
@@ -63,6 +72,14 @@ class VariationConfig(Settings):
     texture_sd: Range = (0.03, 0.03)
     texture_scale_mm: Range = (4.0, 4.0)
     texture_shared: float = pydantic.Field(0.5, ge=0, le=1)
+    texture_log: bool = False
+    texture_tail: float = pydantic.Field(0.0, ge=0, le=1)
+    patch_sd: Range = (0.0, 0.0)
+    patch_scale_mm: Range = (6.0, 12.0)
+    contrast_sd: float = pydantic.Field(0.0, ge=0)
+    rim: float = pydantic.Field(0.0, ge=0, le=1)
+    rim_change: Range = (-0.4, 0.35)
+    rim_mm: Range = (5.0, 10.0)
     concentration_set: Literal["3T", "7T", "any"] = "3T"
 
 
@@ -114,6 +131,16 @@ class SignalConfig(Settings):
         lipid: Share of acquisitions with lipid from the scalp in the maps.
         masked: Share of acquisitions whose maps are not trusted outside the brain.
         poor_b0_ppm: Linewidth added where B0 is worst.
+        excess: Range of the true noise over the stated one, drawn per acquisition uniformly in the logarithm (the
+            Cramér-Rao bound is a lower bound).
+        excess_largest: The true noise is at most this share of a map's median.
+        excess_field_sd: SD of the logarithm of a smooth field that the excess follows.
+        noise_tail: SD of the logarithm of the amplitude of each voxel's noise, which makes its tails heavy.
+        mismatch: Share of acquisitions whose k-space weighting differs from the declared window.
+        mismatch_damping: Range of the exponent b of the factor exp(-b r^2) on the line at radius r (1 at the edge).
+        mismatch_shift: SD of the shift of the maps, LR voxels.
+        silent_background: Share of unmasked acquisitions whose voxels outside the head hold nothing.
+        press_size: Range of the size of a PRESS box relative to the field of view.
     """
 
     bias: float = pydantic.Field(0.15, ge=0, lt=1)
@@ -128,6 +155,45 @@ class SignalConfig(Settings):
     lipid: float = pydantic.Field(0.0, ge=0, le=1)
     masked: float = pydantic.Field(1.0, ge=0, le=1)
     poor_b0_ppm: float = pydantic.Field(0.10, ge=0)
+    excess: Range = (1.0, 1.0)
+    excess_largest: float = pydantic.Field(0.3, gt=0)
+    excess_field_sd: float = pydantic.Field(0.0, ge=0)
+    noise_tail: float = pydantic.Field(0.0, ge=0, le=1)
+    mismatch: float = pydantic.Field(0.0, ge=0, le=1)
+    mismatch_damping: Range = (-0.2, 0.6)
+    mismatch_shift: float = pydantic.Field(0.08, ge=0)
+    silent_background: float = pydantic.Field(0.0, ge=0, le=1)
+    press_size: Range = (0.5, 0.85)
+
+
+class GuidanceConfig(Settings):
+    """The anatomical image as it is in life: where it lies, what it shows, what it lacks.
+
+    Attributes:
+        lifelike: False gives every head an aligned T1 image from the same tissue shares as the maps (mrsi-sim v1).
+        shift_mm: SD of the displacement per axis; heavy tails (Student, 3 degrees of freedom) are cut at 6 mm.
+        turn_deg: SD of the rotation about each axis; tails are cut at 6 degrees.
+        aligned: Share of images that lie exactly right.
+        distortion_mm: Largest displacement by a smooth distortion in plane.
+        wrong: Share of images of another head, another slice, mirrored or upside down.
+        contrasts: Shares of T1, T1 with contrast agent, T2, FLAIR and arbitrary contrast.
+        partial: Share of images that cover part of the slice.
+        bias: Largest factor of the bias field.
+        noise: Range of the noise relative to white matter, drawn uniformly in the logarithm.
+        lesion_unseen: Share of lesions that the image does not show.
+    """
+
+    lifelike: bool = False
+    shift_mm: float = pydantic.Field(1.5, ge=0)
+    turn_deg: float = pydantic.Field(1.5, ge=0)
+    aligned: float = pydantic.Field(0.25, ge=0, le=1)
+    distortion_mm: float = pydantic.Field(3.0, ge=0)
+    wrong: float = pydantic.Field(0.08, ge=0, le=1)
+    contrasts: tuple[float, float, float, float, float] = (0.55, 0.12, 0.12, 0.12, 0.09)
+    partial: float = pydantic.Field(0.08, ge=0, le=1)
+    bias: float = pydantic.Field(2.0, ge=1)
+    noise: Range = (0.005, 0.1)
+    lesion_unseen: float = pydantic.Field(0.2, ge=0, le=1)
 
 
 class BatchConfig(Settings):
@@ -147,7 +213,11 @@ class BatchConfig(Settings):
         noise_free: Share of the remaining items without noise.
         declared: Share of items whose estimate knows support and window; the others take all lines and no window.
         noise_told_sd: SD (of the logarithm) of the noise level that the network is told about the true one.
-        anatomy: Share of items that come with a T1 image.
+        anatomy: Share of items that come with an anatomical image.
+        small_grid: Exponent e of the LR matrices on the other grids, low (high/low)^(u^e) with uniform u; above 1
+            small ones are drawn more often.
+        reoriented: Share of items that show coronal or sagittal slices.
+        unequal_voxels: Share of items with different voxel sides in plane, up to a factor of 2.
     """
 
     main_grid: int = pydantic.Field(64, ge=16)
@@ -164,6 +234,9 @@ class BatchConfig(Settings):
     declared: float = pydantic.Field(0.6, ge=0, le=1)
     noise_told_sd: float = pydantic.Field(0.25, ge=0)
     anatomy: float = pydantic.Field(0.7, ge=0, le=1)
+    small_grid: float = pydantic.Field(0.0, ge=0)
+    reoriented: float = pydantic.Field(0.0, ge=0, le=1)
+    unequal_voxels: float = pydantic.Field(0.0, ge=0, le=1)
 
 
 class VolumeConfig(Settings):
@@ -207,6 +280,7 @@ class SimulationConfig(Settings):
         variation: Concentrations.
         tumour: Lesions.
         signal: Scanner and measurement.
+        guidance: The anatomical image.
         batch: Training batches.
         volume: Volumes with all quality maps, for evaluation.
         object_voxel_mm: Largest in-plane voxel of the object that HR truth and measurement are made from.
@@ -220,6 +294,7 @@ class SimulationConfig(Settings):
     variation: VariationConfig = VariationConfig()
     tumour: TumourConfig = TumourConfig()
     signal: SignalConfig = SignalConfig()
+    guidance: GuidanceConfig = GuidanceConfig()
     batch: BatchConfig = BatchConfig()
     volume: VolumeConfig = VolumeConfig()
     object_voxel_mm: float = pydantic.Field(1.0, gt=0)

@@ -10,14 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import distance_transform_edt
 
-from mrsi_fast.simulation.anatomy import CLASSES, TISSUE_OF_CLASS
+from mrsi_fast.simulation.anatomy import BRAIN_CLASSES, CLASSES, TISSUE_OF_CLASS
 from mrsi_fast.simulation.concentrations import metabolite
 from mrsi_fast.simulation.config import SimulationConfig, VariationConfig
 from mrsi_fast.simulation.fields import Array, Axis, SmoothField
 from mrsi_fast.simulation.keys import Key
+from mrsi_fast.simulation.texture import Rim, Texture, draw_rim, draw_textures
 from mrsi_fast.simulation.tumour import Lesion, draw_lesions
-from mrsi_fast.simulation.warp import WarpedHead, draw_head
+from mrsi_fast.simulation.warp import Orientation, WarpedHead, draw_head
 
 B1_LENGTH_MM = 90.0  # the B1 polynomial's unit of length: about half a head
 
@@ -59,9 +61,8 @@ class Subject:
         gradient: [M] relative change per mm along anterior-posterior.
         region: Smooth regional field.
         region_sd: Its SD (of the logarithm).
-        texture: Fine texture; the last channel is common to all metabolites.
-        texture_sd: Its SD.
-        texture_shared: Share of its variance that is common.
+        textures: Fine textures.
+        rim: Change towards the edge of the brain, or None.
         bias: [9] coefficients of the second-order B1 polynomial (see ``bias_field``).
         lesion: The lesion, or None.
         anatomy_lesion: A lesion that only the T1 image shows, or None.
@@ -74,9 +75,8 @@ class Subject:
     gradient: Array
     region: SmoothField
     region_sd: float
-    texture: SmoothField
-    texture_sd: float
-    texture_shared: float
+    textures: tuple[Texture, ...]
+    rim: Rim | None
     bias: Array
     lesion: Lesion | None
     anatomy_lesion: Lesion | None
@@ -99,6 +99,9 @@ class Subject:
         fractions = self.anatomy.fractions(x, y, planes, refine)
         maps = np.tensordot(self.concentrations.astype(x.dtype), fractions, axes=(1, 0))
         maps *= self._modulation(x, y, planes)
+        if self.rim is not None:
+            inside = fractions[BRAIN_CLASSES].sum(0) > 0.5
+            self.rim.apply(maps, distance_transform_edt(inside, (x.step, y.step)))
         lesion, core, only_t1 = np.zeros((3, x.count, y.count), x.dtype)
         if self.lesion is not None:
             self.lesion.apply(maps, lesion, core, fractions, x, y, planes, self.bias_field)
@@ -115,11 +118,10 @@ class Subject:
         u, v = self._bias_terms(x, y, float(np.mean(planes)))
         left = [np.broadcast_to(u, (count, *u.shape)), np.ones((count, x.count, 1), x.dtype)]
         right = [np.broadcast_to(v, (count, *v.shape)), np.log1p(self.gradient[:, None, None] * y.points)]
-        if self.texture_sd > 0:
-            own, shared = (float(s) for s in self.texture_sd * np.sqrt([1 - self.texture_shared, self.texture_shared]))
-            lattice = self.texture.lattice(planes)
-            left.append(x.weights(self.texture.spacing) @ (own * lattice[:count] + shared * lattice[count:]))
-            right.append(np.broadcast_to(y.weights(self.texture.spacing).T, (count, self.texture.knots, y.count)))
+        for texture in self.textures:
+            field = texture.field
+            left.append(x.weights(field.spacing) @ texture.lattice(planes))
+            right.append(np.broadcast_to(y.weights(field.spacing).T, (count, field.knots, y.count)))
         if self.region_sd > 0:
             left.append(x.weights(self.region.spacing) @ (self.region_sd * self.region.lattice(planes)))
             right.append(np.broadcast_to(y.weights(self.region.spacing).T, (count, self.region.knots, y.count)))
@@ -141,7 +143,13 @@ class Subject:
         return left.astype(x.dtype), np.stack([np.ones_like(v), along_y, v]).astype(x.dtype)
 
 
-def draw_subject(config: SimulationConfig, key: Key, names: Sequence[str], head: int | None = None) -> Subject:
+def draw_subject(
+    config: SimulationConfig,
+    key: Key,
+    names: Sequence[str],
+    head: int | None = None,
+    orientation: Orientation = "axial",
+) -> Subject:
     """Draws a subject.
 
     Args:
@@ -149,13 +157,10 @@ def draw_subject(config: SimulationConfig, key: Key, names: Sequence[str], head:
         key: The subject's key; the subject is a pure function of it, the settings and ``head``.
         names: Metabolites to simulate, canonical names of the concentration table.
         head: Takes the heads in turn by this number; at random without it.
+        orientation: What the slices of the subject are.
     """
     variation, precision = config.variation, config.precision
-    rng = key.stream("texture settings")
-    texture_sd = float(rng.uniform(*variation.texture_sd))
-    texture_mm = float(rng.uniform(*variation.texture_scale_mm))
-    shared = float(rng.uniform(0, variation.texture_shared))
-    anatomy = draw_head(config.anatomy, key, head, precision)
+    anatomy = draw_head(config.anatomy, key, head, precision).reoriented(orientation)
     lesion, on_t1 = draw_lesions(config, key, names, anatomy)
     rng = key.stream("bias")
     polynomial = rng.uniform(-1, 1, 9)
@@ -169,9 +174,8 @@ def draw_subject(config: SimulationConfig, key: Key, names: Sequence[str], head:
         gradient=slope,
         region=SmoothField(key, "region", len(names), variation.region_scale_mm, precision),
         region_sd=variation.region_sd,
-        texture=SmoothField(key, "texture", len(names) + 1, texture_mm, precision),
-        texture_sd=texture_sd,
-        texture_shared=shared,
+        textures=draw_textures(variation, key, len(names), precision),
+        rim=draw_rim(variation, key, len(names)),
         bias=polynomial,
         lesion=lesion,
         anatomy_lesion=on_t1,
@@ -180,6 +184,8 @@ def draw_subject(config: SimulationConfig, key: Key, names: Sequence[str], head:
 
 def draw_concentrations(config: VariationConfig, key: Key, names: Sequence[str]) -> Array:
     """Concentration of each metabolite in each class [M, C], mM: table times subject and region variation."""
+    contrast = config.contrast_sd * float(key.stream("contrast").standard_normal()) / 2
+    lockstep = {"GM": np.exp(contrast), "WM": np.exp(-contrast), "CSF": 1.0}
     rng = key.stream("concentrations")
     values = np.zeros((len(names), len(CLASSES)))
     for row, name in enumerate(names):
@@ -193,5 +199,5 @@ def draw_concentrations(config: VariationConfig, key: Key, names: Sequence[str])
         for column, label in enumerate(CLASSES):
             if (tissue := TISSUE_OF_CLASS.get(label)) is not None:
                 regional = region[column] if label not in factor else 1.0
-                values[row, column] = means[tissue] * factor[tissue] * regional
+                values[row, column] = means[tissue] * factor[tissue] * regional * lockstep[tissue]
     return values

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,10 @@ PHANTOM_VARIANTS = {"train": range(0, 4), "val": range(4, 6), "test": range(6, 8
 
 VENTRICLE_REACH_MM = 30.0  # width of the region that ventricle scaling moves
 ELASTIC_LIMIT = 2.5  # the elastic field is cut at this many standard deviations, so that it never folds
+
+Orientation = Literal["axial", "coronal", "sagittal"]
+AXES_OF: dict[Orientation, tuple[int, int, int]] = {"axial": (0, 1, 2), "coronal": (0, 2, 1), "sagittal": (1, 2, 0)}
+"""The anatomical axes (0 right, 1 anterior, 2 superior) that run along x, y and across the slices."""
 
 COUNT_BITS = 5  # labels are counted per class in 5 bits of one 64-bit integer, all 12 classes in one addition
 LARGEST_COUNT = 2**COUNT_BITS - 1
@@ -65,6 +70,19 @@ class WarpedHead:
         fractions = counts.astype(x.dtype)
         fractions *= 1 / (len(planes) * refine**2)
         return fractions
+
+    def reoriented(self, orientation: Orientation) -> WarpedHead:
+        """The head with its axes permuted, so that slices are coronal or sagittal; its ventricles keep their size."""
+        if orientation == "axial":
+            return self
+        matrix = self.matrix @ np.eye(3)[:, list(AXES_OF[orientation])]
+        return replace(self, matrix=matrix, ventricle_scale=0.0)
+
+    def displaced(self, rotation: NDArray[np.float64], shift_mm: NDArray[np.float64]) -> WarpedHead:
+        """The head seen by a frame displaced against this one: a point p shows what lies at ``rotation p + shift``."""
+        centre = np.array(self.head.centre) + self.matrix @ shift_mm
+        head = replace(self.head, centre=tuple(float(c) for c in centre))
+        return replace(self, head=head, matrix=self.matrix @ rotation)
 
     def class_near(self, point: tuple[float, float, float]) -> int:
         """Class at a point (mm), elastic deformation and ventricle scaling left out."""
@@ -126,18 +144,24 @@ def draw_head(config: AnatomyConfig, key: Key, number: int | None, dtype: str) -
         paths = head_paths(config.heads, config.split)
         head = load_head(paths[_turn(rng, number, len(paths))])
     rng = key.stream("warp")
-    rotation = np.eye(3)
-    for axis, angle in enumerate(np.deg2rad(config.rotation_deg) * rng.uniform(-1, 1, 3)):
-        a, b = [k for k in range(3) if k != axis]
-        turn = np.eye(3)
-        turn[[a, b], [a, b]], turn[a, b], turn[b, a] = np.cos(angle), -np.sin(angle), np.sin(angle)
-        rotation = rotation @ turn
+    rotation = rotation_matrix(np.deg2rad(config.rotation_deg) * rng.uniform(-1, 1, 3))
     low, high = config.scale
     size = rng.uniform(low, high) ** 0.5 * rng.uniform(low, high, 3) ** 0.5
     flip = np.array([-1.0 if config.flip and rng.random() < 0.5 else 1.0, 1.0, 1.0])
     elastic = SmoothField(key, "elastic", 3, config.elastic_scale_mm, dtype) if config.elastic_mm > 0 else None
     ventricle_scale = float(rng.uniform(-1, 1)) * config.ventricle_scale
     return WarpedHead(head, np.diag(flip) @ rotation @ np.diag(1 / size), elastic, config.elastic_mm, ventricle_scale)
+
+
+def rotation_matrix(angles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Product of the rotations [3, 3] about the first, second and third axis, angles in radians."""
+    rotation = np.eye(3)
+    for axis, angle in enumerate(angles):
+        a, b = [k for k in range(3) if k != axis]
+        turn = np.eye(3)
+        turn[[a, b], [a, b]], turn[a, b], turn[b, a] = np.cos(angle), -np.sin(angle), np.sin(angle)
+        rotation = rotation @ turn
+    return rotation
 
 
 def _turn(rng: np.random.Generator, number: int | None, count: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
 import pydantic
 
@@ -64,6 +64,7 @@ class LossConfig(Settings):
         log_mean: Mean of ln(sigma) of the remaining draws.
         log_std: Standard deviation of ln(sigma) of the remaining draws.
         background: Weight of voxels outside the brain, relative to 1 inside.
+        spread: Weight of the second head's likelihood; 0 for a network without one.
     """
 
     share_at_max: float = pydantic.Field(0.25, ge=0.1, le=1)
@@ -71,6 +72,7 @@ class LossConfig(Settings):
     log_mean: float = -0.6
     log_std: float = pydantic.Field(1.4, gt=0)
     background: float = pydantic.Field(0.25, ge=0)
+    spread: float = pydantic.Field(0.0, ge=0)
 
 
 class TrainConfig(Settings):
@@ -88,7 +90,7 @@ class TrainConfig(Settings):
         spacing: Simulated batches between two passes of one; they are kept on the device meanwhile.
         model: Shape of the network.
         diffusion: Noise levels; residual scales are measured on the training data if not given.
-        simulation: The training data.
+        simulation: The training data: a section of settings, or the name of a preset.
         optimiser: Optimiser and weight average.
         dropout: Withholding of conditions.
         loss: Weighting over noise levels and voxels.
@@ -112,7 +114,7 @@ class TrainConfig(Settings):
     spacing: int = pydantic.Field(64, gt=0)
     model: ModelConfig = ModelConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
-    simulation: SimulationConfig = pydantic.Field(default_factory=lambda: SimulationConfig.preset("training"))
+    simulation: SimulationConfig = pydantic.Field(default_factory=lambda: SimulationConfig.preset("training-v2"))
     optimiser: OptimiserConfig = OptimiserConfig()
     dropout: ConditionDropout = ConditionDropout()
     loss: LossConfig = LossConfig()
@@ -123,3 +125,14 @@ class TrainConfig(Settings):
     log_steps: int = pydantic.Field(20, gt=0)
     validation_steps: int = pydantic.Field(1000, gt=0)
     validation_batches: int = pydantic.Field(8, gt=0)
+
+    @pydantic.field_validator("simulation", mode="before")
+    @classmethod
+    def _preset_by_name(cls, value: Any) -> Any:
+        return SimulationConfig.preset(value) if isinstance(value, str) else value
+
+    @pydantic.model_validator(mode="after")
+    def _spread_has_a_head(self) -> Self:
+        if (self.loss.spread > 0) != self.model.spread:
+            raise ValueError("loss.spread and model.spread go together: the likelihood trains the second head")
+        return self

@@ -134,7 +134,7 @@ class Trainer:
         network = SelfAttentionUNet(config.model).to(self.device).to(memory_format=torch.channels_last)
         self.denoiser = Denoiser(network, config.diffusion.sigma_max)
         self.average = weight_average(network, config.optimiser.ema_half_life / config.batch_size)
-        self.optimiser = Optimiser(network, config.optimiser)
+        self.optimiser = Optimiser(network, config.optimiser, self.half)
         self.step, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
         self.rms = dict(config.diffusion.residual_rms)
         self._mark = (time.monotonic(), time.process_time())
@@ -175,13 +175,13 @@ class Trainer:
     def _start_from(self, folder: Path) -> None:
         """Takes weights and residual scales of a trained model."""
         pretrained = load_pretrained(folder)
-        if pretrained.config.model != self.config.model:
+        if pretrained.config.model.model_copy(update={"spread": self.config.model.spread}) != self.config.model:
             raise ConfigError(
                 f"initial: the network in {folder.name} has another shape than [model] asks for. Copy the [model] "
                 "section of its card, or choose another folder."
             )
-        for module in (self.network, self.average.module):
-            module.load_state_dict(pretrained.network.state_dict())
+        for module in (self.network, self.average.module):  # a second head may be new; it starts at 0
+            module.load_state_dict(pretrained.network.state_dict(), strict=pretrained.config.model.spread)
         self.rms = dict(pretrained.config.diffusion.residual_rms)
 
     def save(self) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mrsi_fast.diffusion.denoiser import Denoiser
-from mrsi_fast.diffusion.losses import SigmaDistribution, denoising_loss
+from mrsi_fast.diffusion.denoiser import Denoiser, standard_deviation
+from mrsi_fast.diffusion.losses import SigmaDistribution, denoising_loss, estimate_loss, noisy_state, spread_loss
 from mrsi_fast.models.condition import Condition, batch_condition, residual_rms
 from mrsi_fast.training.config import LossConfig
 from mrsi_fast.training.data import Batch
@@ -74,7 +74,11 @@ def training_loss(
     noise = torch.where(blind[:, None, None, None], -clean / sigma[:, None, None, None], noise)  # the state is 0
     brain = batch["brain"][:, None]
     weight = (brain + loss.background * (1 - brain)) * cond.presence[:, :, None, None]
-    return denoising_loss(denoiser, clean, cond, sigma, noise, weight).mean
+    if loss.spread == 0:
+        return denoising_loss(denoiser, clean, cond, sigma, noise, weight).mean
+    estimate, log_sd = denoiser.with_spread(noisy_state(clean, sigma, noise), sigma, cond)
+    spread = spread_loss(log_sd, estimate, clean, weight * blind[:, None, None, None])
+    return estimate_loss(estimate, clean, sigma, weight).mean + loss.spread * spread
 
 
 @torch.no_grad()
@@ -85,9 +89,12 @@ def validate(
 
     Returns:
         ``loss_<sigma>``: mean denoising loss at that level; ``gain_db_x<f>``: mean over slices of
-        10 log10(sum |z - truth|^2 / sum |estimate - truth|^2) over the brain and the present maps, each in its scale.
+        10 log10(sum |z - truth|^2 / sum |estimate - truth|^2) over the brain and the present maps, each in its scale;
+        the same by the anatomical image as ``gain_db_t1_x<f>``. With a second head, ``coverage``: the share of these
+        voxels whose truth lies within 1.645 standard deviations.
     """
     device = next(denoiser.parameters()).device
+    spread = getattr(denoiser.network, "spread", None) is not None
     collected: dict[str, list[float]] = defaultdict(list)
     for number, host_batch in enumerate(batches):
         batch = {key: value.to(device) for key, value in host_batch.items()}
@@ -99,11 +106,18 @@ def validate(
             level = torch.full((clean.shape[0],), sigma, device=device)
             result = denoising_loss(denoiser, clean, cond, level, noise, weight)
             collected[f"loss_{sigma:g}"].append(float(result.mean))
-        estimate = denoiser(torch.zeros_like(clean), denoiser.sigma_max, cond)
+        state = torch.zeros_like(clean)
+        if spread:
+            estimate, log_sd = denoiser.with_spread(state, denoiser.sigma_max, cond)
+            inside = ((estimate - clean).abs() <= 1.645 * standard_deviation(log_sd)) * weight
+            collected["coverage"].append(float(inside.sum() / weight.sum()))
+        else:
+            estimate = denoiser(state, denoiser.sigma_max, cond)
         unit = residual_rms(rms, batch["factors"])[:, :, None, None]
         before = ((clean * unit) ** 2 * weight).sum((1, 2, 3))
         after = (((estimate - clean) * unit) ** 2 * weight).sum((1, 2, 3))
-        for factors, gain in zip(batch["factors"].tolist(), 10 * (before / after).log10(), strict=True):
+        rows = zip(batch["factors"].tolist(), batch["anatomy_present"].tolist(), strict=True)
+        for (factors, guided), gain in zip(rows, 10 * (before / after).log10(), strict=True):
             if factors[0] == factors[1]:
-                collected[f"gain_db_x{int(factors[0])}"].append(float(gain))
+                collected[f"gain_db{'_t1' if guided else ''}_x{int(factors[0])}"].append(float(gain))
     return {key: sum(values) / len(values) for key, values in sorted(collected.items())}

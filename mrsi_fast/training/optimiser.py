@@ -1,7 +1,7 @@
 """The optimiser of a training run: Muon for the filters, AdamW for everything else, one learning-rate schedule.
 
-Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/; here ``torch.optim.Muon``) replaces each update of
-a matrix by the nearest orthogonal one. A filter bank [K, C, 3, 3] is such a matrix, [K, 9 C]. What it gained over AdamW
+Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) replaces each update of a matrix by the nearest
+orthogonal one: ``torch.optim.Muon`` where the run multiplies in bfloat16, :mod:`mrsi_fast.training.muon` elsewhere. A filter bank [K, C, 3, 3] is such a matrix, [K, 9 C]. What it gained over AdamW
 stands in training/README.md.
 """
 
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from mrsi_fast.config import ConfigError
 from mrsi_fast.training.config import OptimiserConfig
+from mrsi_fast.training.muon import Muon
 
-OUTER_LAYERS = ("stem", "head")
-"""Filters that AdamW takes: their channels are quantities of different kinds, and the head starts at 0."""
+OUTER_LAYERS = ("stem", "head", "spread")
+"""Filters that AdamW takes: their channels are quantities of different kinds, and the heads start at 0."""
 
 
 def learning_rate_share(step: int, steps: int, optimiser: OptimiserConfig) -> float:
@@ -37,12 +38,13 @@ class Optimiser:
     Args:
         network: On its device, channels-last.
         config: Learning rates and decay.
+        bfloat16: Whether Muon multiplies in bfloat16.
 
     Raises:
         ConfigError: Muon is asked for and this PyTorch is too old for it.
     """
 
-    def __init__(self, network: nn.Module, config: OptimiserConfig) -> None:
+    def __init__(self, network: nn.Module, config: OptimiserConfig, bfloat16: bool = False) -> None:
         self.config = config
         self.filters: list[Tensor] = self._filters(network) if config.filter_learning_rate > 0 else []
         taken = {id(parameter) for parameter in self.filters}
@@ -51,14 +53,15 @@ class Optimiser:
         self.muon: torch.optim.Optimizer | None = None
         self.matrices: list[nn.Parameter] = []
         if self.filters:
-            if not hasattr(torch.optim, "Muon"):
+            if bfloat16 and not hasattr(torch.optim, "Muon"):
                 raise ConfigError(
                     f"[optimiser] filter_learning_rate needs torch.optim.Muon, which PyTorch {torch.__version__} does "
-                    "not have: install 2.9 or newer, or set it to 0 (AdamW for all parameters)."
+                    "not have: install 2.9 or newer, train in float32, or set it to 0 (AdamW for all parameters)."
                 )
             self.matrices = [nn.Parameter(_as_matrix(parameter.detach())) for parameter in self.filters]
             assert all(a.data_ptr() == b.data_ptr() for a, b in zip(self.filters, self.matrices, strict=True))
-            self.muon = torch.optim.Muon(self.matrices, lr=0.0, weight_decay=config.weight_decay)
+            muon = torch.optim.Muon if bfloat16 else Muon
+            self.muon = muon(self.matrices, lr=0.0, weight_decay=config.weight_decay)
 
     @staticmethod
     def _filters(network: nn.Module) -> list[Tensor]:
