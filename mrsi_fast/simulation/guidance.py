@@ -1,4 +1,4 @@
-"""The anatomical image as it is in life: displaced, distorted, of any contrast, partly missing, at times of another head.
+"""The anatomical image as it is in life: displaced, distorted, of any contrast, partly missing, or of another head.
 
 The network has to weigh the image by how well it fits the maps; it can learn that only from images that do not fit.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from mrsi_fast.simulation.acquisition import Measurement, Protocol, draw_noise, 
 from mrsi_fast.simulation.anatomical import synthesise_t1
 from mrsi_fast.simulation.anatomy import BRAIN_CLASSES, CLASSES, TISSUE_OF_CLASS
 from mrsi_fast.simulation.config import SimulationConfig
+from mrsi_fast.simulation.imperfections import draw_mismatch
 from mrsi_fast.simulation.keys import Key, log_uniform
 from mrsi_fast.simulation.slices import Geometry, Slice, render
 from mrsi_fast.simulation.subject import Subject, draw_subject
@@ -42,7 +43,8 @@ class MeasuredVolume:
         clean: [M, X, Y, Z] the same without noise, lipid, fit errors and failures.
         affine: Voxel to RAS+ mm.
         operator: How each slice was sampled.
-        noise_sd: [M, X, Y, Z] true standard deviation of the error, mM; 0 if noise-free.
+        noise_sd: [M, X, Y, Z] stated standard deviation of the error, mM; 0 if noise-free. The true one is larger
+            where the preset's ``excess`` is above 1.
         crlb: [M, X, Y, Z] reported Cramér-Rao bound in percent of the concentration, or None if noise-free.
         snr: [X, Y, Z] tNAA (or first map) over its noise, or None if noise-free.
         fwhm_ppm: [X, Y, Z] linewidth, or None if noise-free.
@@ -180,6 +182,9 @@ def simulate_subject(
         "masked": bool(masked),
         "lipid": log_uniform(rng, 0.5, 20.0) if oily else 0.0,
         "magnitude": settings.magnitude,
+        "excess": log_uniform(key.stream("excess"), *config.signal.excess),
+        "mismatch": draw_mismatch(key.stream("mismatch"), config.signal),
+        "silent": bool(key.stream("background").random() < config.signal.silent_background),
     }
     parts: list[Slice] = []
     measurements: dict[tuple[int, int], list[Measurement]] = {pair: [] for pair in factors}
@@ -345,4 +350,6 @@ def _provenance(
         "noise_factor": protocol["noise"],
         "press_box": protocol["press"] is not None,
         "lipid_mM": protocol["lipid"],
+        "noise_excess": protocol["excess"],
+        "mismatch": None if protocol["mismatch"] is None else asdict(protocol["mismatch"]),
     }

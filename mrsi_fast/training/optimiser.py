@@ -1,8 +1,8 @@
 """The optimiser of a training run: Muon for the filters, AdamW for everything else, one learning-rate schedule.
 
 Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) replaces each update of a matrix by the nearest
-orthogonal one: ``torch.optim.Muon`` where the run multiplies in bfloat16, :mod:`mrsi_fast.training.muon` elsewhere. A filter bank [K, C, 3, 3] is such a matrix, [K, 9 C]. What it gained over AdamW
-stands in training/README.md.
+orthogonal one: ``torch.optim.Muon`` where the run multiplies in bfloat16, :mod:`mrsi_fast.training.muon` elsewhere. A
+filter bank [K, C, 3, 3] is such a matrix, [K, 9 C]. What it gained over AdamW stands in training/README.md.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import scipy.stats
 import torch
 
 from mrsi_fast.diffusion.denoiser import Denoiser
-from mrsi_fast.diffusion.losses import SigmaDistribution, denoising_loss
+from mrsi_fast.diffusion.losses import SigmaDistribution, denoising_loss, spread_loss
 
 LEVELS = SigmaDistribution(sigma_min=0.02, sigma_max=30.0, share_at_max=0.25, log_mean=-0.5, log_std=1.2)
 
@@ -155,3 +155,25 @@ def test_broadcast_noise_is_refused() -> None:
     clean, sigma, noise, weight = problem()
     with pytest.raises(ValueError, match="independent noise of the same shape"):
         denoising_loss(Denoiser(silent, 30.0), clean, None, sigma, noise[:1], weight)
+
+
+def test_the_spread_loss_is_least_at_the_size_of_the_error() -> None:
+    clean = torch.zeros(1, 1, 1, 4, dtype=torch.float64)
+    estimate = torch.tensor([0.02, 0.3, 1.0, 5.0], dtype=torch.float64).reshape(1, 1, 1, 4).requires_grad_()
+    log_sd = estimate.detach().log().requires_grad_()
+    spread_loss(log_sd, estimate, clean, torch.ones(1, 1, 1, 1)).backward()
+    assert log_sd.grad is not None and log_sd.grad.abs().max() < 1e-12
+    assert estimate.grad is None  # the mean is not moved to flatter its spread
+    for beta in (0.0, 0.5, 1.0):
+        for offset, sign in ((-0.1, -1), (0.1, 1)):
+            shifted = (estimate.detach().log() + offset).requires_grad_()
+            spread_loss(shifted, estimate, clean, torch.ones(1, 1, 1, 1), beta).backward()
+            assert shifted.grad is not None and (sign * shifted.grad > 0).all()
+
+
+def test_the_spread_loss_leaves_out_voxels_without_weight() -> None:
+    clean, log_sd = torch.zeros(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    estimate, weight = torch.randn(2, 3, 4, 4), (torch.rand(2, 1, 4, 4) > 0.5).float()
+    spoilt = torch.where(weight.expand_as(clean) > 0, estimate, 1e6)
+    assert torch.equal(spread_loss(log_sd, estimate, clean, weight), spread_loss(log_sd, spoilt, clean, weight))
+    assert spread_loss(log_sd, estimate, clean, torch.zeros(2, 1, 1, 1)) == 0
