@@ -167,6 +167,7 @@ class Simulator:
         declared = rng.random() < self.config.batch.declared
         operator = protocol.operator if declared else replace(protocol.operator, support="square", window="none")
         with_t1 = rng.random() < self.config.batch.anatomy
+        anatomy: NDArray
         if not with_t1:
             anatomy = np.zeros(matrix)
         elif self.config.guidance.lifelike:

@@ -80,9 +80,8 @@ class WarpedHead:
 
     def displaced(self, rotation: NDArray[np.float64], shift_mm: NDArray[np.float64]) -> WarpedHead:
         """The head seen by a frame displaced against this one: a point p shows what lies at ``rotation p + shift``."""
-        centre = np.array(self.head.centre) + self.matrix @ shift_mm
-        head = replace(self.head, centre=tuple(float(c) for c in centre))
-        return replace(self, head=head, matrix=self.matrix @ rotation)
+        x, y, z = (float(c) for c in np.array(self.head.centre) + self.matrix @ shift_mm)
+        return replace(self, head=replace(self.head, centre=(x, y, z)), matrix=self.matrix @ rotation)
 
     def class_near(self, point: tuple[float, float, float]) -> int:
         """Class at a point (mm), elastic deformation and ventricle scaling left out."""

@@ -57,4 +57,4 @@ def test_without_a_rate_for_filters_adamw_takes_all() -> None:
 def test_an_old_torch_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.optim, "Muon")
     with pytest.raises(ConfigError, match="2.9 or newer"):
-        Optimiser(small_network(), OptimiserConfig(filter_learning_rate=0.1))
+        Optimiser(small_network(), OptimiserConfig(filter_learning_rate=0.1), bfloat16=True)
