@@ -30,7 +30,7 @@ bench-long: $(VENV)/.dev ## the same with every peer, max-autotune, whole volume
 	$(MAKE) bench-report
 
 bench-report: $(VENV)/.dev ## write the README's speed section and the plots from benchmarks/results
-	$(BIN)/mrsi-fast bench report
+	cd benchmarks && ../$(BIN)/python -m harness report
 
 gpu: ## build, test and time the kernels on this machine's NVIDIA GPU; writes benchmarks/results, choices, README
 	@command -v nvidia-smi > /dev/null && nvidia-smi -L | grep -q '^GPU' \
@@ -42,7 +42,7 @@ gpu: ## build, test and time the kernels on this machine's NVIDIA GPU; writes be
 	MRSI_FAST_CUDA=1 MRSI_FAST_NATIVE=1 $(BIN)/pip install -e '.[dev]'
 	MRSI_FAST_REQUIRE=native,cuda,triton $(BIN)/pytest tests/gpu tests/ops tests/engine
 	$(BIN)/python tests/gpu/sanitize.py
-	MRSI_FAST_REQUIRE=native,cuda,triton $(BIN)/python -m benchmarks.gpu
+	cd benchmarks && MRSI_FAST_REQUIRE=native,cuda,triton ../$(BIN)/python -m gpu
 
 gpu-static: $(VENV)/.dev ## check the GPU kernels without a GPU (needs a CUDA toolkit and Triton)
 	$(BIN)/pip install -q triton nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mrsi_fast.testing.contest import CONTROL_BAND, Entry
+from harness.contest import CONTROL_BAND, Entry
 
 THREADS = (1, 2)
 

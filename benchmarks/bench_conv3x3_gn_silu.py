@@ -10,8 +10,8 @@ import functools
 
 import pytest
 
-from mrsi_fast.testing.contest import Entry
-from mrsi_fast.testing.convolutions import ALONE, FUSED, ConvInputs, ConvShape, model_convolutions
+from harness.contest import Entry
+from harness.convolutions import ALONE, FUSED, ConvInputs, ConvShape, model_convolutions
 
 THREADS = (1, 2)
 BATCHES = (8, 1)

@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from harness.contest import Entry
 from mrsi_fast import ops
-from mrsi_fast.testing.contest import Entry
-from mrsi_fast.testing.shapes import MapShape, model_maps
+from support.shapes import MapShape, model_maps
 
 THREADS = (1, 2)
 SHAPES = {shape.name: shape for shape in model_maps(batch=8)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mrsi_fast.testing.instructions import KERNELS, CannotCount, count
+from harness.instructions import KERNELS, CannotCount, count
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

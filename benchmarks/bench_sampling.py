@@ -8,12 +8,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from harness.contest import Entry
+from harness.peers import PlainUNet, UNetCase, native_or_missing, plain_operations, shipped_case
 from mrsi_fast.engine.eager import EagerEngine
 from mrsi_fast.engine.job import SamplingJob
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.sampling import solver_steps
-from mrsi_fast.testing.contest import Entry
-from mrsi_fast.testing.peers import PlainUNet, UNetCase, native_or_missing, plain_operations, shipped_case
 
 THREADS = (1, 2)
 STEPS = 8

@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from harness.contest import Entry
+from harness.plan_parts import OneAttention
 from mrsi_fast import ops
-from mrsi_fast.testing.contest import Entry
-from mrsi_fast.testing.plan_parts import OneAttention
 
 THREADS = (1, 2)
 SHAPES = {"16x16-5x32": (8, 256, 3, 5, 32), "8x8-8x32": (8, 64, 3, 8, 32)}  # [B, T, 3, heads, channels of a head]

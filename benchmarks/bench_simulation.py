@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import pytest
 
+from harness.contest import Entry
+from harness.peers import Missing
+from harness.training import phantom_simulation
 from mrsi_fast.simulation import Simulator
 from mrsi_fast.simulation.config import SimulationConfig
-from mrsi_fast.testing.contest import Entry
-from mrsi_fast.testing.data import data_dir
-from mrsi_fast.testing.peers import Missing
-from mrsi_fast.testing.training import phantom_simulation
+from support.data import data_dir
 
 THREADS = (1,)
 

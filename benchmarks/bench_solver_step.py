@@ -14,11 +14,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from harness.contest import Entry
+from harness.peers import UNetCase, shipped_case
+from harness.plan_parts import OneSolverStep
 from mrsi_fast.mrsi.consistency import DataConsistency
 from mrsi_fast.mrsi.forward import Acquisition
-from mrsi_fast.testing.contest import Entry
-from mrsi_fast.testing.peers import UNetCase, shipped_case
-from mrsi_fast.testing.plan_parts import OneSolverStep
 
 THREADS = (1, 2)
 # c_skip, c_out, base, now, prev, noise, c_in of the next step, commit: DPM-Solver++(2M) in the middle of a run

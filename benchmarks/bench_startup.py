@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from mrsi_fast.testing.contest import Entry
-from mrsi_fast.testing.data import checkout
+from harness.contest import Entry
+from support.data import checkout
 
 THREADS = (2,)
 OURS = ("import", "help", "first-result")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.contest import Entry
+from harness.peers import plain_operations
+from harness.training import fixed_batch, trainer
 from mrsi_fast.models.pretrained import load_pretrained
-from mrsi_fast.testing.contest import Entry
-from mrsi_fast.testing.peers import plain_operations
-from mrsi_fast.testing.training import fixed_batch, trainer
 
 THREADS = (2,)
 PEERS = {

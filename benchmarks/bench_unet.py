@@ -6,8 +6,8 @@ import functools
 
 import pytest
 
-from mrsi_fast.testing.contest import Entry
-from mrsi_fast.testing.peers import ENGINES, UNetCase, compiled, shipped_case
+from harness.contest import Entry
+from harness.peers import ENGINES, UNetCase, compiled, shipped_case
 
 THREADS = (1, 2)
 SLICES = (1, 2, 4, 8, 16)

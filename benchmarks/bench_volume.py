@@ -11,11 +11,11 @@ import functools
 
 import pytest
 
+from harness import volumes
+from harness.contest import Entry, Missing
+from harness.quality import Quality, quality, validation_problems, zero_fill_quality
+from harness.records import QUALITY
 from mrsi_fast import SuperResolver
-from mrsi_fast.report.benchmarks.records import QUALITY
-from mrsi_fast.testing import volumes
-from mrsi_fast.testing.contest import Entry, Missing
-from mrsi_fast.testing.quality import Quality, quality, validation_problems, zero_fill_quality
 
 pytestmark = pytest.mark.long
 

@@ -1,7 +1,7 @@
 """How benchmarks report: peers are timed together beforehand, and each row replays its own durations.
 
 pytest-benchmark times one function after the other: on a machine that drifts it compares moments, not functions. The
-rules of a fair contest are in ``mrsi_fast.testing.contest``; here its rows become those of pytest-benchmark and of the
+rules of a fair contest are in ``harness.contest``; here its rows become those of pytest-benchmark and of the
 machine's history (``--save-results``). A benchmark's first parameter is ``label``, then ``case``, then ``threads``.
 """
 
@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from mrsi_fast.report.benchmarks.records import History
-from mrsi_fast.testing import results
-from mrsi_fast.testing.backends import describe, missing_required
-from mrsi_fast.testing.contest import Entry, Outcome, hold, keep_memory
+from harness import results
+from harness.contest import Entry, Outcome, hold, keep_memory
+from harness.records import History
+from support.backends import describe, missing_required
 
 SESSION = pytest.StashKey[results.Session]()
 HELD = pytest.StashKey[dict[tuple[str, int], Outcome]]()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from mrsi_fast.testing.backends import describe, missing_required
+from support.backends import describe, missing_required
 
 # The same examples in every run: a rare one that fails belongs into a search of one's own (HYPOTHESIS_PROFILE=search).
 hypothesis.settings.register_profile("repeatable", derandomize=True)

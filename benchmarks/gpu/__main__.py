@@ -1,4 +1,4 @@
-"""Benchmarks on one NVIDIA GPU: ``python -m benchmarks.gpu`` (``make gpu`` builds and tests first).
+"""Benchmarks on one NVIDIA GPU: ``python -m gpu`` from ``benchmarks/`` (``make gpu`` builds and tests first).
 
 Writes ``benchmarks/results/<gpu>.json``, the table that the dispatch chooses by, and the README's paragraph on GPUs.
 ``--dry-run FOLDER`` goes the same way on small CPU tensors and writes everything there: its numbers mean nothing.
@@ -13,23 +13,18 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))  # its modules are scripts beside this one, not a package
-
-import network
-import operations
-import record
-from case import Case, Timed, hold
-from target import Target
-
+from gpu import network, operations, record
+from gpu.case import Case, Timed, hold
+from gpu.target import Target
+from harness.peers import random_case, shipped_case
+from harness.table import text_table
 from mrsi_fast.config import DiffusionConfig
 from mrsi_fast.engine.eager import ieee_float32
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.ops._cuda import MEASURED
-from mrsi_fast.report.benchmarks.table import text_table
-from mrsi_fast.testing.data import checkout
-from mrsi_fast.testing.networks import random_denoiser
-from mrsi_fast.testing.peers import random_case, shipped_case
-from mrsi_fast.testing.shapes import MapShape, model_maps
+from support.data import checkout
+from support.networks import random_denoiser
+from support.shapes import MapShape, model_maps
 
 
 def all_cases(dry: bool) -> Iterator[Case]:
@@ -49,7 +44,7 @@ def all_cases(dry: bool) -> Iterator[Case]:
 
 def main() -> int:
     """Run everything and write it down; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m gpu", description=__doc__)
     parser.add_argument("--dry-run", type=Path, metavar="FOLDER", help="Show on CPU tensors that everything runs.")
     parser.add_argument("--rounds", type=int, help="Rounds of timing; default as many as ten seconds a case allow.")
     options = parser.parse_args()

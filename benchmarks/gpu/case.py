@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from target import Peer, Target
 
-from mrsi_fast.report.benchmarks.records import COPY, COPY_FLOATS, GEMM_SIZE, SGEMM, SGEMM_AGAIN
-from mrsi_fast.testing.timing import interleave
+from gpu.target import Peer, Target
+from harness.records import COPY, COPY_FLOATS, GEMM_SIZE, SGEMM, SGEMM_AGAIN
+from harness.timing import interleave
 
 OWN = ("cuda", "triton", "reference")
 """Labels of what the dispatch can choose between."""

@@ -7,9 +7,10 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 import torch
-from case import Case
-from target import Peer, Target
 
+from gpu.case import Case
+from gpu.target import Peer, Target
+from harness.peers import PlainEvaluation, UNetCase, plain_operations
 from mrsi_fast.diffusion.schedules import karras
 from mrsi_fast.diffusion.solvers import make_steps
 from mrsi_fast.engine.cuda_graph import (
@@ -22,7 +23,6 @@ from mrsi_fast.engine.cuda_graph import (
 )
 from mrsi_fast.engine.eager import EagerEngine
 from mrsi_fast.engine.job import SamplingJob
-from mrsi_fast.testing.peers import PlainEvaluation, UNetCase, plain_operations
 
 STEPS = 8
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from case import OWN, Case
-from target import Peer, Target
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from gpu.case import OWN, Case
+from gpu.target import Peer, Target
 from mrsi_fast import ops
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.ops.reference.solver_step import solver_step as solver_reference
-from mrsi_fast.testing.shapes import MapShape
+from support.shapes import MapShape
 
 HALVES = (torch.float16, torch.bfloat16)
 DTYPES = (torch.float32, *HALVES)

@@ -8,12 +8,11 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from case import OWN, Timed, matmul, matmul_size
-from target import Target
-
-from mrsi_fast.report.benchmarks.ratios import paired_ratio
-from mrsi_fast.report.benchmarks.records import COPY, COPY_BYTES, Contest, History, Row
-from mrsi_fast.testing.machine import this_run
+from gpu.case import OWN, Timed, matmul, matmul_size
+from gpu.target import Target
+from harness.machine import this_run
+from harness.ratios import paired_ratio
+from harness.records import COPY, COPY_BYTES, Contest, History, Row
 
 BLOCK = re.compile(r"<!-- gpu: written by make gpu -->\n(.*?)<!-- end of gpu -->", re.DOTALL)
 OURS = ("cuda", "triton", "fused", "cuda-graph")

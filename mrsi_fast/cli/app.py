@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 import mrsi_fast
-from mrsi_fast.cli.bench import bench
 from mrsi_fast.cli.doctor import doctor
 from mrsi_fast.cli.evaluate import evaluate
 from mrsi_fast.cli.ratio import ratio
@@ -43,4 +42,3 @@ def _options(version: _Version = False) -> None:
 
 for _command in (sr, validate, ratio, report, simulate, train, evaluate, doctor):
     app.command()(_command)
-app.add_typer(bench, name="bench")

@@ -3,7 +3,7 @@
 A captured step is the planned network (``mrsi_fast.engine.fused``) and one fused operation, ``solver_step``, that does
 projection, update and noise. All that changes between runs lies in static buffers: state, condition, noise, tables of
 what depends on the step, and the index of the step. The graph itself stands behind a protocol, so that tests replay the
-same loop on CPU tensors by the same rules (``mrsi_fast.testing.capture.ReplayGraph``).
+same loop on CPU tensors by the same rules (``tests/support/capture.py``).
 """
 
 from __future__ import annotations

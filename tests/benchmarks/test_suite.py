@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
+from harness.records import History
 from mrsi_fast.ops import _native
-from mrsi_fast.report.benchmarks.records import History
-from mrsi_fast.testing.data import checkout
+from support.data import checkout
 
 PROGRAM = """
 import sys
@@ -26,14 +26,10 @@ def benchmarks(*arguments: str, absent: tuple[str, ...] = (), require: str = "")
     """Runs pytest as from a shell: what a worker of pytest-xdist was told would switch the timing off."""
     options = ["--benchmark-only", "--rounds", "2", "-rs", "-p", "no:cacheprovider", *arguments]
     program = PROGRAM.format(absent=absent, arguments=options)
-    try:
-        root = checkout()
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     environment["MRSI_FAST_REQUIRE"] = require
     return subprocess.run(
-        [sys.executable, "-c", program], cwd=root, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", program], cwd=checkout(), env=environment, capture_output=True, text=True, check=False
     )
 
 

@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from mrsi_fast.cli.app import app
-from mrsi_fast.testing.data import data_dir
+from support.data import data_dir
 
 AFFINE = np.array([[0.0, -10, 0, 40], [9, 0, 0, -30], [0, 0, 12, 5], [0, 0, 0, 1]])
 PROGRAM = "import sys; from mrsi_fast.cli import main; sys.argv[0] = 'mrsi-fast'; main()"

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from mrsi_fast.cli.app import app
-from mrsi_fast.testing.data import data_dir
+from support.data import data_dir
 
 
 def validate(*arguments: str | Path) -> Result:

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from mrsi_fast.ops import _cuda, _dispatch, _native
-from mrsi_fast.testing.cuda_tools import ToolMissingError, cuda_include
+from support.cuda_tools import ToolMissingError, cuda_include
 
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"

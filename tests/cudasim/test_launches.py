@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from gpu_static.launches import count_kernels
 from mrsi_fast import ops
 from mrsi_fast.diffusion.denoiser import Denoiser
 from mrsi_fast.diffusion.solvers import sample
 from mrsi_fast.engine.cuda_graph import CapturedLoop, CudaGraphEngine, DirectCalls
 from mrsi_fast.models.pretrained import load_pretrained
 from mrsi_fast.mrsi.forward import Acquisition
-from mrsi_fast.testing.launches import count_kernels
-from mrsi_fast.testing.networks import random_denoiser, random_job
+from support.networks import random_denoiser, random_job
 
 ACQUISITION = Acquisition((16, 16), (4, 4))
 OURS = ("mrsi_fast.group_norm_silu_out", "mrsi_fast.solver_step_out")

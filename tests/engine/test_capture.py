@@ -10,8 +10,8 @@ from torch.utils._pytree import tree_leaves
 from mrsi_fast.engine.cuda_graph import CapturedLoop, CudaGraphEngine, DirectCalls
 from mrsi_fast.engine.fused import Weights
 from mrsi_fast.mrsi.forward import Acquisition
-from mrsi_fast.testing.capture import CaptureError, CaptureGuard, ReplayGraph
-from mrsi_fast.testing.networks import random_denoiser, random_job
+from support.capture import CaptureError, CaptureGuard, ReplayGraph
+from support.networks import random_denoiser, random_job
 
 X2 = Acquisition((8, 8), (2, 2))
 CPU = torch.device("cpu")

@@ -12,8 +12,8 @@ from mrsi_fast.engine import cuda_graph
 from mrsi_fast.engine.cuda_graph import CapturedLoop, CudaGraphEngine, DirectCalls, NoiseFeed
 from mrsi_fast.engine.eager import EagerEngine
 from mrsi_fast.mrsi.forward import Acquisition
-from mrsi_fast.testing.capture import ReplayGraph
-from mrsi_fast.testing.networks import random_denoiser, random_job
+from support.capture import ReplayGraph
+from support.networks import random_denoiser, random_job
 
 CPU = torch.device("cpu")
 X2 = Acquisition((8, 8), (2, 2))

@@ -8,7 +8,7 @@ import torch
 from mrsi_fast.config import ModelConfig
 from mrsi_fast.engine.fused import FusedNetwork, fold_biases
 from mrsi_fast.engine.plan import AttentionOp
-from mrsi_fast.testing.networks import SMALL, random_denoiser, random_job
+from support.networks import SMALL, random_denoiser, random_job
 
 DEEP = ModelConfig(
     channels=("tNAA", "tCr"),

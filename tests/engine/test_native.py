@@ -11,7 +11,7 @@ from mrsi_fast.engine.eager import EagerEngine
 from mrsi_fast.engine.job import SamplingJob
 from mrsi_fast.engine.native import PLANS, NativeEngine
 from mrsi_fast.ops import _native
-from mrsi_fast.testing.jobs import CASES, make_job, small_denoiser
+from support.jobs import CASES, make_job, small_denoiser
 
 native = _native.module()
 pytestmark = pytest.mark.skipif(native is None, reason=_native.reason())

@@ -13,7 +13,7 @@ from mrsi_fast.engine.eager import EagerEngine
 from mrsi_fast.engine.job import EngineError, SamplingJob, choose_engine
 from mrsi_fast.engine.native import NativeEngine, NativePlan, amx_obstacle
 from mrsi_fast.ops import _native
-from mrsi_fast.testing.jobs import CASES, make_job, small_denoiser
+from support.jobs import CASES, make_job, small_denoiser
 
 CPU = torch.device("cpu")
 needs_amx = pytest.mark.skipif(amx_obstacle() is not None, reason=str(amx_obstacle()))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mrsi_fast.evaluation import perceptual
-from mrsi_fast.testing.data import data_dir
+from support.data import data_dir
 
 
 @pytest.fixture

@@ -15,7 +15,9 @@ import torch
 
 from mrsi_fast import ops
 from mrsi_fast.mrsi.forward import Acquisition
-from mrsi_fast.testing.cuda_tools import ToolMissingError, compute_sanitizer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # started as a script
+from support.cuda_tools import ToolMissingError, compute_sanitizer  # noqa: E402
 
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
 FOUND = 9

@@ -11,8 +11,8 @@ from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.ops.reference import group_norm_silu as norm_reference
 from mrsi_fast.ops.reference import self_attention as attention_reference
 from mrsi_fast.ops.reference import solver_step as solver_reference
-from mrsi_fast.testing.compare import assert_as_accurate
-from mrsi_fast.testing.shapes import AWKWARD_MAPS, MapShape, model_maps
+from support.compare import assert_as_accurate
+from support.shapes import AWKWARD_MAPS, MapShape, model_maps
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 LARGE = MapShape("two kernels", 2, 96, 64, 64, 6)

@@ -9,8 +9,8 @@ from mrsi_fast.engine.cuda_graph import MAX_GRAPHS, CapturedLoop, CudaGraphEngin
 from mrsi_fast.engine.eager import EagerEngine
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.ops import _native
-from mrsi_fast.testing.capture import ReplayGraph
-from mrsi_fast.testing.networks import random_denoiser, random_job
+from support.capture import ReplayGraph
+from support.networks import random_denoiser, random_job
 
 X2 = Acquisition((8, 8), (2, 2))
 RUNS = [("dpmpp_2m", 8), ("heun", 4), ("ddpm", 6), ("ddim", 18)]

@@ -11,24 +11,21 @@ import sys
 import pytest
 import torch
 
+from harness.records import COPY, SGEMM, SGEMM_AGAIN, History, cpu_histories
 from mrsi_fast.ops import _cuda
-from mrsi_fast.report.benchmarks.records import COPY, SGEMM, SGEMM_AGAIN, History, cpu_histories
-from mrsi_fast.testing.data import checkout
+from support.data import checkout
 
 ROOT = checkout()
 
 
-def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+def run(*command: str, folder: str = ".") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=ROOT / folder, capture_output=True, text=True)
 
 
 @pytest.fixture
-def scripts(monkeypatch):
-    """The modules of benchmarks/gpu, which are scripts beside each other."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks/gpu"))
-    yield lambda name: importlib.import_module(name)
-    for name in ("target", "case", "record", "operations", "network"):
-        sys.modules.pop(name, None)
+def scripts():
+    """The modules of benchmarks/gpu, loaded when a test asks for one: they import torch's compiler."""
+    return lambda name: importlib.import_module(f"gpu.{name}")
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -42,7 +39,7 @@ def test_make_gpu_ends_with_a_sentence():
 @pytest.mark.gpu_static
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_the_benchmarks_say_that_nothing_was_timed():
-    result = run(sys.executable, "-m", "benchmarks.gpu")
+    result = run(sys.executable, "-m", "gpu", folder="benchmarks")
     assert result.returncode == 1 and "Nothing was timed" in result.stdout
 
 
@@ -53,7 +50,7 @@ def timed(scripts, **seconds: list[float]):
         "group_norm_silu[level0-float16]", torch.float16, {}, "eager", 1e9, 1e6, "group_norm_silu", elements=786432
     )
     size = case.matmul_size(scripts("target").Target(torch.device("cpu")))
-    record = importlib.import_module("mrsi_fast.report.benchmarks.records")
+    record = importlib.import_module("harness.records")
     anchors = {
         COPY: [record.COPY_BYTES / 1e12] * 2,
         SGEMM: [1e-4] * 2,
@@ -112,7 +109,7 @@ def test_the_readme_says_that_no_benchmark_was_recorded_until_one_is(scripts):
 
 @pytest.mark.gpu_static
 def test_the_benchmarks_run_dry(tmp_path):
-    result = run(sys.executable, "-m", "benchmarks.gpu", "--dry-run", str(tmp_path), "--rounds", "2")
+    result = run(sys.executable, "-m", "gpu", "--dry-run", str(tmp_path), "--rounds", "2", folder="benchmarks")
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     found = History.load(tmp_path / "dry-run-on-a-cpu.json")
     labels = {row.label for row in found.rows.values()}

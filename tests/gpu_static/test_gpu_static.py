@@ -8,10 +8,10 @@ import re
 
 import pytest
 
-from mrsi_fast.testing import gpu_static
-from mrsi_fast.testing.cuda_tools import ToolMissingError, cuobjdump, nvcc
-from mrsi_fast.testing.gpu_static import ARCHITECTURES, Row, check, render
-from mrsi_fast.testing.sass import KernelCode
+from gpu_static import table
+from gpu_static.sass import KernelCode
+from gpu_static.table import ARCHITECTURES, Row, check, render
+from support.cuda_tools import ToolMissingError, cuobjdump, nvcc
 
 GOOD = Row("CUDA", "kernel<half>", 80, 256, 40, 1024, 6, 4, 2, 0, 0, 0, 0, 0)
 RULES = {"*": {"spilled_max": 0}, "kernel<half>": {"registers_max": 40, "ldg128_min": 4}}
@@ -44,10 +44,10 @@ def test_names_are_readable():
 
 
 def test_the_committed_table_covers_every_kernel_and_architecture_without_spills():
-    rows = re.findall(r"^\| (CUDA|Triton) \| `(.*?)` \| (\d+) \|.*\| (\d+) \|$", gpu_static.TABLE.read_text(), re.M)
+    rows = re.findall(r"^\| (CUDA|Triton) \| `(.*?)` \| (\d+) \|.*\| (\d+) \|$", table.TABLE.read_text(), re.M)
     kernels = {kernel for _, kernel, _, _ in rows}
     assert {(kernel, str(sm)) for kernel in kernels for sm in ARCHITECTURES} == {(k, sm) for _, k, sm, _ in rows}
-    assert set(json.loads(gpu_static.BARS.read_text())) - {"*"} <= kernels
+    assert set(json.loads(table.BARS.read_text())) - {"*"} <= kernels
     assert all(spills == "0" for *_, spills in rows)
 
 
@@ -64,7 +64,7 @@ def test_planted_faults_in_machine_code_are_seen(tools, tmp_path):
         "__global__ void float_atomic_kernel(float* x) { atomicAdd(x, x[threadIdx.x + 1]); }\n"
         "__global__ void scalar_loads_kernel(const short* x, short* y) { y[threadIdx.x] = x[threadIdx.x] + 1; }\n"
     )
-    codes = {code.name: code for code in gpu_static.read_cubin(gpu_static.compile_cuda(source, 90, tmp_path))}
+    codes = {code.name: code for code in table.read_cubin(table.compile_cuda(source, 90, tmp_path))}
     assert codes["double_precision_kernel"].counts["float64"] > 0
     assert codes["float_atomic_kernel"].counts["float_atomic"] > 0
     assert codes["scalar_loads_kernel"].counts["ldg128"] == 0
@@ -77,10 +77,10 @@ def test_planted_faults_in_machine_code_are_seen(tools, tmp_path):
         "}\n"
     )
     with pytest.raises(RuntimeError, match="(?i)local memory|stack"):
-        gpu_static.compile_cuda(source, 90, tmp_path)
+        table.compile_cuda(source, 90, tmp_path)
 
 
 @pytest.mark.gpu_static
 def test_everything_compiles_within_its_bars_and_gives_the_committed_table(tools, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["gpu_static"])
-    assert gpu_static.main() == 0, capsys.readouterr().out
+    assert table.main() == 0, capsys.readouterr().out

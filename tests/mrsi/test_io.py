@@ -10,7 +10,7 @@ from mrsi_fast.mrsi.discovery import discover
 from mrsi_fast.mrsi.export import write_map
 from mrsi_fast.mrsi.io import read_maps, with_mask
 from mrsi_fast.mrsi.mapset import MapInputError, MapSet
-from mrsi_fast.testing.data import data_dir
+from support.data import data_dir
 
 AFFINE = np.array([[0, -10, 0, 64], [-10, 0, 0, 58], [0, 0, 12, 31], [0, 0, 0, 1.0]])
 SHAPE = (5, 4, 3)

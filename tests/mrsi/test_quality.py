@@ -22,7 +22,7 @@ from mrsi_fast.mrsi.quality import (
     restore_nan,
     upsample_nearest,
 )
-from mrsi_fast.testing.data import data_dir
+from support.data import data_dir
 
 SHAPE = (20, 18, 2)
 MEANS = {"tNAA": 10.0, "tCr": 6.0, "tCho": 1.5, "Ins": 4.0, "Glx": 9.0}

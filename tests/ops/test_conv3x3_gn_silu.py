@@ -15,7 +15,7 @@ from torch import Tensor
 from mrsi_fast import ops
 from mrsi_fast.ops import _native, conv3x3_gn_silu
 from mrsi_fast.ops.conv3x3_gn_silu import TRANSFORM_COST, WEIGHT_COST, method_costs, winograd_tile
-from mrsi_fast.testing.compare import relative_l2
+from support.compare import relative_l2
 
 OP = torch.ops.mrsi_fast.conv3x3_gn_silu.default
 EXTENSION = _native.module()

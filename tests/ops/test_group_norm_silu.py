@@ -13,9 +13,9 @@ from torch import Tensor
 
 from mrsi_fast import ops
 from mrsi_fast.ops import group_norm_silu
-from mrsi_fast.testing.compare import assert_as_accurate
-from mrsi_fast.testing.kernels import mapped, usable_isas, using, with_gradients
-from mrsi_fast.testing.shapes import AWKWARD_MAPS, MapShape, model_maps
+from support.compare import assert_as_accurate
+from support.kernels import mapped, usable_isas, using, with_gradients
+from support.shapes import AWKWARD_MAPS, MapShape, model_maps
 
 OP = torch.ops.mrsi_fast.group_norm_silu.default
 BACKWARD = torch.ops.mrsi_fast.group_norm_silu_backward.default

@@ -10,7 +10,7 @@ import torch
 
 from mrsi_fast import ops
 from mrsi_fast.ops import group_norm_silu
-from mrsi_fast.testing.kernels import mapped, usable_isas, using, with_gradients
+from support.kernels import mapped, usable_isas, using, with_gradients
 
 OP = torch.ops.mrsi_fast.group_norm_silu.default
 BACKWARD = torch.ops.mrsi_fast.group_norm_silu_backward.default

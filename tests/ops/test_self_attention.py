@@ -7,7 +7,7 @@ import torch
 
 from mrsi_fast import ops
 from mrsi_fast.ops import _native, self_attention
-from mrsi_fast.testing.compare import relative_l2
+from support.compare import relative_l2
 
 EXTENSION = _native.module()
 ISAS = EXTENSION.usable_isas() if EXTENSION else []

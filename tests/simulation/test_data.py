@@ -16,7 +16,7 @@ from mrsi_fast.simulation.fields import Axis
 from mrsi_fast.simulation.keys import Key
 from mrsi_fast.simulation.subject import draw_subject
 from mrsi_fast.simulation.tumour import MaskShape, mask_distance, mask_paths
-from mrsi_fast.testing.data import data_dir
+from support.data import data_dir
 
 PRESETS = ("paper-like", "yale", "realistic-3T", "realistic-7T", "stress")
 

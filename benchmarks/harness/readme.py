@@ -1,0 +1,230 @@
+"""The speed section of the README, written from recorded rows between two markers; nothing in it is typed by hand."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.ratios import Ratio
+from harness.records import QUALITY, History, newest_first
+from harness.table import controls, duration, unfit
+from mrsi_fast.files import write_text
+
+BEGIN = "<!-- speed: written by `make bench-report`; do not edit by hand -->"
+END = "<!-- end of speed -->"
+
+ENGINES = {
+    "native": "**mrsi_fast, native engine**",
+    "native-amx": "mrsi_fast, `native-amx`: sums of two bfloat16",
+    "fused-eager": "mrsi_fast, operations one by one",
+    "eager": "PyTorch eager, contiguous",
+    "eager-channels": "PyTorch eager, channels-last",
+    "compile": "`torch.compile`, weights frozen",
+    "max-autotune": '`torch.compile(mode="max-autotune")`, weights frozen',
+    "ort": "ONNX Runtime",
+    "openvino": "OpenVINO, float32",
+}
+"""Engines of ``bench_unet`` in the words of the table, in its order."""
+
+OPERATIONS = {
+    "bench_conv3x3_gn_silu[native-b8-all": "GroupNorm-SiLU + 3x3 convolution, 8 slices",
+    "bench_conv3x3_gn_silu[native-b1-all": "GroupNorm-SiLU + 3x3 convolution, 1 slice",
+    "bench_conv3x3[native-b8-all": "3x3 convolution alone, 8 slices",
+    "bench_conv3x3[native-b1-all": "3x3 convolution alone, 1 slice",
+    "bench_conv3x3[native-amx-b8-all": "the same on AMX, 8 slices",
+    "bench_conv3x3[native-amx-b1-all": "the same on AMX, 1 slice",
+    "bench_group_norm_silu[ours-forward-level0": "GroupNorm-SiLU, forward",
+    "bench_group_norm_silu[ours-training-level0": "GroupNorm-SiLU, forward and backward",
+    "bench_self_attention[native-16x16-5x32": "self-attention, 16x16 positions",
+    "bench_self_attention[native-8x8-8x32": "self-attention, 8x8 positions",
+    "bench_solver_step[native-step": "solver step",
+    "bench_solver_step[native-step-hard": "solver step, hard data consistency",
+    "bench_data_consistency[ours-hard-60x60": "data consistency alone, odd matrix",
+    "bench_sampling[native": "sampling run, 8 steps",
+    "bench_sampling[native-amx": "sampling run, 8 steps, `native-amx`",
+    "bench_training_step[ours": "training step, float32",
+    "bench_training_step[bfloat16": "training step, bfloat16 against float32",
+}
+"""Rows of the second table by the beginning of their names, up to the number of threads."""
+
+ALONE = {
+    "bench_startup[import-t2]": "`import mrsi_fast`",
+    "bench_startup[help-t2]": "`mrsi-fast --help`",
+    "bench_startup[first-result-t2]": "`mrsi-fast sr` on the example, one-step mean, from start to files",
+    "bench_simulation[phantom-t1]": "simulating a training batch of 8 slices, analytic head",
+    "bench_simulation[heads-t1]": "simulating a training batch of 8 slices, label maps",
+}
+
+METHOD = (
+    "Times are medians. Every ratio is the median of ratios taken within rounds, with a 95 % bootstrap interval: peers "
+    "run in turn, in shuffled order, with as many threads, on the same input, and their results are compared first."
+)
+
+PEER_NAMES = {"onednn": "oneDNN, packed weights", "eager": "PyTorch", "fourier": "Fourier mask"}
+
+
+def section(histories: Sequence[History], plots: Sequence[str] = ()) -> str:
+    """Markdown of the whole section, markers included: the latest machine in full, of the others two tables each.
+
+    Args:
+        histories: One for each machine.
+        plots: Paths of the latest machine's plots, relative to the README.
+    """
+    latest, *others = newest_first(histories)
+    parts = [_machine(latest, METHOD), _engines(latest), _operations(latest), _alone(latest), _volume(latest)]
+    parts += [[f"![{Path(plot).stem.replace('_', ' ')}]({plot})"] for plot in plots]
+    for history in others:
+        parts += [_machine(history, "Recorded earlier."), _engines(history), _ratios(history)]
+    return "\n".join([BEGIN, "", *(line for part in parts if part for line in [*part, ""]), END])
+
+
+def rewrite(readme: Path, text: str) -> bool:
+    """Puts the section between the markers of a file; returns whether that changed it.
+
+    Raises:
+        ValueError: The markers are not there, once each and in order.
+    """
+    before = readme.read_text(encoding="utf-8")
+    start, end = before.find(BEGIN), before.find(END)
+    if not 0 <= start < end or before.count(BEGIN) != 1 or before.count(END) != 1:
+        raise ValueError(f"{readme.name}: the line {BEGIN!r} has to stand there once, and {END!r} after it.")
+    after = before[:start] + text + before[end + len(END) :]
+    if after != before:
+        write_text(readme, after)
+    return after != before
+
+
+def _machine(history: History, words: str) -> list[str]:
+    named = ("python", "torch", "onnxruntime", "openvino")
+    found = {name: dict.fromkeys(run.versions[name] for run in history.runs if name in run.versions) for name in named}
+    versions = ", ".join(f"{name} {' and '.join(numbers)}" for name, numbers in found.items() if numbers)
+    head = f"**{history.machine_name}** ({'; '.join(one for one in (history.started, versions) if one)})."
+    return _wrapped(" ".join([head, words, *unfit(history), controls(history)]))
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, 120, break_long_words=False, break_on_hyphens=False)
+
+
+def _threads(history: History, name: str) -> list[int]:
+    return [
+        threads
+        for threads in sorted({contest.threads for contest in history.contests.values()})
+        if f"{name}-t{threads}]" in history.rows
+    ]
+
+
+def _engines(history: History) -> list[str]:
+    threads = sorted({t for label in ENGINES for t in _threads(history, f"bench_unet[{label}")})
+    if not threads:
+        return []
+    lines = [
+        "One evaluation of the shipped network, 8 slices of 8 maps of 64x64, float32:",
+        "",
+        "| engine |" + "".join(f" {t} thread{'s' * (t > 1)} | native is faster by |" for t in threads),
+        "|---|" + "---:|---:|" * len(threads),
+    ]
+    for label, words in ENGINES.items():
+        cells = []
+        for t in threads:
+            name, native = f"bench_unet[{label}-t{t}]", f"bench_unet[native-t{t}]"
+            if name not in history.rows:
+                cells += [history.missing.get(name, ""), ""]
+                continue
+            ratio = None if label == "native" else _faster(history, native, name)
+            cells += [duration(history.seconds(name)), "" if ratio is None else str(ratio)]
+        if any(cells):
+            lines.append(f"| {words} | " + " | ".join(cells) + " |")
+    return [*lines, "", *_wrapped(" ".join(_remarks(history, threads)))]
+
+
+def _remarks(history: History, threads: Sequence[int]) -> list[str]:
+    """How far the native engine is from what its arithmetic allows, and what it gains by the second thread."""
+    sentences = []
+    for t in threads:
+        name = f"bench_unet[native-t{t}]"
+        over = history.over_floor(name) if name in history.rows else None
+        if over is not None:
+            sentences.append(f"{over:.2f} times with {t} thread{'s' * (t > 1)}")
+    if sentences:
+        sentences = [
+            "The floor of its arithmetic (stride-1 3x3 convolutions at 0.85 x 4 R, all else at R) is exceeded "
+            f"{', '.join(sentences)}."
+        ]
+    scaling = history.scaling("bench_unet[native-t1]")
+    if scaling is not None:
+        sentences.append(f"By the second thread it gains {scaling} of what a matrix product gains.")
+    return sentences
+
+
+def _faster(history: History, name: str, than: str) -> Ratio | None:
+    return history.faster(name, than) if name in history.rows else None
+
+
+def _operations(history: History) -> list[str]:
+    lines = []
+    for beginning, words in OPERATIONS.items():
+        for threads in _threads(history, beginning):
+            name = f"{beginning}-t{threads}]"
+            row, ratio = history.rows[name], history.faster(name)
+            if row.than is None or ratio is None:
+                continue
+            peer = history.rows[row.than].label
+            share = history.shares(name).get("share_of_gemm")
+            lines.append(
+                f"| {words} | {threads} | {duration(history.seconds(name))} | {duration(history.seconds(row.than))} "
+                f"({PEER_NAMES.get(peer, peer)}) | {ratio} | {'' if share is None else f'{share:.2f}'} |"
+            )
+    if not lines:
+        return []
+    heads = ["| operation | threads | ours | theirs | times faster | share of R |", "|---|---:|---:|---:|---:|---:|"]
+    note = (
+        "8 slices of 8 maps of 64x64 where nothing else is said; convolutions are all that one evaluation has, the "
+        "norm is one of 96 channels. R is the better of PyTorch's and our own matrix product (1024x1024) in the same "
+        "rounds. Arithmetic is counted as the direct method needs it, which Winograd convolutions undercut: shares "
+        "above 1 are no mistake."
+    )
+    return [*heads, *lines, "", *_wrapped(note)]
+
+
+def _ratios(history: History) -> list[str]:
+    """The ratios of the operations alone, a column for each number of threads."""
+    threads = sorted({contest.threads for contest in history.contests.values()})
+    lines = []
+    for beginning, words in OPERATIONS.items():
+        names = [f"{beginning}-t{t}]" for t in threads]
+        found = {name: ratio for name in names if name in history.rows and (ratio := history.faster(name)) is not None}
+        if found:
+            peer = history.rows[str(history.rows[next(iter(found))].than)].label
+            cells = [str(found.get(name, "")) for name in names]
+            lines.append(f"| {words} | {PEER_NAMES.get(peer, peer)} | " + " | ".join(cells) + " |")
+    if not lines:
+        return []
+    heads = "".join(f" faster, {t} thread{'s' * (t > 1)} |" for t in threads)
+    return [f"| operation | than |{heads}", "|---|---|" + "---:|" * len(threads), *lines]
+
+
+def _alone(history: History) -> list[str]:
+    lines = [
+        f"| {words} | {duration(history.seconds(name))} |" for name, words in ALONE.items() if name in history.rows
+    ]
+    return ["| from nothing, and data | time |", "|---|---:|", *lines] if lines else []
+
+
+def _volume(history: History) -> list[str]:
+    names = [name for name in history.rows if name.startswith("bench_volume[")]
+    if not names:
+        return []
+    quality = history.figures.get(QUALITY, {})
+    reached = {point["row"]: f" {point['lpips']:.3f} | {point['psnr']:.1f} dB |" for point in quality.get("points", [])}
+    lines = [
+        "| one sample of a whole volume | time | 8 steps of ours are faster by |" + " LPIPS | PSNR |" * bool(quality),
+        "|---|---:|---:|" + "---:|---:|" * bool(quality),
+    ]
+    for name in names:
+        facts = history.rows[name].facts
+        ratio = None if facts.get("against") == name else _faster(history, str(facts.get("against")), name)
+        line = f"| {facts.get('words', name)} | {duration(history.seconds(name))} | {'' if ratio is None else ratio} |"
+        lines.append(line + (reached.get(name, "  |  |") if quality else ""))
+    return [*lines, "", *_wrapped(f"Quality: {quality['title']}.")] if quality else lines
