@@ -1,4 +1,4 @@
-"""Instructions of the C++ kernels, counted by callgrind: what `mrsi-fast bench compare` needs no quiet machine for."""
+"""Instructions of the C++ kernels, counted by callgrind: compared without need of a quiet machine."""
 
 from __future__ import annotations
 
