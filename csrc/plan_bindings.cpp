@@ -50,7 +50,7 @@ void set_solver(Plan& plan, const std::array<int, 4>& maps, const std::array<int
 
 // Every step ends with a look at the signals, so that Ctrl-C stops a run within one step.
 void run(Plan& plan, const std::vector<std::array<double, 8>>& steps, Address film, const py::function& before_noise,
-         const py::function& after_step) {
+         const py::function& after_step, bool spread) {
     std::vector<mrsi_fast::StepCoefficients> coefficients;
     for (const auto& s : steps) coefficients.push_back({s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7] != 0.0});
     py::gil_scoped_release unlocked;
@@ -64,7 +64,8 @@ void run(Plan& plan, const std::vector<std::array<double, 8>>& steps, Address fi
             py::gil_scoped_acquire locked;
             if (PyErr_CheckSignals()) throw py::error_already_set();
             after_step(step);
-        });
+        },
+        spread);
 }
 
 // shape = (batch, height, width, in_channels, out_channels, groups, tile)
@@ -138,6 +139,7 @@ void bind_plan(py::module_& module) {
         .def("add_attention", &Plan::add_attention, py::arg("qkv"), py::arg("out"), py::arg("batch"), py::arg("tokens"),
              py::arg("heads"), py::arg("head_channels"))
         .def("set_solver", &set_solver, py::kw_only(), py::arg("maps"), py::arg("stem"), py::arg("buffers"))
+        .def("set_spread", &Plan::set_spread, py::kw_only(), py::arg("head"), py::arg("spread"))
         .def(
             "set_projection",
             [](Plan& plan, int rank_x, int rank_y, Address qx, Address qy, Address kept) {
@@ -167,7 +169,8 @@ void bind_plan(py::module_& module) {
         .def(
             "evaluate", [](Plan& plan, Address film) { plan.evaluate(floats(film)); },
             py::call_guard<py::gil_scoped_release>())
-        .def("run", &run, py::arg("steps"), py::arg("film"), py::arg("before_noise"), py::arg("after_step"))
+        .def("run", &run, py::arg("steps"), py::arg("film"), py::arg("before_noise"), py::arg("after_step"),
+             py::arg("spread") = false)
         .def("take_seconds", &Plan::take_seconds)
         .def_property_readonly("arena", [](Plan& plan) { return reinterpret_cast<Address>(plan.arena()); })
         .def_property_readonly("weight_bytes", [](const Plan& plan) { return 4 * plan.weight_floats(); })

@@ -200,7 +200,7 @@ class SuperResolver:
             raw = self._sampler.draw(volume, range(samples), plan, seed, projection, count)
             drawn = np.stack([finished(one) for one in raw])
         if one_step or drawn is None:
-            return finished(self._sampler.mean(volume, projection, count)), drawn
+            return finished(self._sampler.mean(volume, projection, count)[0]), drawn
         return drawn.mean(axis=0, dtype=np.float64).astype(np.float32), drawn
 
     def _range_warnings(self, prepared: Prepared) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
-"""From prepared slices to posterior samples: channel layout, noise, batches, engine; numbers in, numbers out."""
+"""From prepared slices to posterior mean, spread and samples: channel layout, noise, batches, engine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
@@ -144,59 +144,86 @@ class Sampler:
             [S, M, X, Y, Z] in the maps' units; slices outside ``volume.slices`` and empty maps are 0.
         """
 
-        def job(cond: Condition, keys: list[tuple[int, int]]) -> SamplingJob:
-            shape = cond.z.shape[1:]
+        def job(batch: _Batch) -> SamplingJob:
+            shape = batch.cond.z.shape[1:]
             return SamplingJob(
-                cond=cond,
-                initial=steps[0].sigma * batch_normal(seed, keys, 0, shape),
+                cond=batch.cond,
+                initial=steps[0].sigma * batch_normal(seed, batch.keys, 0, shape),
                 steps=steps,
                 projection=projection,
-                step_noise=lambda step: batch_normal(seed, keys, step + 1, shape),
+                step_noise=lambda step: batch_normal(seed, batch.keys, step + 1, shape),
                 on_step=_after_each(on_evaluation),
             )
 
-        return self._run(volume, samples, job)
+        result = np.zeros((len(samples), *volume.z.shape), dtype=np.float32)
+        for batch in self._batches(volume, samples):
+            batch.place(batch.z + self.engine.run(job(batch)) * batch.unit, result, samples)
+        return result
 
     def mean(
         self, volume: Volume, projection: Acquisition | None = None, on_evaluation: Callable[[], None] | None = None
-    ) -> Float32:
-        """The one-step estimate of the posterior mean: one evaluation at sigma_max from a state of 0, without noise.
+    ) -> tuple[Float32, Float32 | None]:
+        """Posterior mean and standard deviation from one evaluation at sigma_max from a state of 0, without noise.
+
+        Args:
+            volume: The prepared maps.
+            projection: For hard data consistency; it acts on the mean.
+            on_evaluation: As for ``draw``.
 
         Returns:
-            [M, X, Y, Z], as ``draw``.
+            Mean and standard deviation, each [M, X, Y, Z] in the maps' units, 0 where ``draw`` gives 0. The standard
+            deviation is None if the model has no head for it.
         """
-        steps = solver_steps("ddim", 1, self.diffusion)
+        mean, sd = np.zeros((2, 1, *volume.z.shape), dtype=np.float32)
+        for batch in self._batches(volume, [0]):
+            estimate = self.engine.estimate(batch.cond, projection, _after_each(on_evaluation))
+            batch.place(batch.z + estimate.mean * batch.unit, mean, [0])
+            if estimate.sd is not None:
+                batch.place(estimate.sd * batch.unit, sd, [0])
+        return mean[0], sd[0] if self.engine.denoiser.tells_spread else None
 
-        def job(cond: Condition, _: list[tuple[int, int]]) -> SamplingJob:
-            initial = torch.zeros_like(cond.z)
-            return SamplingJob(cond, initial, steps, projection, on_step=_after_each(on_evaluation))
-
-        return self._run(volume, [0], job)[0]
-
-    def _run(
-        self, volume: Volume, samples: Sequence[int], job: Callable[[Condition, list[tuple[int, int]]], SamplingJob]
-    ) -> Float32:
-        """Every slice for every sample, batch by batch; ``job`` makes one from its condition and (slice, sample)."""
-        result = np.zeros((len(samples), *volume.z.shape), dtype=np.float32)
+    def _batches(self, volume: Volume, samples: Sequence[int]) -> Iterator[_Batch]:
+        """Every slice for every sample; maps that the network has no channel left for come in another pass."""
         done: set[int] = set()
         for layout in assign_channels(volume.names):
-            batch = channel_batch(volume, layout)
-            cond = batch_condition(batch)
-            unit = residual_rms(self.diffusion.residual_rms, batch["factors"]) * batch["scale"]
+            whole = channel_batch(volume, layout)
+            cond = batch_condition(whole)
+            unit = residual_rms(self.diffusion.residual_rms, whole["factors"]) * whole["scale"]
+            fresh = [(channel, index) for channel, index in enumerate(layout) if index is not None]
+            maps = [(channel, index) for channel, index in fresh if index not in done and volume.scale[index] > 0]
             rows = [(row, sample) for sample in samples for row in range(len(volume.slices))]
             for start in range(0, len(rows), self.batch_size):
                 chosen = rows[start : start + self.batch_size]
                 index = torch.tensor([row for row, _ in chosen])
                 keys = [(volume.slices[row], sample) for row, sample in chosen]
-                residual = self.engine.run(job(cond.map(itemgetter(index)), keys))
-                values = (batch["z"][index] + residual * unit[index][:, :, None, None]).numpy()
-                for number, (row, sample) in enumerate(chosen):
-                    for channel, map_index in enumerate(layout):
-                        if map_index is not None and map_index not in done and volume.scale[map_index] > 0:
-                            target = result[samples.index(sample), map_index]
-                            target[..., volume.slices[row]] = values[number, channel]
-            done.update(index for index in layout if index is not None)
-        return result
+                yield _Batch(cond.map(itemgetter(index)), whole["z"][index], unit[index][:, :, None, None], keys, maps)
+            done.update(index for _, index in fresh)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Slices that run together.
+
+    Attributes:
+        cond: What the network is told.
+        z: [B, K, X, Y] estimate from the measured data alone, in the maps' units.
+        unit: [B, K, 1, 1] RMS of the residual, in the maps' units.
+        keys: (slice, sample) of each row.
+        maps: (channel, map) of what these slices give.
+    """
+
+    cond: Condition
+    z: Tensor
+    unit: Tensor
+    keys: list[tuple[int, int]]
+    maps: list[tuple[int, int]]
+
+    def place(self, values: Tensor, result: Float32, samples: Sequence[int]) -> None:
+        """Writes [B, K, X, Y] to where it belongs in [S, M, X, Y, Z]."""
+        array = values.numpy()
+        for row, (slice_index, sample) in enumerate(self.keys):
+            for channel, map_index in self.maps:
+                result[samples.index(sample), map_index, ..., slice_index] = array[row, channel]
 
 
 def _after_each(on_evaluation: Callable[[], None] | None) -> Callable[[int, int], None] | None:

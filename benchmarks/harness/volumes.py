@@ -16,7 +16,7 @@ import torch
 from harness.peers import PlainUNet, compiled_network, compiling, native_or_missing, plain_operations
 from mrsi_fast.diffusion.denoiser import Denoiser
 from mrsi_fast.engine.eager import EagerEngine
-from mrsi_fast.engine.job import Engine, SamplingJob
+from mrsi_fast.engine.job import Engine, Estimate, SamplingJob
 from mrsi_fast.models.pretrained import load_pretrained
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.sampling import Sampler, Volume, solver_steps
@@ -52,6 +52,10 @@ class _Plain(EagerEngine):
     def run(self, job: SamplingJob) -> torch.Tensor:
         with plain_operations():
             return super().run(job)
+
+    def estimate(self, *arguments: Any, **named: Any) -> Estimate:
+        with plain_operations():
+            return super().estimate(*arguments, **named)
 
 
 def engine(label: str, threads: int) -> Engine:

@@ -231,8 +231,14 @@ void Plan::set_solver(const SolverSpec& spec) {
     SolverStep& s = solver_;
     s.batch = spec.batch, s.maps = spec.maps, s.x = spec.x, s.y = spec.y;
     s.factor = spec.factor, s.grid_x = spec.grid_x, s.grid_y = spec.grid_y, s.stem_channels = spec.stem_channels;
+    s.head_channels = s.maps * s.factor * s.factor;
     s.head = at(spec.head), s.stem = at(spec.stem), s.eval = at(spec.eval), s.base = at(spec.base);
     s.previous = at(spec.previous), s.noise = at(spec.noise), s.presence = at(spec.presence);
+}
+
+void Plan::set_spread(std::int64_t head, std::int64_t spread) {
+    both_heads_ = static_cast<int>(operations_.size()) - 1;
+    both_out_ = head, spread_ = spread;
 }
 
 void Plan::set_projection(int rank_x, int rank_y, const float* qx, const float* qy, const float* kept) {
@@ -302,6 +308,7 @@ void Plan::execute(const float* film, const SolverStep* solver) {
         op.conv.scale = op.film_scale < 0 ? nullptr : film + op.film_scale;
         op.conv.shift = op.film_shift < 0 ? nullptr : film + op.film_shift;
     }
+    const int left_out = solver && solver->spread ? both_heads_ - 1 : both_heads_;
     const int count = static_cast<int>(operations_.size()), images = solver ? solver->batch : 0;
 #ifdef _OPENMP
 #pragma omp parallel num_threads(threads_)
@@ -315,6 +322,7 @@ void Plan::execute(const float* film, const SolverStep* solver) {
         float* scratch = scratch_[thread].data();
         double before = now_seconds();
         for (int i = 0; i < count + (solver ? 1 : 0); ++i) {
+            if (i == left_out) continue;
             const Operation* op = i < count ? &operations_[i] : nullptr;
             const int items = op ? op->items : images;
 #ifdef _OPENMP
@@ -343,8 +351,9 @@ void Plan::evaluate(const float* film) {
 }
 
 void Plan::run(const std::vector<StepCoefficients>& steps, const float* film,
-               const std::function<void(int)>& before_noise, const std::function<void(int)>& after_step) {
+               const std::function<void(int)>& before_noise, const std::function<void(int)>& after_step, bool spread) {
     const Caller caller(this);
+    if (spread && both_heads_ < 0) throw std::runtime_error("this network has no head for the spread.");
     const std::size_t row = film_width_ * solver_.batch;
     for (std::size_t i = 0; i < steps.size(); ++i) {
         const StepCoefficients& c = steps[i];
@@ -354,6 +363,7 @@ void Plan::run(const std::vector<StepCoefficients>& steps, const float* film,
         s.now = static_cast<float>(c.now), s.prev_c = static_cast<float>(c.prev),
         s.noise_c = static_cast<float>(c.noise);
         s.next_c_in = static_cast<float>(c.next_c_in), s.commit = c.commit;
+        if (spread) s.head = at(both_out_), s.head_channels *= 2, s.spread = at(spread_);
         if (s.noise_c != 0.0f) before_noise(static_cast<int>(i));
         execute(film + i * row, &s);
         after_step(static_cast<int>(i));

@@ -112,13 +112,37 @@ static void advance(const SolverStep* s, int64_t pixels, float* eval, float* bas
     }
 }
 
+// exp of a value held to the range that mrsi_fast/diffusion/denoiser.py states (LOG_SD_RANGE).
+constexpr float kLogSdFrom = -7.0f, kLogSdTo = 3.0f;
+
+static void exponentiate(float* values, int64_t count) {
+    for (int64_t p = 0; p < count; p += kLanes)
+        store_some(values + p,
+                   half_exp(at_least(at_most(load_some(values + p, count - p), kLogSdTo), kLogSdFrom)) * 2.0f,
+                   count - p);
+}
+
+// What the second head says, whose channels follow the first one's: all maps of an image.
+static void tell_spread(const SolverStep* s, const float* head, float* maps) {
+    const int64_t f = s->factor, pixels = (int64_t)s->x * s->y, step = s->head_channels;
+    for (int64_t i = 0; i < s->x; i += f)
+        for (int k = 0; k < s->maps; ++k) {
+            const Cells cells = {s->y, s->factor, (int)smaller(f, s->x - i), step};
+            const float* from = head + i / f * s->grid_y * step + (s->maps + k) * f * f;
+            float* rows = maps + k * pixels + i * s->y;
+            each_pixel(cells, [=](int64_t pixel, int64_t cell) { rows[pixel] = from[cell]; });
+        }
+    exponentiate(maps, s->maps * pixels);
+}
+
 static void solver_item(const SolverStep* s, int n, float* scratch) {
     const int64_t f = s->factor, pixels = (int64_t)s->x * s->y, first = (int64_t)n * s->maps;
-    const int64_t head_step = s->maps * f * f, stem_step = s->stem_channels;
+    const int64_t head_step = s->head_channels, stem_step = s->stem_channels;
     const float* head = s->head + (int64_t)n * s->grid_x * s->grid_y * head_step;
     float *stem = s->stem + (int64_t)n * s->grid_x * s->grid_y * stem_step, *maps = s->eval + first * pixels;
     Carver carver = {scratch, 0};
     const Projection projection = carve(s, &carver);
+    if (s->spread) tell_spread(s, head, s->spread + first * pixels);
     // `eval` turns into D in place, since no later step needs the evaluation point itself. Both ways between maps and
     // cells take all maps of a row of cells, while it is in cache.
     for (int64_t i = 0; i < s->x; i += f)

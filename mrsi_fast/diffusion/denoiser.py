@@ -67,6 +67,11 @@ class Denoiser(nn.Module):
         self.sigma_max = float(sigma_max)
         self.sigma_min = float(sigma_min)
 
+    @property
+    def tells_spread(self) -> bool:
+        """Whether the network has the second head that `with_spread` needs."""
+        return getattr(self.network, "spread", None) is not None
+
     def preconditioning(self, sigma: Tensor) -> Preconditioning:
         """Coefficients at noise levels `sigma`, the rule above `sigma_max` included, in its shape and dtype.
 

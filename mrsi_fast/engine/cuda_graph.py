@@ -21,13 +21,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import mrsi_fast.ops  # noqa: F401  (registers torch.ops.mrsi_fast)
-from mrsi_fast.diffusion.denoiser import Denoiser
+from mrsi_fast.diffusion.denoiser import Denoiser, standard_deviation
 from mrsi_fast.diffusion.solvers import Step
 from mrsi_fast.engine.eager import ieee_float32
 from mrsi_fast.engine.fused import FusedNetwork
-from mrsi_fast.engine.job import SamplingJob
+from mrsi_fast.engine.job import Estimate, SamplingJob, one_step_job
 from mrsi_fast.models.condition import Condition
 from mrsi_fast.models.unet import SelfAttentionUNet
+from mrsi_fast.mrsi.forward import Acquisition
 
 MAX_UNROLLED_STEPS = 16
 """Longest chain without noise that becomes one graph; longer ones replay a graph of one step. Rows of the tables."""
@@ -151,16 +152,24 @@ class CapturedLoop:
         job: Gives shapes, number of steps, whether there is a projection and what the steps use; not its values.
         graph: Not yet captured.
         dtype: Precision of the network; state, estimates and solver stay float32.
+        spread: Whether each step leaves the posterior standard deviation in ``sd``.
     """
 
-    def __init__(self, denoiser: Denoiser, job: SamplingJob, graph: Graph, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        job: SamplingJob,
+        graph: Graph,
+        dtype: torch.dtype = torch.float32,
+        spread: bool = False,
+    ) -> None:
         network = denoiser.network
         if not isinstance(network, SelfAttentionUNet):
             raise TypeError(f"The captured loop runs a SelfAttentionUNet, not a {type(network).__name__}.")
         self.denoiser, self.unet, self.graph = denoiser, network, graph
         self.device = network.stem.weight.device
         batch, maps, *grid = self.shape = tuple(job.initial.shape)
-        self.network = FusedNetwork(network, batch, (grid[0], grid[1]), dtype)
+        self.network = FusedNetwork(network, batch, (grid[0], grid[1]), dtype, spread)
         noisy, self.looks_back, self.all_commit = _traits(job.steps)
         whole = not noisy and len(job.steps) <= MAX_UNROLLED_STEPS
         self.rows = min(len(job.steps), MAX_UNROLLED_STEPS)
@@ -172,6 +181,7 @@ class CapturedLoop:
         self.base, self.state, self.estimate = (buffer(*self.shape) for _ in range(3))
         self.before = buffer(*self.shape) if self.looks_back else None
         self.noise = buffer(*self.shape) if noisy else None
+        self.sd = buffer(*self.shape) if spread else None
         self.feed: NoiseFeed | None = None
         self.films = buffer(self.rows, self.network.film_width, dtype=dtype)
         self.factors = buffer(self.rows, 2 + batch * maps)  # c_skip, c_out, c_in of each present map
@@ -195,6 +205,9 @@ class CapturedLoop:
         self._feed_stem(factors[2:].view(*self.shape[:2], 1, 1))
         head = self.network(self.stem, self.films.index_select(0, self.index)[0])
         output = F.pixel_shuffle(head, self.unet.config.stem_factor)[..., : self.shape[2], : self.shape[3]]
+        if self.sd is not None:
+            output, log_sd = output.chunk(2, dim=1)
+            self.sd.copy_(standard_deviation(log_sd.float()))
         torch.mul(self.state, factors[0], out=self.estimate)
         self.estimate.addcmul_(output, factors[1])
         torch.ops.mrsi_fast.solver_step_out(
@@ -330,10 +343,25 @@ class CudaGraphEngine:
 
     def run(self, job: SamplingJob) -> Tensor:
         """Returns the final residual [B, K, X, Y], float32, on the CPU."""
+        return self._run(job, spread=False).mean
+
+    def estimate(
+        self,
+        cond: Condition,
+        projection: Acquisition | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> Estimate:
+        """Posterior mean and standard deviation from one evaluation, float32, on the CPU."""
+        job = one_step_job(cond, self.denoiser.sigma_max, projection, on_step)
+        return self._run(job, self.denoiser.tells_spread)
+
+    def _run(self, job: SamplingJob, spread: bool) -> Estimate:
+        """The final residual and, if asked for, the posterior standard deviation that the last step told."""
         with torch.inference_mode(), ieee_float32(), settled_convolutions():
             if job.initial.numel() == 0:
-                return job.initial.to(torch.float32, copy=True)
-            loop = self._loop(job)
+                empty = job.initial.to(torch.float32, copy=True)
+                return Estimate(empty, empty.clone() if spread else None)
+            loop = self._loop(job, spread)
             try:
                 result = loop.run(job)
             except RuntimeError as error:
@@ -343,17 +371,18 @@ class CudaGraphEngine:
                 warnings.warn(f"mrsi_fast runs the sampling loop without a CUDA graph: {error}", stacklevel=3)
                 loop.graph = DirectCalls()
                 result = loop.run(job)
-            return result.to("cpu", torch.float32, copy=True)
+            sd = None if loop.sd is None else loop.sd.to("cpu", torch.float32, copy=True)
+            return Estimate(result.to("cpu", torch.float32, copy=True), sd)
 
-    def _loop(self, job: SamplingJob) -> CapturedLoop:
+    def _loop(self, job: SamplingJob, spread: bool) -> CapturedLoop:
         traits = _traits(job.steps)
         replays_a_step = traits[0] or len(job.steps) > MAX_UNROLLED_STEPS
         length = MAX_UNROLLED_STEPS if len(job.steps) > MAX_UNROLLED_STEPS else len(job.steps)
-        key = (tuple(job.initial.shape), length, replays_a_step, traits, job.projection)
+        key = (tuple(job.initial.shape), length, replays_a_step, traits, job.projection, spread)
         if key not in self.loops:
             if len(self.loops) == MAX_GRAPHS:
                 self.loops.popitem(last=False)
-            self.loops[key] = CapturedLoop(self.denoiser, job, self.graph(), self.dtype)
+            self.loops[key] = CapturedLoop(self.denoiser, job, self.graph(), self.dtype, spread)
         self.loops.move_to_end(key)
         return self.loops[key]
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mrsi_fast.diffusion.denoiser import Denoiser
+from mrsi_fast.diffusion.denoiser import Denoiser, standard_deviation
 from mrsi_fast.diffusion.solvers import sample
-from mrsi_fast.engine.job import SamplingJob
+from mrsi_fast.engine.job import Estimate, SamplingJob
+from mrsi_fast.models.condition import Condition
+from mrsi_fast.mrsi.forward import Acquisition
 
 
 @contextlib.contextmanager
@@ -52,6 +55,26 @@ class EagerEngine:
             final = sample(denoise, self._place(job.initial), job.steps, job.step_noise, job.on_step)
             return final.to("cpu", torch.float32)
 
+    def estimate(
+        self,
+        cond: Condition,
+        projection: Acquisition | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> Estimate:
+        """Posterior mean and standard deviation from one evaluation, float32, on the CPU."""
+        cond, sigma = cond.map(self._place), self.denoiser.sigma_max
+        state, log_sd = torch.zeros_like(cond.z), None
+        with torch.inference_mode(), ieee_float32():
+            if self.denoiser.tells_spread:
+                mean, log_sd = self.denoiser.with_spread(state, sigma, cond)
+            else:
+                mean = self.denoiser(state, sigma, cond)
+            mean = (mean if projection is None else projection.null(mean)).to("cpu", torch.float32)
+            sd = None if log_sd is None else standard_deviation(log_sd).to("cpu", torch.float32)
+        if on_step is not None:
+            on_step(1, 1)
+        return Estimate(mean, sd)
+
     def _place(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, self.dtype)
 
@@ -63,5 +86,23 @@ class CompileEngine(EagerEngine):
 
     def __init__(self, denoiser: Denoiser, device: torch.device, reason: str) -> None:
         super().__init__(denoiser, device, reason)
-        compiled = Denoiser(torch.compile(self.denoiser.network), denoiser.sigma_max, denoiser.sigma_min)
-        self.denoiser = compiled.eval()
+        compiled = Compiled(self.denoiser.network)
+        self.denoiser = Denoiser(compiled, denoiser.sigma_max, denoiser.sigma_min).eval()
+
+
+class Compiled:
+    """A network whose evaluations with one head and with both are compiled, each when it is first asked for."""
+
+    def __init__(self, network: Any) -> None:
+        self.spread = getattr(network, "spread", None)
+        self._one = torch.compile(network)
+        self._both = torch.compile(network.with_spread) if self.spread is not None else None
+
+    def __call__(self, x: Tensor, noise_label: Tensor, cond: Condition) -> Tensor:
+        """As ``SelfAttentionUNet.forward``."""
+        return self._one(x, noise_label, cond)
+
+    def with_spread(self, x: Tensor, noise_label: Tensor, cond: Condition) -> tuple[Tensor, Tensor]:
+        """As ``SelfAttentionUNet.with_spread``."""
+        assert self._both is not None
+        return self._both(x, noise_label, cond)

@@ -112,10 +112,19 @@ class FusedNetwork:
         batch: Slices in a batch.
         grid: High-resolution grid (X, Y), any sizes.
         dtype: Precision to run in: weights are cast once, here.
+        spread: Whether an evaluation gives the channels of both heads, those of the mean first.
     """
 
-    def __init__(self, network: SelfAttentionUNet, batch: int, grid: tuple[int, int], dtype: torch.dtype) -> None:
-        self.plan, self._film = plan_network(network, batch, grid)
+    def __init__(
+        self,
+        network: SelfAttentionUNet,
+        batch: int,
+        grid: tuple[int, int],
+        dtype: torch.dtype,
+        spread: bool = False,
+    ) -> None:
+        plan, self._film = plan_network(network, batch, grid)
+        self.plan = plan.with_spread() if spread else plan
         convolutions = [op for op in self.plan.operations if isinstance(op, ConvOp)]
         biases = fold_biases(self.plan)
         self._weights = {op.out.name: cast_weights(op, biases[op.out.name], dtype) for op in convolutions}

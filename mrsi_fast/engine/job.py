@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mrsi_fast.diffusion.denoiser import Denoiser
-from mrsi_fast.diffusion.solvers import Step
+from mrsi_fast.diffusion.solvers import Step, make_steps
 from mrsi_fast.models.condition import Condition
 from mrsi_fast.mrsi.forward import Acquisition
 
@@ -44,15 +44,54 @@ class SamplingJob:
     on_step: Callable[[int, int], None] | None = None
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """What one evaluation at the one-step point says of the residual, in units of its RMS.
+
+    Attributes:
+        mean: [B, K, X, Y] posterior mean, float32, on the CPU.
+        sd: Its posterior standard deviation, likewise; None if the network has no head for it.
+    """
+
+    mean: Tensor
+    sd: Tensor | None
+
+
+def one_step_job(
+    cond: Condition,
+    sigma_max: float,
+    projection: Acquisition | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> SamplingJob:
+    """The one-step point as a job: one evaluation at ``sigma_max`` from a state of 0, which goes to noise level 0."""
+    steps = make_steps("ddim", (sigma_max, 0.0))
+    return SamplingJob(cond, torch.zeros_like(cond.z), steps, projection, on_step=on_step)
+
+
 class Engine(Protocol):
     """Runs sampling jobs with one set of weights."""
 
     name: str
+    denoiser: Denoiser
     reason: str
     """Why this engine was chosen, one clause."""
 
     def run(self, job: SamplingJob) -> Tensor:
         """Returns the final residual [B, K, X, Y], float32, on the CPU."""
+
+    def estimate(
+        self,
+        cond: Condition,
+        projection: Acquisition | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> Estimate:
+        """Posterior mean and standard deviation from one evaluation.
+
+        Args:
+            cond: As in ``SamplingJob``.
+            projection: As in ``SamplingJob``; it acts on the mean.
+            on_step: As in ``SamplingJob``.
+        """
 
 
 @dataclass(frozen=True)

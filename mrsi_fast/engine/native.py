@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -13,9 +13,11 @@ from torch import Tensor
 
 from mrsi_fast.diffusion.denoiser import Denoiser
 from mrsi_fast.diffusion.solvers import Step
-from mrsi_fast.engine.job import EngineError, SamplingJob
+from mrsi_fast.engine.job import EngineError, Estimate, SamplingJob, one_step_job
 from mrsi_fast.engine.plan import AttentionOp, ConvOp, Value, plan_network
+from mrsi_fast.models.condition import Condition
 from mrsi_fast.models.unet import SelfAttentionUNet
+from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.ops import _native
 from mrsi_fast.ops.conv3x3_gn_silu import method_costs, winograd_tile
 
@@ -90,6 +92,8 @@ class NativePlan:
         self.tiles: dict[str, int] = {}
         for index, operation in enumerate(self.plan.operations):
             self._add(operation, index)
+        if self.plan.both_heads is not None:
+            self._add(self.plan.both_heads, len(self.plan.operations))
         weight, bias = self.film.weight.float().T.contiguous(), self.film.bias.float()
         self.native.set_film(len(weight), weight.data_ptr(), bias.data_ptr())
         plan, state = self.plan, [self.plan.state[name] for name in ("eval", "base", "previous", "noise", "presence")]
@@ -99,6 +103,10 @@ class NativePlan:
             stem=[factor, plan.stem.height, plan.stem.width, plan.stem.channels],
             buffers=[plan.offsets[value.name] for value in (plan.head, plan.stem, *state)],
         )
+        if plan.both_heads is not None:
+            self.native.set_spread(
+                head=plan.offsets[plan.both_heads.out.name], spread=plan.offsets[plan.state["spread"].name]
+            )
 
     def _add(self, operation: ConvOp | AttentionOp, index: int) -> None:
         offsets, out = self.plan.offsets, operation.out
@@ -214,9 +222,23 @@ class NativeEngine:
             dict.fromkeys(explain_method(op, self.pairs) for op in self.plan.plan.operations if is_winograd_case(op))
         )
 
-    @torch.inference_mode()
     def run(self, job: SamplingJob) -> Tensor:
         """Returns the final residual [B, K, X, Y], float32, on the CPU."""
+        return self._run(job, spread=False).mean
+
+    def estimate(
+        self,
+        cond: Condition,
+        projection: Acquisition | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> Estimate:
+        """Posterior mean and standard deviation from one evaluation, float32, on the CPU."""
+        job = one_step_job(cond, self.denoiser.sigma_max, projection, on_step)
+        return self._run(job, self.denoiser.tells_spread)
+
+    @torch.inference_mode()
+    def _run(self, job: SamplingJob, spread: bool) -> Estimate:
+        """The final residual and, if asked for, the posterior standard deviation that the last step told."""
         cond = job.cond
         batch, _, *grid = job.initial.shape
         plan = self._plan_for(batch, (grid[0], grid[1]))
@@ -236,8 +258,10 @@ class NativeEngine:
         for first in range(0, len(job.steps), FILM_STEPS):
             part = scales[first : first + FILM_STEPS]
             film = plan.film_rows([row["c_noise"] for row in part], cond.vector)
-            plan.native.run([native_row(row) for row in part], film.data_ptr(), before_noise, after_step)
-        return plan.view(plan.plan.state["base"]).clone()
+            plan.native.run([native_row(row) for row in part], film.data_ptr(), before_noise, after_step, spread)
+        state = plan.plan.state
+        sd = plan.view(state["spread"]).clone() if spread else None
+        return Estimate(plan.view(state["base"]).clone(), sd)
 
     def _plan_for(self, batch: int, grid: tuple[int, int]) -> NativePlan:
         key = (batch, grid)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -124,8 +124,10 @@ class Plan:
         operations: In the order in which they run.
         stem: Input of the first convolution: padded, pixel-unshuffled stack of what the network is told.
         head: Output of the last one, before the pixel-shuffle.
+        both_heads: What replaces the last operation where the spread is wanted too: the filters of both heads side by
+            side, so that their input is read once. None if the network has one head.
         state: Values that live through a whole run beside stem and head: eval, base, previous, noise [K, X, Y] per
-            image (as [height=K, width=X, channels=Y]) and presence.
+            image (as [height=K, width=X, channels=Y]), presence and, of a network with two heads, spread.
         film_width: Floats in a row of the ``FilmTable``.
         offsets: Where in the arena each value starts, in floats, by name; its statistics by name + ".stats".
         arena_floats: Size of the arena.
@@ -136,8 +138,14 @@ class Plan:
     head: Value
     state: dict[str, Value]
     film_width: int
+    both_heads: ConvOp | None = None
     offsets: dict[str, int] = field(default_factory=dict)
     arena_floats: int = 0
+
+    def with_spread(self) -> Plan:
+        """The plan of an evaluation that gives mean and spread, ``head`` holding the channels of both."""
+        assert self.both_heads is not None
+        return replace(self, operations=[*self.operations[:-1], self.both_heads], head=self.both_heads.out)
 
 
 class FilmTable:
@@ -245,18 +253,36 @@ def plan_network(network: SelfAttentionUNet, batch: int, grid: tuple[int, int]) 
         features = level(f"decoder.{index}", network.decoder[index], sources)
     head = walk.conv("head", (Source(features),), network.head, network.norm)
     maps = len(config.channels)
-    state = {name: Value(name, batch, maps, *grid) for name in ("eval", "base", "previous", "noise")}
+    both_heads = None
+    names = ["eval", "base", "previous", "noise"]
+    if network.spread is not None:
+        both = side_by_side(network.head, network.spread)
+        out = replace(head, name="heads", channels=both.out_channels)
+        both_heads = ConvOp(out.name, (Source(features),), both, out, network.norm)
+        names.append("spread")
+    state = {name: Value(name, batch, maps, *grid) for name in names}
     state["presence"] = Value("presence", batch, 1, 1, maps)
-    plan = Plan(walk.operations, stem, head, state, film.width)
+    plan = Plan(walk.operations, stem, head, state, film.width, both_heads)
     assign_arena(plan)
     return plan, film
+
+
+def side_by_side(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
+    """One convolution with the filters of two that read the same input, and their channels one after the other."""
+    channels = first.out_channels + second.out_channels
+    both = nn.Conv2d(first.in_channels, channels, first.kernel_size, first.stride, first.padding)  # type: ignore[arg-type]
+    both.requires_grad_(False)
+    for name in ("weight", "bias"):
+        setattr(both, name, nn.Parameter(torch.cat([getattr(first, name), getattr(second, name)]).detach(), False))
+    return both
 
 
 def assign_arena(plan: Plan) -> None:
     """Gives every value and its statistics the lowest place that is free while it lives (first fit, cache lines)."""
     last = len(plan.operations)
+    head = plan.head if plan.both_heads is None else plan.both_heads.out
     lives: dict[str, list[int]] = {}  # name -> [floats, first operation, last operation]
-    for value in (plan.stem, plan.head, *plan.state.values()):
+    for value in (plan.stem, head, *plan.state.values()):
         lives[value.name] = [value.floats, 0, last]
     for index, operation in enumerate(plan.operations):
         out = operation.out
@@ -278,3 +304,4 @@ def assign_arena(plan: Plan) -> None:
         placed.append((start, end, first, final))
         plan.offsets[name] = start
         plan.arena_floats = max(plan.arena_floats, end)
+    plan.offsets[plan.head.name] = plan.offsets[head.name]  # an evaluation writes one of them

@@ -308,7 +308,9 @@ void solver_round(const NetworkKernels& kernels, unsigned seed) {
     s.stem_channels = width + random.below(4);
     const size_t grid = static_cast<size_t>(s.batch) * s.grid_x * s.grid_y,
                  maps = static_cast<size_t>(s.batch) * s.maps, pixels = static_cast<size_t>(s.x) * s.y;
-    const Floats head = random.normal(grid * width), noise = random.normal(maps * pixels),
+    const bool both = random.coin();  // a second head that tells the spread
+    s.head_channels = both ? 2 * width : width;
+    const Floats head = random.normal(grid * s.head_channels, 4.0f), noise = random.normal(maps * pixels),
                  presence = random.normal(maps);
     const Floats eval0 = random.normal(maps * pixels), base0 = random.normal(maps * pixels),
                  previous0 = random.normal(maps * pixels);
@@ -317,6 +319,8 @@ void solver_round(const NetworkKernels& kernels, unsigned seed) {
     for (size_t i = 0; i < maps * pixels; ++i) eval[i] = eval0[i], base[i] = base0[i], previous[i] = previous0[i];
     s.head = head.get(), s.stem = stem.get(), s.eval = eval.get(), s.base = base.get(), s.previous = previous.get();
     s.noise = noise.get(), s.presence = presence.get();
+    Floats spread = nans(maps * pixels);
+    s.spread = both ? spread.get() : nullptr;
     s.c_skip = 0.3f, s.c_out = 0.8f, s.base_c = random.coin() ? 0.5f : 0.0f, s.now = 0.7f,
     s.prev_c = random.coin() ? -0.2f : 0.0f;
     s.noise_c = random.coin() ? 0.4f : 0.0f, s.next_c_in = 0.6f, s.commit = random.coin();
@@ -346,7 +350,7 @@ void solver_round(const NetworkKernels& kernels, unsigned seed) {
         for (int i = 0; i < s.x; ++i)
             for (int j = 0; j < s.y; ++j)
                 d[i * s.y + j] = s.c_skip * eval0[map * pixels + i * s.y + j] +
-                                 s.c_out * head[cell(i, j) * width + (k * f + i % f) * f + j % f];
+                                 s.c_out * head[cell(i, j) * s.head_channels + (k * f + i % f) * f + j % f];
         for (int a = 0; a < s.rank_x; ++a)
             for (int b = 0; b < s.rank_y; ++b) {
                 double c = 0;
@@ -366,6 +370,11 @@ void solver_round(const NetworkKernels& kernels, unsigned seed) {
                 const double next =
                     s.now * estimate + s.base_c * base0[at] + s.prev_c * previous0[at] + s.noise_c * noise[at];
                 check(previous[at], estimate, bar, "estimate", seed);
+                if (both) {
+                    const double told = head[cell(i, j) * s.head_channels + width + (k * f + i % f) * f + j % f];
+                    const double sd = std::exp(std::fmin(std::fmax(told, -7.0), 3.0));
+                    check(spread[at], sd, 1e-6 * sd, "spread", seed);
+                }
                 check(eval[at], next, bar, "state", seed);
                 check(base[at], s.commit ? next : base0[at], bar, "committed state", seed);
                 check(stem[cell(i, j) * s.stem_channels + (k * f + i % f) * f + j % f],

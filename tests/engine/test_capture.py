@@ -90,7 +90,7 @@ def test_the_engine_runs_without_a_graph_where_the_capture_was_refused(monkeypat
     engine = CudaGraphEngine(random_denoiser(), CPU, "test", graph=ReplayGraph)
     job = random_job(1, acquisition=X2)
     engine.loops[("planted",)] = planted("item", ReplayGraph())
-    monkeypatch.setattr(engine, "_loop", lambda job: engine.loops["planted",])
+    monkeypatch.setattr(engine, "_loop", lambda job, spread: engine.loops["planted",])
     with pytest.warns(UserWarning, match="waits for the device"):
         result = engine.run(job)
     assert torch.equal(result, CudaGraphEngine(random_denoiser(), CPU, "test", graph=DirectCalls).run(job))

@@ -111,7 +111,9 @@ struct Attention {
 struct SolverStep {
     int batch, maps, x, y;
     int factor, grid_x, grid_y;  // pixel-unshuffle of stem and head, and their padded grid
-    const float* head;           // [N][grid_x][grid_y][maps * factor^2], in the channel order of pixel_shuffle
+    const float* head;           // [N][grid_x][grid_y][head_channels], in the channel order of pixel_shuffle
+    int head_channels;           // maps * factor^2, or twice that: a second head says ln of the spread
+    float* spread;               // receives the standard deviation that it tells, or null
     float* stem;                 // [N][grid_x][grid_y][stem_channels]: the first maps * factor^2 channels are written
     int stem_channels;
     float *eval, *base, *previous;

@@ -91,6 +91,9 @@ class Plan {
     void add_conv(const ConvSpec& spec);
     void add_attention(std::int64_t qkv, std::int64_t out, int batch, int tokens, int heads, int head_channels);
     void set_solver(const SolverSpec& spec);
+    // The operation added last takes the place of the one before it where the spread is wanted too: it leaves the
+    // channels of both heads at `head`, and the solver step leaves the standard deviation [N][K][X][Y] at `spread`.
+    void set_spread(std::int64_t head, std::int64_t spread);
     // Hard data consistency with qx [rank_x][X], qy [rank_y][Y], kept [rank_x][rank_y] or null; rank_x = 0 ends it.
     void set_projection(int rank_x, int rank_y, const float* qx, const float* qy, const float* kept);
 
@@ -102,9 +105,10 @@ class Plan {
     // One network evaluation. film: [batch][film_width].
     void evaluate(const float* film);
     // All steps. film: [steps][batch][film_width]. before_noise(i) fills the noise of step i, if it adds some;
-    // after_step(i) follows each step. Both run on the calling thread; an exception from them ends the run.
+    // after_step(i) follows each step. Both run on the calling thread; an exception from them ends the run. `spread`:
+    // steps also leave the standard deviation that the network tells.
     void run(const std::vector<StepCoefficients>& steps, const float* film,
-             const std::function<void(int)>& before_noise, const std::function<void(int)>& after_step);
+             const std::function<void(int)>& before_noise, const std::function<void(int)>& after_step, bool spread);
 
     float* arena() { return arena_.data(); }
     std::size_t arena_floats() const { return arena_.size(); }
@@ -140,6 +144,8 @@ class Plan {
     std::vector<Operation> operations_;
     std::vector<double> seconds_;
     SolverStep solver_{};
+    int both_heads_ = -1;  // the operation, or -1
+    std::int64_t both_out_ = -1, spread_ = -1;
     Film film_{};
     Block projection_[5];
     std::atomic<bool> busy_{false};
