@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+import mrsi_fast
 from mrsi_fast import ops
-from mrsi_fast._version import __version__
 from mrsi_fast.diffusion.denoiser import Denoiser
 from mrsi_fast.diffusion.noise import KEY_LIMIT
 from mrsi_fast.diffusion.solvers import Solver
@@ -230,7 +230,7 @@ class SuperResolver:
         maps, engine = prepared.maps, self._choice.engine
         return {
             "software": {
-                "mrsi_fast": __version__,
+                "mrsi_fast": mrsi_fast.__version__,
                 "torch": torch.__version__,
                 "numpy": np.__version__,
                 "python": platform.python_version(),

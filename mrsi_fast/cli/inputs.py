@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
+import glob
 import re
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mrsi_fast.cli.exits import CommandError, ExitCode
+from mrsi_fast.cli.hand import ByHand
 
 if TYPE_CHECKING:
-    from mrsi_fast.mrsi.discovery import MapFiles
+    from mrsi_fast.mrsi.mapfiles import MapFiles
     from mrsi_fast.mrsi.mapset import MapSet
 
 
 @dataclass(frozen=True)
 class InputSet:
-    """One set of maps: a file, a folder, or one of several sets that a BIDS-like folder holds.
+    """One set of maps: a file, or the files of one acquisition that were found or given together.
 
     Attributes:
-        path: What the user gave.
+        path: What the user gave, or the first of several files.
         label: What to call it in messages and, where there are several, in the output folder.
-        files: Files of the set, if the path holds several sets.
+        files: Files of the set, unless it is a lone file.
         problem: Why it cannot be used, if that is known before reading.
+        hand: What the user says of its files.
+        anatomy: Its anatomical image, if it is to be used.
     """
 
     path: Path
     label: str
     files: MapFiles | None = field(default=None, repr=False)
     problem: str | None = None
+    hand: ByHand = field(default_factory=ByHand, repr=False)
+    anatomy: Path | None = None
 
     def read(
         self,
@@ -38,8 +44,9 @@ class InputSet:
         names: Sequence[str] | None = None,
         units: str | None = None,
         mask: Path | None = None,
+        stated: Mapping[str, Any] | None = None,
     ) -> MapSet:
-        """Reads the maps and their quality files.
+        """Reads the maps and their quality files; ``stated`` are further options of ``read_maps``.
 
         Raises:
             MapInputError: The input cannot be used.
@@ -49,39 +56,57 @@ class InputSet:
 
         if self.problem is not None:
             raise MapInputError(self.problem)
-        if self.files is None:
-            return read_maps(self.path, metabolites=metabolites, names=names, units=units, mask=mask)
-        files = self.files
         return read_maps(
-            files.maps,
+            self.files or self.path,
             metabolites=metabolites,
-            crlb=files.crlb or None,
-            snr=files.snr or None,
-            fwhm=files.fwhm or None,
-            mask=mask or files.single.get("mask"),
-            lipid=files.single.get("lipid"),
-            units=units or files.units,
-            fwhm_unit=files.fwhm_unit,
+            names=names,
+            units=units,
+            mask=mask,
+            like=self.hand.like,
+            table_axes=self.hand.table_axes,
+            **self.hand.quality,
+            **(stated or {}),
         )
 
+    def left_out(self) -> list[str]:
+        """What was found beside the maps and is not used, a line a reason."""
+        from mrsi_fast.mrsi.mapfiles import listing
 
-def collect(paths: Sequence[Path] | None) -> list[InputSet]:
+        return list(listing(self.files.unused)) if self.files is not None else []
+
+    def t1_found(self) -> Path | None:
+        """An anatomical image that lies beside the maps."""
+        found = self.files.single.get("anatomy") if self.files is not None else None
+        return Path(found) if found is not None else None
+
+
+def collect(
+    paths: Sequence[Path] | None, more: Sequence[Path] | None = None, hand: ByHand | None = None
+) -> list[InputSet]:
     """Finds every set of maps behind the inputs; what cannot be used stays in the list with its problem.
 
+    Args:
+        paths: What stands after ``-i``: files, folders, or patterns of them.
+        more: What stands without an option, as a shell leaves it of ``-i sub-*``.
+        hand: What the user says of the files.
+
     Raises:
-        CommandError: There is no input, or two inputs would write into the same output folder.
+        CommandError: There is no input, or what was said by hand fits more than one set.
     """
-    if not paths:
+    hand = hand or ByHand()
+    given = list(dict.fromkeys(found for path in [*(paths or []), *(more or [])] for found in _expanded(path)))
+    if not given and not hand.maps:
         raise CommandError("Give at least one input: -i FOLDER or -i MAP.nii.gz.")
-    sets = [entry for path in paths for entry in _sets_of(path)]
-    labels = [entry.label for entry in sets]
-    twice = sorted({label for label in labels if labels.count(label) > 1})
-    if twice:
+    files = [path for path in given if not path.is_dir() and (path.exists() or path.is_symlink())]
+    sets = [entry for path in given if path not in files for entry in _sets_of(path, hand)]
+    sets = sorted(_sets_of_files(files) + sets, key=lambda entry: given.index(entry.path))
+    sets = _with_maps(sets, hand)
+    if len(sets) > 1 and (hand.quality or hand.like):
+        options = [f"--{role}" for role in hand.quality] + (["--like"] if hand.like else [])
         raise CommandError(
-            f"Several inputs are called {', '.join(twice)}, so their results would overwrite each other. "
-            "Run them into different output folders."
+            f"{', '.join(options)} belongs to one set of maps, but {len(sets)} were given. Run them one by one."
         )
-    return sets
+    return [replace(entry, label=label, hand=hand) for entry, label in zip(sets, _labels(sets), strict=True)]
 
 
 def output_folders(sets: Sequence[InputSet], output: Path) -> list[Path]:
@@ -111,22 +136,110 @@ def check_output(output: Path, sets: Sequence[InputSet]) -> None:
         raise CommandError(f"{output}: the output folder cannot be written ({reason}).", ExitCode.USAGE) from error
 
 
-def _sets_of(path: Path) -> list[InputSet]:
+def with_anatomy(sets: Sequence[InputSet], anatomy: str | None) -> list[InputSet]:
+    """Gives each set its anatomical image: the one that lies beside it (``auto``), or the file that was named.
+
+    Raises:
+        CommandError: There is no such file, or one file is named for several subjects.
+    """
+    if anatomy is None:
+        return list(sets)
+    if anatomy == "auto":
+        return [replace(entry, anatomy=entry.t1_found()) for entry in sets]
+    path = Path(anatomy)
+    subjects = {_subject(entry) for entry in sets}
+    if len(sets) > 1 and (len(subjects) > 1 or None in subjects):
+        raise CommandError(
+            f"--anatomy belongs to one person, but {len(sets)} sets were given. Run them one by one, or take the image "
+            "that lies beside the maps of each: --anatomy auto."
+        )
+    if not path.is_file():
+        raise CommandError(f"--anatomy {path}: there is no such file.")
+    return [replace(entry, anatomy=path) for entry in sets]
+
+
+def _subject(entry: InputSet) -> str | None:
+    match = re.search(r"sub-[0-9A-Za-z]+", entry.label)
+    return match[0] if match else None
+
+
+def _expanded(path: Path) -> list[Path]:
+    """The paths that a pattern stands for, in natural order; the path itself if it is none or matches nothing."""
+    if path.exists() or path.is_symlink() or not glob.has_magic(str(path)):
+        return [path]
+    found = sorted(
+        glob.glob(str(path)), key=lambda one: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", one)]
+    )
+    return [Path(one) for one in found] or [path]
+
+
+def _sets_of(path: Path, hand: ByHand) -> list[InputSet]:
     from mrsi_fast.mrsi.discovery import discover
     from mrsi_fast.mrsi.mapset import MapInputError
 
-    label = _safe(re.sub(r"\.nii(\.gz)?$", "", path.resolve().name, flags=re.IGNORECASE))
+    label = _safe(path.resolve().name)
     if not path.exists():
-        return [InputSet(path, label, problem=f"{path}: there is no such file or folder.")]
-    if not path.is_dir():
-        return [InputSet(path, label)]
+        what = "nothing matches this pattern" if glob.has_magic(str(path)) else "there is no such file or folder"
+        return [InputSet(path, label, problem=f"{path}: {what}.")]
     try:
-        found = discover(path)
+        found = discover(path, patterns=hand.patterns)
     except (MapInputError, OSError) as error:
         return [InputSet(path, label, problem=str(error))]
-    if len(found) == 1:
-        return [InputSet(path, _safe(found[0].label) or label)]
-    return [InputSet(path, _safe(files.label), files) for files in found]
+    return [InputSet(path, _safe(files.label) or label, files, files.problem) for files in found]
+
+
+def _sets_of_files(paths: Sequence[Path]) -> list[InputSet]:
+    """Files that were given one by one; those of one place and person are one set."""
+    from mrsi_fast.mrsi.discovery import discover_files, is_named
+    from mrsi_fast.mrsi.images import image_stem
+
+    grouped = [path for path in paths if is_named(path)]
+    sets = [InputSet(path, _safe(image_stem(path))) for path in paths if len(grouped) < 2 or path not in grouped]
+    for files in discover_files(grouped) if len(grouped) > 1 else ():
+        first = files.paths()[0] if files.paths() else next(p for p in grouped if image_stem(p) == files.label)
+        lone = files.problem is not None or (len(files.paths()) == 1 and not files.tables)
+        label = image_stem(first) if lone else files.label or first.resolve().parent.name
+        sets.append(InputSet(first, _safe(label), None if lone else files, files.problem))
+    return sets
+
+
+def _with_maps(sets: list[InputSet], hand: ByHand) -> list[InputSet]:
+    """The one set that maps named by hand make, or that they are added to."""
+    from mrsi_fast.mrsi.discovery import name_from_file
+    from mrsi_fast.mrsi.mapfiles import MapFiles
+
+    if not hand.maps:
+        return sets
+    if len(sets) > 1:
+        raise CommandError(f"--map adds to one set of maps, but {len(sets)} were given. Run them one by one.")
+    first = next(iter(hand.maps.values()))
+    if not sets:
+        return [InputSet(first, _safe(first.resolve().parent.name), MapFiles("named", maps=dict(hand.maps)))]
+    entry = sets[0]
+    files = entry.files or MapFiles("named", maps={name_from_file(entry.path): entry.path})
+    taken = set(hand.maps.values())
+    kept = {name: path for name, path in files.maps.items() if path not in taken}
+    return [replace(entry, files=replace(files, maps=kept | hand.maps, problem=None), problem=None)]
+
+
+def _labels(sets: Sequence[InputSet]) -> list[str]:
+    """One label a set: where two are equal, the folders that tell them apart stand before it."""
+    labels = [entry.label for entry in sets]
+    parts = [entry.path.resolve().parts for entry in sets]
+    for label in {label for label in labels if labels.count(label) > 1}:
+        same = [index for index, one in enumerate(labels) if one == label]
+        depth = max(len(parts[index]) for index in same)
+        padded = {index: ("",) * (depth - len(parts[index])) + parts[index][:-1] for index in same}
+        tells = [d for d in range(depth - 1) if len({padded[index][d] for index in same if d < len(padded[index])}) > 1]
+        for index in same:
+            before = "_".join(_safe(padded[index][d]) for d in tells if d < len(padded[index]) and padded[index][d])
+            labels[index] = f"{before}_{label}" if before else label
+    seen: dict[str, int] = {}
+    for index, label in enumerate(labels):  # what folders cannot tell: NAA.nii and NAA.nii.gz in one folder
+        seen[label] = seen.get(label, 0) + 1
+        if seen[label] > 1:
+            labels[index] = f"{label}-{seen[label]}"
+    return labels
 
 
 def _safe(label: str) -> str:

@@ -17,9 +17,12 @@ Inputs = Annotated[
     typer.Option(
         "--input",
         "-i",
-        help="A folder of maps, an fsl_mrsi or BIDS-like tree, or one NIfTI map. Give it several times for a batch.",
+        metavar="PATH",
+        help="A folder of maps, an fsl_mrsi, Vienna or BIDS-like tree, a cohort of these, LCModel tables, or map "
+        "files. Give it several times, or a pattern such as 'sub-*', for a batch.",
     ),
 ]
+MoreInputs = Annotated[list[Path] | None, typer.Argument(metavar="[PATH]...", help="More inputs, as for -i.")]
 Metabolites = Annotated[
     str | None,
     typer.Option(help="Maps to use, e.g. tNAA,tCr,tCho, or all. Default: those the network has a channel for."),

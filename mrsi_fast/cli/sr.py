@@ -10,8 +10,9 @@ import typer
 from mrsi_fast.cli.batch import conclude, run_batch
 from mrsi_fast.cli.cpus import usable_cpus
 from mrsi_fast.cli.exits import CommandError, ExitCode, guarded
-from mrsi_fast.cli.inputs import InputSet, check_output, collect, output_folders
-from mrsi_fast.cli.options import Debug, Inputs, Metabolites, Names, Quiet, Units, Verbose, names_of
+from mrsi_fast.cli.hand import Crlb, Fwhm, Like, Maps, Patterns, Snr, TableAxes, by_hand
+from mrsi_fast.cli.inputs import InputSet, check_output, collect, output_folders, with_anatomy
+from mrsi_fast.cli.options import Debug, Inputs, Metabolites, MoreInputs, Names, Quiet, Units, Verbose, names_of
 from mrsi_fast.cli.terminal import Terminal
 from mrsi_fast.cli.work import Request, Worker
 
@@ -35,7 +36,10 @@ WindowName = Annotated[
     Literal["none", "hamming", "hann"] | None, typer.Option(help="k-space window that was applied. Assumed none.")
 ]
 SupportName = Annotated[Literal["square", "ellipse"] | None, typer.Option(help="k-space support. Assumed square.")]
-Anatomy = Annotated[Path | None, typer.Option(help="Coregistered T1 image to guide the result.")]
+Anatomy = Annotated[
+    str | None,
+    typer.Option(metavar="FILE|auto", help="Coregistered T1 image to guide the result; auto: the one beside the maps."),
+]
 Mask = Annotated[Path | None, typer.Option(help="Region where the maps are valid, on their grid.")]
 Model = Annotated[Path | None, typer.Option(help="Model folder. Default: the weights shipped with mrsi-fast.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -56,10 +60,18 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Redo inputs whose 
 def sr(
     output: Output,
     inputs: Inputs = None,
+    more: MoreInputs = None,
     scale: Scale = "2",
     metabolites: Metabolites = None,
     names: Names = None,
     units: Units = None,
+    maps: Maps = None,
+    crlb: Crlb = None,
+    snr: Snr = None,
+    fwhm: Fwhm = None,
+    pattern: Patterns = None,
+    like: Like = None,
+    table_axes: TableAxes = None,
     samples: Samples = 8,
     steps: Steps = 8,
     solver: SolverName = "dpmpp_2m",
@@ -85,13 +97,16 @@ def sr(
     Each input gives NIfTI files (mean and, from 8 samples on, standard deviation), a JSON file that says how they
     came about, and PNG pictures. Detail beyond the measured k-space is inferred, not measured. Research use only.
     """
-    terminal, sets = Terminal(quiet, verbose), collect(inputs)
+    terminal = Terminal(quiet, verbose)
+    sets = collect(inputs, more, by_hand(maps, crlb, snr, fwhm, pattern, like, table_axes))
+    sets = with_anatomy(sets, anatomy)
     request = Request(
         scale, samples, steps, seed, data_consistency, window, support, keep_filled, save_samples,
-        names_of(metabolites), names_of(names), units, anatomy, mask,
+        names_of(metabolites), names_of(names), units, Path(anatomy) if anatomy else None, mask,
     )  # fmt: skip
     _check(sets, request)
     check_output(output, sets)
+    _say_what_was_found(sets, anatomy, terminal)
     resolver = _load(model, device=device, engine=engine, solver=solver, threads=threads or usable_cpus()[0])
     if verbose:
         terminal.say(resolver.explain())
@@ -112,11 +127,23 @@ def _check(sets: list[InputSet], request: Request) -> None:
             f"--samples {request.samples}: fewer than {SAMPLES_FOR_STD} give neither a mean nor a standard deviation. "
             f"Give 0 or at least {SAMPLES_FOR_STD}, or --save-samples to keep them."
         )
-    for option, path in (("--anatomy", request.anatomy), ("--mask", request.mask)):
-        if path is not None and len(sets) > 1:
-            raise CommandError(f"{option} belongs to one set of maps, but {len(sets)} were given. Run them one by one.")
-        if path is not None and not path.is_file():
-            raise CommandError(f"{option} {path}: there is no such file.")
+    if request.mask is not None and len(sets) > 1:
+        raise CommandError(f"--mask belongs to one set of maps, but {len(sets)} were given. Run them one by one.")
+    if request.mask is not None and not request.mask.is_file():
+        raise CommandError(f"--mask {request.mask}: there is no such file.")
+
+
+def _say_what_was_found(sets: list[InputSet], anatomy: str | None, terminal: Terminal) -> None:
+    """Names what lies beside the maps and is not used."""
+    for entry in sets:
+        lines = [f"not used: {line}" for line in entry.left_out()]
+        found = entry.t1_found()
+        if found is not None and anatomy is None:
+            lines.append(f"not used: {found.name}: an anatomical image; --anatomy auto guides the result by it")
+        if anatomy == "auto" and found is None:
+            lines.append("no anatomical image lies beside the maps, so none guides the result")
+        for line in lines:
+            terminal.say(f"{entry.label}: {line}")
 
 
 def _load(model: Path | None, **options: Any) -> SuperResolver:

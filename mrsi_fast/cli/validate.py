@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mrsi_fast.cli.exits import ExitCode, guarded
+from mrsi_fast.cli.hand import Crlb, Fwhm, Like, Maps, Patterns, Snr, TableAxes, by_hand
 from mrsi_fast.cli.inputs import InputSet, collect
-from mrsi_fast.cli.options import Debug, Inputs, Metabolites, Names, Verbose, names_of
+from mrsi_fast.cli.options import Debug, Inputs, Metabolites, MoreInputs, Names, Verbose, names_of
 from mrsi_fast.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -21,8 +22,16 @@ LARGE_VOXEL_MM = 15.0
 @guarded
 def validate(
     inputs: Inputs = None,
+    more: MoreInputs = None,
     metabolites: Metabolites = None,
     names: Names = None,
+    maps: Maps = None,
+    crlb: Crlb = None,
+    snr: Snr = None,
+    fwhm: Fwhm = None,
+    pattern: Patterns = None,
+    like: Like = None,
+    table_axes: TableAxes = None,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as failures.")] = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -33,13 +42,16 @@ def validate(
     """
     from mrsi_fast.mrsi.mapset import MapInputError
 
-    terminal, sets = Terminal(verbose=verbose), collect(inputs)
+    terminal = Terminal(verbose=verbose)
+    sets = collect(inputs, more, by_hand(maps, crlb, snr, fwhm, pattern, like, table_axes))
     usable = 0
     for entry in sets:
         try:
             warnings = _report(entry, names_of(metabolites), names_of(names), terminal)
         except (MapInputError, OSError) as error:
-            terminal.say(f"{entry.label}: FAIL\n  {error}\n")
+            terminal.say(f"{entry.label}: FAIL\n  {error}")
+            _say_left_out(entry, terminal)
+            terminal.say()
             continue
         usable += not (strict and warnings)
     if usable < len(sets):
@@ -62,10 +74,18 @@ def _report(entry: InputSet, metabolites: list[str] | None, names: list[str] | N
     terminal.say(f"  quality data: {', '.join(quality) or 'none, so noise is assumed and every value is believed'}")
     heads = ("  map", "median", "noise", "trusted", "why not (a voxel can have several reasons)")
     terminal.table(heads, _rows(maps, trust))
+    _say_left_out(entry, terminal)
     for warning in warnings:
         terminal.say(f"  warning: {warning}")
     terminal.say()
     return warnings
+
+
+def _say_left_out(entry: InputSet, terminal: Terminal) -> None:
+    if (found := entry.t1_found()) is not None:
+        terminal.say(f"  anatomy: {found.name}, used by sr with --anatomy auto")
+    for line in entry.left_out():
+        terminal.say(f"  not used: {line}")
 
 
 def _rows(maps: MapSet, trust: Trust) -> list[tuple[str, ...]]:

@@ -90,7 +90,7 @@ class Worker:
                 steps=asked.steps,
                 seed=asked.seed,
                 data_consistency=asked.data_consistency,  # type: ignore[arg-type]
-                anatomy=asked.anatomy,
+                anatomy=entry.anatomy,
                 acquisition={"window": asked.window, "support": asked.support},
                 keep_filled=asked.keep_filled,
                 progress=progress,

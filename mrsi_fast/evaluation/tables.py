@@ -11,13 +11,12 @@ import json
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mrsi_fast.evaluation import clinical_tables as clinical
 from mrsi_fast.evaluation import statistics
 from mrsi_fast.evaluation.metrics import CONVENTIONS
 from mrsi_fast.evaluation.rows import (
-    Evaluation,
     Row,
     by_factor,
     factors_of,
@@ -31,6 +30,9 @@ from mrsi_fast.evaluation.rows import (
     of_method,
 )
 from mrsi_fast.files import write_text
+
+if TYPE_CHECKING:
+    from mrsi_fast.evaluation.run import Evaluation
 
 COLUMNS = (
     "preset",
@@ -76,7 +78,7 @@ def write_results(evaluation: Evaluation) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(folder / "results.csv", stream.getvalue())
-    write_text(folder / "results.json", json.dumps(plain({"facts": evaluation.facts, "rows": rows}), indent=0) + "\n")
+    write_text(folder / "results.json", json.dumps(_plain({"facts": evaluation.facts, "rows": rows}), indent=0) + "\n")
     write_text(folder / "results.md", markdown(evaluation))
 
 
@@ -190,10 +192,10 @@ def _consistency_table(rows: Sequence[Row]) -> str:
     )
 
 
-def plain(value: Any) -> Any:
-    """A value for JSON, which has no NaN: numbers that are not finite become null."""
+def _plain(value: Any) -> Any:
+    """Numbers that are not finite become null: JSON has no NaN."""
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

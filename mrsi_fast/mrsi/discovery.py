@@ -1,248 +1,240 @@
-"""Finding the maps and their quality files in a folder by name: pure path logic, nothing is opened.
+"""Finding sets of maps in a folder: which files belong together, what each of them holds, and what was left out.
 
-Three layouts are known:
+The names are read by the table in :mod:`~mrsi_fast.mrsi.schemes`, files become sets in
+:mod:`~mrsi_fast.mrsi.grouping`. Images are not opened.
 
-- ``fsl_mrsi`` trees (FSL-MRS): ``concs/<scaling>/<Met>.nii.gz``, ``uncertainties/<Met>_sd.nii.gz`` (percent),
-  ``qc/<Met>_{snr,fwhm}.nii.gz`` (fwhm in Hz), ``qc/fit_failed.nii.gz``;
-- BIDS-like derivatives as MRSIPrep names them:
-  ``sub-*_ses-*_space-orig[_res-*]_met-<Met>_desc-{signal,crlb,snr,fwhm}_mrsi.nii.gz``;
-- a flat folder: ``conc_<Met>`` or plain ``<Met>``, with ``crlb_<Met>``, ``snr``, ``fwhm``, ``mask``, ``lipid_mask``,
-  ``T1``.
+- Files belong to one set if they lie in one place and carry the same identifier or the same BIDS entities. Folders that
+  only sort files by what they hold (``concs/raw``, ``crlb``, ``Orig``, ``mrsi``) do not part them.
+- A quality file serves every set of its place whose identifier or entities include its own.
+- A set is made of one version of the maps (acquired before filtered, the preferred fsl_mrsi scaling).
+- What is not used is listed with the reason.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
 
+from mrsi_fast.mrsi.foreign import describe_folder
+from mrsi_fast.mrsi.grouping import Found, group, is_above, label_of
+from mrsi_fast.mrsi.images import image_stem, is_image
+from mrsi_fast.mrsi.lcmodel import is_table, place_of
+from mrsi_fast.mrsi.mapfiles import MapFiles
 from mrsi_fast.mrsi.mapset import MapInputError
-from mrsi_fast.mrsi.names import ALIASES, STAND_INS, canonical_name
+from mrsi_fast.mrsi.patterns import Pattern
+from mrsi_fast.mrsi.schemes import ALL_MAPS, FSL_SCALINGS, Finding, classify, split_name
 
-Role = Literal["map", "crlb", "snr", "fwhm", "mask", "lipid", "failed", "anatomy"]
-
-ALL_MAPS = "*"
-"""Key of an SNR or linewidth file that holds for every map."""
-
-FSL_SCALINGS: dict[str, str] = {"molarity": "mM", "molality": "mmol/kg", "raw": "i.u.", "internal": "ratio to tCr"}
-"""fsl_mrsi scalings in order of preference, with their units.
-
-``internal`` comes last: it divides by the reference metabolite of the same voxel, and a ratio is not what the scanner
-averages over a voxel, so the acquisition model does not hold for it.
-"""
-
-_MAX_DEPTH = 6
-_DESC_ROLES: dict[str, Role] = {"signal": "map", "crlb": "crlb", "snr": "snr", "fwhm": "fwhm", "brain": "mask"}
-_FLAT_PATTERNS: tuple[tuple[Role, str], ...] = (
-    ("map", r"(?:conc|signal|map)[_-](?P<met>.+)"),
-    ("crlb", r"(?:crlb|sd)[_-](?P<met>.+)|(?P<met2>.+)[_-](?:crlb|sd)"),
-    ("snr", r"snr(?:[_-](?P<met>.+))?|(?P<met2>.+)[_-]snr"),
-    ("fwhm", r"(?:fwhm|linewidth)(?:[_-](?P<met>.+))?|(?P<met2>.+)[_-](?:fwhm|linewidth)"),
-    ("mask", r"(?:brain|mrsi)?[_-]?mask"),
-    ("lipid", r"lipids?[_-](?:mask|flag)"),
-    ("failed", r"fit[_-]failed"),
-    ("anatomy", r"T1w?(?:[_-](?:bet|brain))?|.+_T1w"),
+_MAX_DEPTH = 10
+_SORTING_FOLDER = re.compile(
+    r"concs?|raw|internal|molarity|molality|uncertainties|qc|quality|maps?|orig|extras?|crlbs?|sd|std|snr|fwhm|masks?"
+    r"|(?:crlb|conc|concs|snr|fwhm|sd|ratio|metabolite|met)_?maps|ratios?|amps?|metabolites|nifti|nii|confounds|anat|mrs|mrsi"
+    r"|csi|spectroscopy|orig-.*|(?:.*_)?(?:clip|filt|smooth)\w*|tables?|coords?|lcm(?:odel)?|sl(?:ice)?_?\d+",
+    re.IGNORECASE,
 )
+"""Folders that sort files by what they hold; they do not part sets."""
+_DATASET_FOLDER = re.compile(
+    r"derivatives|rawdata|sourcedata|mrsi-\w+|mrsiprep|skullstrip|cat12|mrsi_fast", re.IGNORECASE
+)
+_MAPS_FOLDER = re.compile(r"concs|conc_maps|orig", re.IGNORECASE)
+"""Folders of maps whose quality files lie in folders beside them: given one, the search starts above."""
+_SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 
-@dataclass
-class MapFiles:
-    """The files of one acquisition, by what they hold.
-
-    Attributes:
-        layout: Which of the three layouts was recognised.
-        label: What tells this set from others in the same folder (``sub-01_ses-01``), empty for a flat folder.
-        maps, crlb: Canonical metabolite name -> file.
-        snr, fwhm: The same, or :data:`ALL_MAPS` -> file.
-        single: Files that occur once: roles ``mask``, ``lipid``, ``failed``, ``anatomy``.
-        units: Units of the maps, where the layout says so.
-        fwhm_unit: ``Hz`` for fsl_mrsi, else ``ppm``.
-    """
-
-    layout: Literal["fsl_mrsi", "bids", "folder"]
-    label: str = ""
-    maps: dict[str, Path] = field(default_factory=dict)
-    crlb: dict[str, Path] = field(default_factory=dict)
-    snr: dict[str, Path] = field(default_factory=dict)
-    fwhm: dict[str, Path] = field(default_factory=dict)
-    single: dict[str, Path] = field(default_factory=dict)
-    units: str = "i.u."
-    fwhm_unit: Literal["ppm", "Hz"] = "ppm"
-
-    def add(self, role: Role, name: str, path: Path) -> None:
-        """File a path under its role; a second file for the same place is an error that names both.
-
-        Raises:
-            MapInputError: The place is taken.
-        """
-        table: dict = {"map": self.maps, "crlb": self.crlb, "snr": self.snr, "fwhm": self.fwhm}.get(role, self.single)
-        key = name if table is not self.single else role
-        if key in table and table[key] != path:
-            what = f"{role} of {name}" if table is not self.single else role
-            raise MapInputError(
-                f"{table[key].name} and {path.name} both look like the {what}. Keep one of them in the "
-                "folder, or pass the files by name."
-            )
-        table[key] = path
-
-
-def discover(folder: str | Path, scaling: str | None = None) -> list[MapFiles]:
-    """Find every set of maps in a folder.
+def discover(folder: str | Path, scaling: str | None = None, patterns: Sequence[Pattern] = ()) -> list[MapFiles]:
+    """Find every set of maps in a folder and below it.
 
     Args:
-        folder: A flat folder, an fsl_mrsi output (or its ``concs`` or ``concs/<scaling>`` folder), or a folder
-            with BIDS-like names at any level below it (to a depth of six).
+        folder: A folder of maps, an fsl_mrsi output (or a folder in it), a BIDS-like tree, a cohort of any of these,
+            or a folder of LCModel's tables.
         scaling: For fsl_mrsi, the scaling to take; default the first of :data:`FSL_SCALINGS` that is there.
+        patterns: The user's own naming schemes, which go before the table's.
 
     Returns:
-        One entry per acquisition, sorted by label; more than one only for BIDS-like folders.
+        One entry per acquisition, sorted by label; those that cannot be used have a ``problem``.
 
     Raises:
-        MapInputError: No map was found, or two files claim to be the same one.
+        MapInputError: There is no map, or none that can be used.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise MapInputError(f"{folder.name}: there is no such folder. Check the path.")
-    if (root := _fsl_root(folder)) is not None:
-        if root != folder and folder.parent.name == "concs":
-            scaling = scaling or folder.name
-        return [_discover_fsl(root, scaling)]
-    found = [files for files in _discover_bids(folder) if files.maps] or [_discover_flat(folder)]
-    if not found[0].maps:
-        raise MapInputError(
-            f"{folder.name}: no metabolite map was found by name. Known are conc_<name>.nii.gz, "
-            "<name>.nii.gz with a usual metabolite name, fsl_mrsi output folders, and BIDS-like "
-            "..._met-<name>_desc-signal_mrsi.nii.gz; or pass the files by name."
-        )
-    return found
-
-
-def name_from_file(path: str | Path) -> str:
-    """Metabolite name that a map's file name carries: its ``met-`` entity, what follows ``conc_``, or a known name.
-
-    Returns:
-        The canonical name; the whole stem where nothing in it is known.
-    """
-    stem = _stem(Path(path))
-    if met := _entities(stem).get("met"):
-        return canonical_name(met)
-    if match := re.fullmatch(_FLAT_PATTERNS[0][1], stem, re.IGNORECASE):
-        return canonical_name(match["met"])
-    known = {canonical_name(part) for part in [stem, *stem.split("_")] if _is_known(part)}
-    return known.pop() if len(known) == 1 else stem
-
-
-def _stem(path: Path) -> str:
-    return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
-
-
-def _is_known(name: str) -> bool:
-    return bool(re.search(r"[0-9A-Za-z]", name)) and canonical_name(name) in ALIASES
-
-
-def _nifti_files(folder: Path) -> list[Path]:
-    """NIfTI files of one folder, without hidden ones (``._x`` copies, unfinished writes)."""
+    start = _start(folder)
+    files, others = _walk(start)
+    found = [_look_at(path, start, patterns) for path in files]
+    if start != folder:
+        scaling = scaling or (folder.name.lower() if folder.name.lower() in FSL_SCALINGS else None)
+        found = [one for one in found if one.what.role != "map" or folder in one.path.parents or scaling]
+    sets = group(found, scaling) + _table_sets(found, others, start)
+    if not sets:
+        raise MapInputError(_nothing(folder, found, others))
+    if all(one.problem for one in sets):
+        raise MapInputError(" ".join(str(one.problem) for one in sets))
     return sorted(
-        path
-        for path in folder.iterdir()
-        if not path.name.startswith(".") and path.name.lower().endswith((".nii", ".nii.gz")) and path.is_file()
+        sets, key=lambda one: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", one.label)]
     )
 
 
-def _by_metabolite(files: Iterable[Path], suffix: str = "") -> Iterator[tuple[str, Path]]:
-    for path in files:
-        stem = _stem(path)
-        if stem.endswith(suffix) and len(stem) > len(suffix):
-            yield canonical_name(stem.removesuffix(suffix)), path
+def discover_files(paths: Sequence[str | Path]) -> list[MapFiles]:
+    """Group files that were given one by one into sets, as if they lay alone in their folders.
+
+    Returns:
+        Sets; a file that is no map, and serves none, is a set of its own with a ``problem``.
+    """
+    given = list(dict.fromkeys(Path(path) for path in paths))
+    start = Path(os.path.commonpath([os.path.abspath(path.parent) for path in given])) if given else Path()
+    tables = [path for path in given if is_table(path)]
+    found = [_look_at(path, start, ()) for path in given if path not in tables]
+    grouped = group(found, nested=True)
+    used = {path for one in grouped for path in one.paths()}
+    for one in grouped:
+        one.unused = [left for left in one.unused if left.problem]
+    reasons = {one.path: one.what.reason or refusal(one.what) for one in found if one.path not in used}
+    refused = [MapFiles(label=image_stem(path), problem=f"{path.name}: {why}.") for path, why in reasons.items()]
+    return [one for one in grouped if one.paths()] + _table_sets([], tables, start) + refused
 
 
-def _fsl_root(folder: Path) -> Path | None:
-    candidates = {folder.name: folder.parent, folder.parent.name: folder.parent.parent}
+def is_named(path: Path) -> bool:
+    """Whether a file's name says anything to the table of schemes, or it is one of LCModel's tables."""
+    if is_table(path):
+        return True
+    what = classify(image_stem(path))
+    return is_image(path) and not (what.role == "other" and what.reason.startswith("no "))
+
+
+def refusal(what: Finding) -> str:
+    """Why a file that was given as a map is none, to be read after a colon."""
+    if what.role in ("ratio", "other"):
+        return what.reason
+    options = {"crlb": "--crlb", "snr": "--snr", "fwhm": "--fwhm", "mask": "--mask", "anatomy": "--anatomy"}
+    words = {
+        "crlb": "an uncertainty (CRLB, %SD)",
+        "snr": "a signal-to-noise ratio",
+        "fwhm": "a linewidth",
+        "mask": "a mask",
+        "lipid": "a lipid mask",
+        "failed": "a mark of failed fits",
+        "anatomy": "an anatomical image",
+    }
+    step = f": give it with {options[what.role]} beside a map" if what.role in options else ""
+    return f"{words.get(what.role, 'no map')} by its name, not a map of concentrations{step}"
+
+
+def name_from_file(path: str | Path) -> str:
+    """Metabolite name that a map's file name carries, by the table of naming schemes.
+
+    Returns:
+        The canonical name; the whole stem where nothing in it is known, or where the file is no map by its name.
+    """
+    stem = image_stem(path)
+    what = classify(stem)
+    return what.name if what.role == "map" and what.name != ALL_MAPS else stem
+
+
+def names_in(stem: str, count: int) -> tuple[str, ...]:
+    """Names of a stack's volumes from its file name (``NAA_Cr_Cho``); empty unless it names ``count`` metabolites."""
+    parts = [parted[1] for part in re.split(r"[_\s]+", stem) if (parted := split_name(part))]
+    return tuple(parts) if len(parts) == count == len(set(parts)) else ()
+
+
+def _start(folder: Path) -> Path:
+    """Where to search from: above a folder of maps whose quality files lie beside it."""
+    folder = folder.resolve() if folder.name in ("", ".", "..") else folder
+    if folder.parent.name.lower() == "concs" and folder.name.lower() in FSL_SCALINGS:
+        return folder.parent.parent
+    if folder.name.lower() == "concs" or (_MAPS_FOLDER.fullmatch(folder.name) and any(map(is_image, folder.iterdir()))):
+        return folder.parent
+    return folder
+
+
+def _walk(start: Path) -> tuple[list[Path], list[Path]]:
+    """Images and other files below a folder, without hidden ones; links to folders are followed, loops are not."""
+    images: list[Path] = []
+    others: list[Path] = []
+    seen: set[str] = set()
+    for where, folders, names in os.walk(start, followlinks=True):
+        real = os.path.realpath(where)
+        depth = len(Path(where).relative_to(start).parts)
+        if real in seen or depth > _MAX_DEPTH:
+            folders[:] = []
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _SKIPPED)
+        paths = [Path(where) / name for name in sorted(names) if not name.startswith(".")]
+        images += [path for path in paths if is_image(path) and not _is_second_half(path, names)]
+        others += [path for path in paths if not is_image(path)]
+    return images, others
+
+
+def _is_second_half(path: Path, names: Iterable[str]) -> bool:
+    """The .img of a .hdr/.img pair, which counts once."""
+    return path.suffix.lower() == ".img" and path.with_suffix(".hdr").name in names
+
+
+def _look_at(path: Path, start: Path, patterns: Sequence[Pattern]) -> Found:
+    relative = _below(path, start)
+    parent = relative.rpartition("/")[0]
+    stem = f"{parent}/{image_stem(path)}".lstrip("/")
+    what = next((taken for one in patterns if (taken := one.read(relative)) is not None), None) or classify(stem)
+    return Found(path, stem, what, _home(parent, what.layout), _home(parent, ""))
+
+
+def _below(path: Path, start: Path) -> str:
+    return Path(os.path.abspath(path)).relative_to(os.path.abspath(start)).as_posix()
+
+
+def _home(parent: str, layout: str) -> str:
+    """The place of a set: the folder without those that only sort files, in BIDS trees without those of a subject."""
+    parts = parent.split("/") if parent else []
+    if layout == "bids":
+        first = next((number for number, part in enumerate(parts) if re.match(r"(?:sub|ses)-", part)), len(parts))
+        parts = parts[:first]
+        while parts and (_DATASET_FOLDER.fullmatch(parts[-1]) or _SORTING_FOLDER.fullmatch(parts[-1])):
+            parts.pop()
+        return "/".join(parts)
+    while parts and _SORTING_FOLDER.fullmatch(parts[-1]):
+        parts.pop()
+    return "/".join(parts)
+
+
+def _table_sets(found: Sequence[Found], others: Sequence[Path], start: Path) -> list[MapFiles]:
+    """Sets of LCModel's tables, for places that have no maps as images."""
+    taken = {one.home for one in found if one.what.role == "map"}
+    places: dict[tuple[str, str], list[Path]] = {}
+    for path in others:
+        if is_table(path):
+            relative = _below(path, start)
+            home = _home(relative.rpartition("/")[0], "lcmodel")
+            if home not in taken and not any(is_above(other, home) for other in taken):
+                places.setdefault((home, place_of(relative).id), []).append(path)
+    voxelwise = {home for (home, _), paths in places.items() if any(path.suffix.lower() != ".csv" for path in paths)}
+    runs = {key: paths for key, paths in places.items() if key[0] not in voxelwise or paths[0].suffix.lower() != ".csv"}
+    common = os.path.commonpath([home for home, _ in runs]) if runs else ""
+    several = len(runs) > 1 or bool(taken)
+    return [
+        MapFiles(
+            "lcmodel",
+            label_of(home.removeprefix(common).strip("/"), {"id": own} if own and several else {}),
+            tables=sorted(paths),
+        )
+        for (home, own), paths in runs.items()
+    ]
+
+
+def _nothing(folder: Path, found: Sequence[Found], others: Sequence[Path]) -> str:
+    """Why no map was found, with what lies there instead."""
     if (folder / "concs").is_dir():
-        return folder
-    return candidates.get("concs")
-
-
-def _discover_fsl(root: Path, scaling: str | None) -> MapFiles:
-    there = [name for name in FSL_SCALINGS if (root / "concs" / name).is_dir()]
-    if not there or (scaling is not None and scaling not in there):
-        raise MapInputError(
-            f"concs: scaling {scaling or 'folders'} not found in this fsl_mrsi output; it has "
-            f"{', '.join(there) or 'none'}. Choose one of those."
-        )
-    chosen = scaling or there[0]
-    files = MapFiles("fsl_mrsi", units=FSL_SCALINGS[chosen], fwhm_unit="Hz")
-    for name, path in _by_metabolite(_nifti_files(root / "concs" / chosen)):
-        files.add("map", name, path)
-    if not files.maps:
-        raise MapInputError(f"concs/{chosen}: holds no map (.nii or .nii.gz). Check that fsl_mrsi finished.")
-    for sub, suffix, role in (("uncertainties", "_sd", "crlb"), ("qc", "_snr", "snr"), ("qc", "_fwhm", "fwhm")):
-        for name, path in _by_metabolite(_nifti_files(root / sub) if (root / sub).is_dir() else [], suffix):
-            files.add(role, name, path)  # type: ignore[arg-type]
-    for table in (files.snr, files.fwhm):  # fsl_mrsi has no QC of combined maps: their main component's stands in
-        table.update(
-            {
-                total: table[part]
-                for total, parts in STAND_INS.items()
-                if total not in table
-                for part in reversed(parts)
-                if part in table
-            }
-        )
-    if (failed := root / "qc" / "fit_failed.nii.gz").is_file():
-        files.add("failed", ALL_MAPS, failed)
-    return files
-
-
-def _entities(stem: str) -> dict[str, str]:
-    return dict(part.split("-", 1) for part in stem.split("_") if "-" in part and not part.startswith("-"))
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """NIfTI files below a folder that have the suffix of a map or mask; links to folders are not followed."""
-    for where, folders, names in os.walk(folder):
-        depth = len(Path(where).relative_to(folder).parts)
-        folders[:] = sorted(name for name in folders if not name.startswith(".")) if depth < _MAX_DEPTH else []
-        for name in sorted(names):
-            if not name.startswith(".") and re.search(r"_(?:mrsi|mask)\.nii(?:\.gz)?$", name):
-                yield Path(where) / name
-
-
-def _discover_bids(folder: Path) -> list[MapFiles]:
-    sets: dict[str, MapFiles] = defaultdict(lambda: MapFiles("bids"))
-    rows: dict[tuple[str, Role, str], list[Path]] = defaultdict(list)
-    for path in _walk(folder):
-        entities = _entities(_stem(path))
-        role = _DESC_ROLES.get(entities.get("desc", ""))
-        if role is None or entities.get("space", "orig") not in ("orig", "mrsi"):
-            continue
-        if role == "map" and "met" not in entities:
-            continue
-        name = canonical_name(entities["met"]) if "met" in entities else ALL_MAPS
-        label = "_".join(f"{key}-{value}" for key, value in entities.items() if key not in ("met", "desc", "space"))
-        rows[label, role, name].append(path)
-    for (label, role, name), paths in rows.items():
-        first = [path for path in paths if "mrsi-orig" in path.parts] or paths  # its input tree before its output
-        for path in first:
-            sets[label].label = label
-            sets[label].add(role, name, path)
-    return [sets[label] for label in sorted(sets)]
-
-
-def _discover_flat(folder: Path) -> MapFiles:
-    files = MapFiles("folder")
-    for path in _nifti_files(folder):
-        stem = _stem(path)
-        hits = ((role, re.fullmatch(pattern, stem, re.IGNORECASE)) for role, pattern in _FLAT_PATTERNS)
-        role, hit = next(((role, hit) for role, hit in hits if hit), (None, None))
-        if role is not None and hit is not None:
-            groups: dict[str, str | None] = hit.groupdict()
-            name = groups.get("met") or groups.get("met2")
-            files.add(role, canonical_name(name) if name else ALL_MAPS, path)
-        elif _is_known(stem):
-            files.add("map", canonical_name(stem), path)
-    return files
+        return f"{folder.name}: its folder concs holds no map (.nii or .nii.gz). Check that fsl_mrsi finished."
+    start = f"{folder.name}: no metabolite map was found by name."
+    instead = describe_folder(list(others)) if not found else ""
+    if instead:
+        return f"{start} {instead}"
+    listed = "; ".join(f"{one.path.name}: {one.what.reason or refusal(one.what)}" for one in found[:4])
+    more = f" and {len(found) - 4} more" if len(found) > 4 else ""
+    there = f" Not used: {listed}{more}." if found else ""
+    return (
+        f"{start}{there} Known are conc_<name>.nii.gz, <id>_<name>.nii.gz and <name>.nii.gz with a usual metabolite "
+        "name, fsl_mrsi output folders, BIDS-like ..._met-<name>_desc-signal_mrsi.nii.gz and LCModel tables; or name "
+        "the files by hand (--map NAME=FILE), or their pattern (--pattern)."
+    )

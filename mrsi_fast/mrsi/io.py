@@ -15,11 +15,15 @@ import numpy as np
 from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
-from mrsi_fast.mrsi.discovery import ALL_MAPS, MapFiles, discover, name_from_file
+from mrsi_fast.mrsi.discovery import name_from_file
 from mrsi_fast.mrsi.geometry import check_affine, describe_grid, fov_corner_difference_mm
+from mrsi_fast.mrsi.images import read_image
+from mrsi_fast.mrsi.mapfiles import MapFiles
 from mrsi_fast.mrsi.mapset import Float32, MapInputError, MapSet
 from mrsi_fast.mrsi.names import NAMED_CHANNELS, STAND_INS, canonical_name, is_lipid_or_macromolecule
-from mrsi_fast.mrsi.nifti import SAME_PLACE_MM, Form, Volume, read_nifti, volume_from_image
+from mrsi_fast.mrsi.nifti import SAME_PLACE_MM, Form, Volume, volume_from_image
+from mrsi_fast.mrsi.schemes import ALL_MAPS
+from mrsi_fast.mrsi.sources import named_sources
 
 Source = Any
 """A path, a NIfTI image, ``(array, affine)``, or for quality data also an array on the maps' grid."""
@@ -41,16 +45,20 @@ def read_maps(
     units: str | None = None,
     scaling: str | None = None,
     form: Form = "auto",
+    like: Source | None = None,
+    table_axes: str | None = None,
 ) -> MapSet:
     """Read metabolite maps and what is known about their quality.
 
     Args:
         source: A file, a folder (flat, fsl_mrsi, BIDS-like: see ``discovery``) or one set found in it, a NIfTI image,
             ``(array, affine)``, a mapping from name to any of these, or a MapSet (which ``metabolites`` and ``mask``
-            alone act on). Stacks are [X, Y, Z, M] in NIfTI, [M, X, Y, Z] as arrays.
+            alone act on). Stacks are [X, Y, Z, M] in NIfTI, [M, X, Y, Z] as arrays. A mapping may name roles:
+            ``{"maps": {"tNAA": ...}, "crlb": {"tNAA": ...}, "snr": ..., "mask": ...}``.
         metabolites: Maps to take, in any spelling, as a list or ``"tNAA,tCr"``; ``"all"`` for every map. Default: those
             with a channel of their own in the network, or all if there is none.
-        names: Names of a stack's maps, as a list or ``"tNAA,tCr"``, or of a map whose file name does not tell.
+        names: Names of a stack's maps, as a list or ``"tNAA,tCr"``, or of a map whose file name does not tell; default
+            those that a JSON file beside it (``Metabolites``) or its own name tells. ``crlb_tNAA`` is the CRLB of tNAA.
         crlb: %SD in place of what a folder holds: a stack with one volume per map, or a mapping by name (or one volume
             for a single map). Arrays without an affine are on the maps' grid; so for all that follow.
         snr: Signal-to-noise ratio: one source for all maps, a stack or a mapping.
@@ -61,6 +69,8 @@ def read_maps(
         units: Units of the maps, for labels.
         scaling: fsl_mrsi scaling to take (molarity, molality, raw, internal).
         form: Orientation to use where sform and qform differ: ``auto``, ``s`` or ``q``.
+        like: An image on the grid of the spectra, for LCModel's tables, which do not say where they lie.
+        table_axes: Directions in which rows, columns and slices of the tables count, by default ``PLS`` (axial).
 
     Returns:
         One MapSet; its ``warnings`` hold what was remarkable about the inputs.
@@ -72,11 +82,14 @@ def read_maps(
         source = source.select(_wanted(metabolites, source.names)) if metabolites else source
         return source if mask is None else with_mask(source, mask)
     reader = _Reader(form)
-    files = source if isinstance(source, MapFiles) else MapFiles("folder")
-    if isinstance(source, (str, Path)) and Path(source).is_dir():
-        files = _one_set(Path(source), scaling)
-    source = files.maps or source
-    maps, found = _read_values(reader, source, metabolites, names.split(",") if isinstance(names, str) else names)
+    listed = [name.strip() for name in names.split(",")] if isinstance(names, str) else names
+    files, source, listed = named_sources(source, listed, scaling=scaling, like=like, table_axes=table_axes, form=form)
+    maps, found = _read_values(reader, files.maps or source, metabolites, listed)
+    for text in files.remarks:
+        reader.remark("LCModel tables" if files.layout == "lcmodel" else "the stack", text)
+    for left in files.unused:
+        if left.problem:
+            reader.remark(left.path.name, left.reason)
     given = {"crlb": crlb, "snr": snr, "fwhm": fwhm, "mask": mask, "lipid": lipid}
     quality, flags = _read_quality(reader, given, files, maps, found)
     for name, one in zip(found, maps, strict=True):
@@ -131,7 +144,9 @@ class _Reader:
         """Return [N, X, Y, Z] on the common grid, and how to call the source in messages."""
         where = Path(source).name if isinstance(source, (str, Path)) else what
         if isinstance(source, (str, Path)):
-            volume = read_nifti(source, self.form)
+            volume = read_image(source, self.form)
+        elif isinstance(source, Volume):
+            volume = source
         elif isinstance(source, SpatialImage):
             volume = volume_from_image(source, where, self.form)
         else:
@@ -213,22 +228,16 @@ def _read_quality(
 
 
 def _describe(files: MapFiles, source: Source) -> str:
-    if files.maps:
-        return {"fsl_mrsi": "fsl_mrsi output", "bids": "BIDS-like folder", "folder": "folder of maps"}[files.layout]
-    if isinstance(source, Mapping):
-        return "maps given by name"
+    if source is None:
+        return {
+            "fsl_mrsi": "fsl_mrsi output",
+            "bids": "BIDS-like folder",
+            "folder": "folder of maps",
+            "lcmodel": "LCModel tables",
+            "named": "maps given by name",
+            "stack": "stack of maps",
+        }[files.layout]
     return "NIfTI file" if isinstance(source, (str, Path)) else "image or array in memory"
-
-
-def _one_set(folder: Path, scaling: str | None) -> MapFiles:
-    found = discover(folder, scaling)
-    if len(found) > 1:
-        labels = ", ".join(files.label for files in found[:6]) + (" ..." if len(found) > 6 else "")
-        raise MapInputError(
-            f"{folder.name}: holds {len(found)} sets of maps ({labels}). Give the folder of one of "
-            "them, or run them one after the other."
-        )
-    return found[0]
 
 
 def _canonical(names: Sequence[str], values: Mapping[str, Source]) -> dict[str, Source]:

@@ -55,13 +55,18 @@ def test_bad_inputs_stay_in_the_list_with_their_problem(tmp_path: Path) -> None:
         empty.read(None)
 
 
-def test_no_input_and_equal_names_are_refused(tmp_path: Path) -> None:
+def test_no_input_is_refused() -> None:
     with pytest.raises(CommandError, match="at least one input"):
         collect([])
-    for name in ("a", "b"):
+
+
+def test_parents_tell_folders_of_equal_names_apart(tmp_path: Path) -> None:
+    for name in ("sub-01", "sub-02"):
+        write_map(tmp_path / name / "ses-01" / "mrsi" / "tNAA.nii.gz")
         write_map(tmp_path / name / "scan" / "tNAA.nii.gz")
-    with pytest.raises(CommandError, match="called scan"):
-        collect([tmp_path / "a" / "scan", tmp_path / "b" / "scan"])
+    given = [tmp_path / name / place for place in ("scan", "ses-01/mrsi") for name in ("sub-01", "sub-02")]
+    assert [entry.label for entry in collect(given)] == ["sub-01_scan", "sub-02_scan", "sub-01_mrsi", "sub-02_mrsi"]
+    assert [entry.label for entry in collect([given[0], given[0]])] == ["scan"], "the same folder twice is one input"
 
 
 def test_the_output_folder_is_made_and_left_clean(tmp_path: Path) -> None:
