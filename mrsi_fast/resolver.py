@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 import mrsi_fast
-from mrsi_fast import ops
 from mrsi_fast.diffusion.denoiser import Denoiser
 from mrsi_fast.diffusion.noise import KEY_LIMIT
 from mrsi_fast.diffusion.solvers import Solver
-from mrsi_fast.engine.job import EngineError, choose_engine
+from mrsi_fast.engine.choose import choose_engine
+from mrsi_fast.engine.job import EngineError
 from mrsi_fast.models.pretrained import Pretrained, load_pretrained
 from mrsi_fast.mrsi.consistency import Mode
 from mrsi_fast.mrsi.geometry import fov_corner_difference_mm, voxel_sizes_mm
@@ -88,15 +88,10 @@ class SuperResolver:
             f"model: {self.pretrained.config.name} (sha256 {self.pretrained.sha256[:12]})",
             f"device: {self.device} ({self._device_reason})",
             f"engine: {engine.name} ({engine.reason})",
+            f"error of a run: below {engine.error_bound:g} of a map's largest value, against float64",
             *(f"not {name}: {reason}" for name, reason in self._choice.refused.items()),
         ]
-        lines += getattr(engine, "details", list)()
-        for row in ops.status():
-            if row["device"] == self.device.type:
-                lines.append(
-                    f"kernel {row['op']}: {row['backend']}" + ("" if row["usable"] else f" no ({row['reason']})")
-                )
-        return "\n".join(lines)
+        return "\n".join(lines + engine.details())
 
     def __call__(
         self,
@@ -266,6 +261,7 @@ class SuperResolver:
             "device_reason": self._device_reason,
             "engine": engine.name,
             "engine_reason": engine.reason,
+            "engine_error_bound": engine.error_bound,
             "threads": torch.get_num_threads(),
             "seconds": round(seconds, 3),
             "note": "Detail beyond the measured k-space is inferred by a model, not measured. Research use only.",

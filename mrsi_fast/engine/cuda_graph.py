@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import mrsi_fast.ops  # noqa: F401  (registers torch.ops.mrsi_fast)
 from mrsi_fast.diffusion.denoiser import Denoiser, standard_deviation
 from mrsi_fast.diffusion.solvers import Step
-from mrsi_fast.engine.eager import ieee_float32
+from mrsi_fast.engine.eager import ieee_float32, kernel_lines
 from mrsi_fast.engine.fused import FusedNetwork
 from mrsi_fast.engine.job import Estimate, SamplingJob, one_step_job
 from mrsi_fast.models.condition import Condition
@@ -328,6 +328,7 @@ class CudaGraphEngine:
     """
 
     name = "cuda-graph"
+    error_bound = 2e-5
 
     def __init__(
         self,
@@ -340,6 +341,11 @@ class CudaGraphEngine:
         self.denoiser = denoiser.to(device).to(memory_format=torch.channels_last)
         self.device, self.reason, self.graph, self.dtype = device, reason, graph, dtype
         self.loops: OrderedDict[tuple[object, ...], CapturedLoop] = OrderedDict()
+
+    def details(self) -> list[str]:
+        """One line for each kind of call that a run makes."""
+        operations = ("group_norm_silu", "self_attention", "solver_step")
+        return ["convolutions: PyTorch (cuDNN)", *kernel_lines(self.device, operations)]
 
     def run(self, job: SamplingJob) -> Tensor:
         """Returns the final residual [B, K, X, Y], float32, on the CPU."""

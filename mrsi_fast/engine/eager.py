@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mrsi_fast import ops
 from mrsi_fast.diffusion.denoiser import Denoiser, standard_deviation
 from mrsi_fast.diffusion.solvers import sample
 from mrsi_fast.engine.job import Estimate, SamplingJob
@@ -27,6 +28,15 @@ def ieee_float32() -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, convolution
 
 
+def kernel_lines(device: torch.device, operations: Sequence[str]) -> list[str]:
+    """Which kernels of our own operations can serve calls on a device, and why others cannot."""
+    return [
+        f"{row['op']}: {row['backend']}" + ("" if row["usable"] else f" no ({row['reason']})")
+        for row in ops.status()
+        if row["device"] == device.type and row["op"] in operations
+    ]
+
+
 class EagerEngine:
     """Runs the solver's steps one by one in PyTorch, channels-last, in the denoiser's own precision.
 
@@ -37,6 +47,7 @@ class EagerEngine:
     """
 
     name = "eager"
+    error_bound = 2e-5
 
     def __init__(self, denoiser: Denoiser, device: torch.device, reason: str) -> None:
         self.denoiser = denoiser.to(device).to(memory_format=torch.channels_last)
@@ -54,6 +65,10 @@ class EagerEngine:
         with torch.inference_mode(), ieee_float32():
             final = sample(denoise, self._place(job.initial), job.steps, job.step_noise, job.on_step)
             return final.to("cpu", torch.float32)
+
+    def details(self) -> list[str]:
+        """One line for each kind of call that a run makes."""
+        return ["convolutions: PyTorch", *kernel_lines(self.device, ("group_norm_silu", "self_attention"))]
 
     def estimate(
         self,

@@ -1,9 +1,9 @@
-"""What every engine is given and what it gives back, and the one place where an engine is chosen."""
+"""What every engine is given and what it gives back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -13,8 +13,6 @@ from mrsi_fast.diffusion.denoiser import Denoiser
 from mrsi_fast.diffusion.solvers import Step, make_steps
 from mrsi_fast.models.condition import Condition
 from mrsi_fast.mrsi.forward import Acquisition
-
-ENGINES = ("eager", "compile", "native", "native-amx", "cuda-graph")
 
 
 class EngineError(RuntimeError):
@@ -75,6 +73,11 @@ class Engine(Protocol):
     denoiser: Denoiser
     reason: str
     """Why this engine was chosen, one clause."""
+    error_bound: float
+    """Largest error of a whole run over the largest value of a map, against float64, that its tests let pass."""
+
+    def details(self) -> list[str]:
+        """One line for each kind of call that a run makes."""
 
     def run(self, job: SamplingJob) -> Tensor:
         """Returns the final residual [B, K, X, Y], float32, on the CPU."""
@@ -92,49 +95,3 @@ class Engine(Protocol):
             projection: As in ``SamplingJob``; it acts on the mean.
             on_step: As in ``SamplingJob``.
         """
-
-
-@dataclass(frozen=True)
-class EngineChoice:
-    """The engine that runs, and one sentence for each that does not."""
-
-    engine: Engine
-    refused: dict[str, str] = field(default_factory=dict)
-
-
-def choose_engine(name: str, denoiser: Denoiser, device: torch.device) -> EngineChoice:
-    """Builds the engine of that name; ``auto`` takes the fastest one that can run, and says why not another.
-
-    Args:
-        name: "auto", "eager", "compile", "native", "native-amx" or "cuda-graph". "auto" takes only what computes in
-            float32.
-        denoiser: In evaluation mode, on ``device``.
-        device: Where to run.
-
-    Raises:
-        EngineError: The engine was asked for by name and cannot run here, or there is no engine of that name.
-    """
-    from mrsi_fast.engine import cuda_graph, eager, native
-
-    if name == "cuda-graph" or (name == "auto" and device.type == "cuda"):
-        obstacle = cuda_graph.obstacle(device)
-        if obstacle is None:
-            reason = "the fastest on this device" if name == "auto" else "asked for by name"
-            return EngineChoice(cuda_graph.CudaGraphEngine(denoiser, device, reason))
-        if name == "cuda-graph":
-            raise EngineError(f"The cuda-graph engine cannot run here: {obstacle}; use engine 'native' or 'auto'.")
-    if name in ("auto", "native", "native-amx"):
-        pairs = name == "native-amx"
-        obstacle = native.obstacle(denoiser, device, pairs)
-        if obstacle is None:
-            reason = "the fastest on this device" if name == "auto" else "asked for by name"
-            return EngineChoice(native.NativeEngine(denoiser, reason, pairs=pairs))
-        if name != "auto":
-            raise EngineError(f"The {name} engine cannot run here: {obstacle}; use engine 'eager' or 'auto'.")
-        reason = f"plain PyTorch, since the native engine cannot run: {obstacle}"
-        return EngineChoice(eager.EagerEngine(denoiser, device, reason), refused={"native": obstacle})
-    if name == "eager":
-        return EngineChoice(eager.EagerEngine(denoiser, device, reason="asked for by name"))
-    if name == "compile":
-        return EngineChoice(eager.CompileEngine(denoiser, device, reason="asked for by name"))
-    raise EngineError(f"There is no engine '{name}'; choose one of auto, {', '.join(ENGINES)}.")

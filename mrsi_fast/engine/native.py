@@ -199,8 +199,11 @@ class NativeEngine:
         EngineError: The extension is missing or the denoiser is not one that ``obstacle`` lets pass.
     """
 
+    ERROR_BOUND, AMX_ERROR_BOUND = 2e-5, 2e-4
+
     def __init__(self, denoiser: Denoiser, reason: str, threads: int | None = None, pairs: bool = False) -> None:
         self.name, self.pairs = "native-amx" if pairs else "native", pairs
+        self.error_bound = self.AMX_ERROR_BOUND if pairs else self.ERROR_BOUND
         problem = obstacle(denoiser, next(denoiser.parameters()).device, pairs)
         if problem is not None or not isinstance(denoiser.network, SelfAttentionUNet):
             raise EngineError(f"The {self.name} engine cannot run here: {problem}; use engine 'auto'.")

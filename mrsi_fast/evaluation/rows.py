@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,24 @@ from mrsi_fast.evaluation import statistics
 from mrsi_fast.evaluation.lesion import Detection
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation left on disk.
+
+    Attributes:
+        folder: Where.
+        parts: Its scores by subject and factor, and what was learned from the train heads.
+        rows: Every score; see ``scoring.score`` and ``run.part_header`` for the keys.
+        facts: Settings, model, what was not available.
+    """
+
+    folder: Path
+    parts: Path
+    rows: list[dict[str, Any]]
+    facts: dict[str, Any]
+
 
 APART = "2HG"
 """Scored apart: nearly empty maps lift every mean."""

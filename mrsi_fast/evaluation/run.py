@@ -12,7 +12,6 @@ import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,8 @@ from mrsi_fast.config import ConfigError
 from mrsi_fast.evaluation import baselines, cases, perceptual, scoring
 from mrsi_fast.evaluation.fitting import Progress, load_fits, nearest_rows, prepare_fits
 from mrsi_fast.evaluation.plan import EvaluationConfig, Task, plan
+from mrsi_fast.evaluation.rows import Evaluation
+from mrsi_fast.evaluation.tables import write_results
 from mrsi_fast.files import atomic_path, write_text
 from mrsi_fast.mrsi.consistency import Mode
 from mrsi_fast.mrsi.geometry import voxel_sizes_mm
@@ -34,23 +35,6 @@ OURS = "mrsi_fast"
 OURS_T1 = "mrsi_fast + T1"
 FORMAT = 3
 """Version of the parts; parts of another version are computed again."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What an evaluation left on disk.
-
-    Attributes:
-        folder: Where.
-        parts: Its scores by subject and factor, and what was learned from the train heads.
-        rows: Every score; see ``scoring.score`` and ``part_header`` for the keys.
-        facts: Settings, model, what was not available.
-    """
-
-    folder: Path
-    parts: Path
-    rows: list[dict[str, Any]]
-    facts: dict[str, Any]
 
 
 def evaluate(
@@ -79,8 +63,6 @@ def evaluate(
         ModelFolderError: The model folder cannot be used.
         MapInputError: A folder of pairs cannot be used.
     """
-    from mrsi_fast.evaluation.tables import write_results
-
     config = EvaluationConfig.parse(settings, "evaluate") if config is None else config
     tasks = plan(config)
     folder = Path(output)

@@ -11,12 +11,13 @@ import json
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mrsi_fast.evaluation import clinical_tables as clinical
 from mrsi_fast.evaluation import statistics
 from mrsi_fast.evaluation.metrics import CONVENTIONS
 from mrsi_fast.evaluation.rows import (
+    Evaluation,
     Row,
     by_factor,
     factors_of,
@@ -30,9 +31,6 @@ from mrsi_fast.evaluation.rows import (
     of_method,
 )
 from mrsi_fast.files import write_text
-
-if TYPE_CHECKING:
-    from mrsi_fast.evaluation.run import Evaluation
 
 COLUMNS = (
     "preset",

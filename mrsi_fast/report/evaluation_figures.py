@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 
 from mrsi_fast.evaluation.clinical_tables import DIAMETERS_MM, FALSE_PER_SLICE
 from mrsi_fast.evaluation.lesion import recall_by_diameter
-from mrsi_fast.evaluation.rows import Row, detections, head_values, method_label, methods, of_method
-from mrsi_fast.evaluation.run import Evaluation, example
+from mrsi_fast.evaluation.rows import Evaluation, Row, detections, head_values, method_label, methods, of_method
+from mrsi_fast.evaluation.run import example
 from mrsi_fast.report.figures import MISSING, display_window, save_png
 from mrsi_fast.report.orientation import slice_view
 

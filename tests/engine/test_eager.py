@@ -7,8 +7,9 @@ import torch
 
 from mrsi_fast.config import DiffusionConfig
 from mrsi_fast.diffusion.denoiser import Denoiser
+from mrsi_fast.engine.choose import choose_engine
 from mrsi_fast.engine.eager import EagerEngine
-from mrsi_fast.engine.job import EngineError, SamplingJob, choose_engine
+from mrsi_fast.engine.job import EngineError, SamplingJob
 from mrsi_fast.models.condition import Condition, vector_width
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.sampling import solver_steps
@@ -74,5 +75,5 @@ def test_cancelling_stops_between_steps() -> None:
 
 
 def test_an_unknown_engine_is_refused_with_the_list() -> None:
-    with pytest.raises(EngineError, match="choose one of auto, eager, compile, native, native-amx, cuda-graph"):
+    with pytest.raises(EngineError, match="choose one of auto, cuda-graph, native-amx, native, compile, eager"):
         choose_engine("warp", make_engine().denoiser, torch.device("cpu"))
