@@ -8,14 +8,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from mrsi_fast._version import __version__
+
 if TYPE_CHECKING:
     from mrsi_fast.evaluation import evaluate as evaluate
     from mrsi_fast.resolver import SuperResolver as SuperResolver
     from mrsi_fast.result import Result as Result
     from mrsi_fast.simulation import simulate as simulate
     from mrsi_fast.training import train as train
-
-__version__ = "0.1.0"
 
 _HOME = {
     "SuperResolver": "mrsi_fast.resolver",

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import mrsi_fast
+from mrsi_fast._version import __version__
 from mrsi_fast.diffusion.denoiser import Denoiser
 from mrsi_fast.diffusion.noise import KEY_LIMIT
 from mrsi_fast.diffusion.solvers import Solver
@@ -225,7 +225,7 @@ class SuperResolver:
         maps, engine = prepared.maps, self._choice.engine
         return {
             "software": {
-                "mrsi_fast": mrsi_fast.__version__,
+                "mrsi_fast": __version__,
                 "torch": torch.__version__,
                 "numpy": np.__version__,
                 "python": platform.python_version(),

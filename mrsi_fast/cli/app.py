@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-import mrsi_fast
+from mrsi_fast._version import __version__
 from mrsi_fast.cli.doctor import doctor
 from mrsi_fast.cli.evaluate import evaluate
 from mrsi_fast.cli.ratio import ratio
@@ -28,7 +28,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"mrsi-fast {mrsi_fast.__version__}")
+        print(f"mrsi-fast {__version__}")
         raise typer.Exit()
 
 

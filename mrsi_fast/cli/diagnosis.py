@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-import mrsi_fast
+from mrsi_fast._version import __version__
 from mrsi_fast.cli.cpus import usable_cpus
 
 Status = Literal["ok", "absent", "failed"]
@@ -84,7 +84,7 @@ def diagnose(model: Path | None = None, self_test: bool = True) -> Diagnosis:
         model: Model folder, None for the shipped weights.
         self_test: Whether to super-resolve a small map, which takes about two seconds.
     """
-    found = Diagnosis(versions={"mrsi_fast": mrsi_fast.__version__, "python": platform.python_version()})
+    found = Diagnosis(versions={"mrsi_fast": __version__, "python": platform.python_version()})
     steps: list[Callable[[Diagnosis], None]] = [_packages, _extension, _gpu, _machine, lambda d: _weights(d, model)]
     if self_test:
         steps.append(lambda d: _self_test(d, model))

@@ -37,6 +37,23 @@ APART = "2HG"
 """Scored apart: nearly empty maps lift every mean."""
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation left on disk.
+
+    Attributes:
+        folder: Where.
+        parts: Its scores by subject and factor, and what was learned from the train heads.
+        rows: Every score; see ``scoring.score`` and ``part_header`` for the keys.
+        facts: Settings, model, what was not available.
+    """
+
+    folder: Path
+    parts: Path
+    rows: list[Row]
+    facts: dict[str, Any]
+
+
 def head_values(rows: Iterable[Row], metric: str, convention: str, apart: bool = False) -> dict[str, float]:
     """Mean per head of one metric, over subjects and maps (2HG alone, or all but it)."""
     return statistics.head_means(

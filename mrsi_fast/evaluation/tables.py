@@ -76,7 +76,7 @@ def write_results(evaluation: Evaluation) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(folder / "results.csv", stream.getvalue())
-    write_text(folder / "results.json", json.dumps(_plain({"facts": evaluation.facts, "rows": rows}), indent=0) + "\n")
+    write_text(folder / "results.json", json.dumps(plain({"facts": evaluation.facts, "rows": rows}), indent=0) + "\n")
     write_text(folder / "results.md", markdown(evaluation))
 
 
@@ -190,10 +190,10 @@ def _consistency_table(rows: Sequence[Row]) -> str:
     )
 
 
-def _plain(value: Any) -> Any:
-    """Numbers that are not finite become null: JSON has no NaN."""
+def plain(value: Any) -> Any:
+    """A value for JSON, which has no NaN: numbers that are not finite become null."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-import mrsi_fast
+from mrsi_fast._version import __version__
 from mrsi_fast.files import write_text
 from mrsi_fast.report.summary import HEADS, agreement_rows, summary_lines
 
@@ -41,7 +41,7 @@ def write_report(folder: Path, target: Path, title: str) -> Path:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     page = environment.from_string(text).render(
         title=title,
-        version=mrsi_fast.__version__,
+        version=__version__,
         heads=HEADS,
         results=[_result(path, folder) for path in sidecars],
         failures=[outcome for outcome in outcomes if outcome["status"] not in ("done", "skipped")],

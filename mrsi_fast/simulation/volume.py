@@ -159,9 +159,16 @@ def simulate(
 
 
 def simulate_subject(
-    config: SimulationConfig, number: int, seed: int, factors: Sequence[tuple[int, int]]
+    config: SimulationConfig,
+    number: int,
+    seed: int,
+    factors: Sequence[tuple[int, int]],
+    subject: Subject | None = None,
 ) -> SimulatedSubject:
-    """Simulates one subject; heads of the split are taken in turn by ``number``. See :func:`simulate`."""
+    """Simulates one subject; heads of the split are taken in turn by ``number``, unless it was drawn before.
+
+    See :func:`simulate`.
+    """
     settings = config.volume
     for fx, fy in factors:
         if settings.matrix[0] % fx or settings.matrix[1] % fy:
@@ -170,7 +177,7 @@ def simulate_subject(
                 f"{settings.matrix[1]} of preset {config.name}; change volume.matrix."
             )
     key = Key.of("subject", seed, number)
-    subject = draw_subject(config, key, settings.metabolites, head=number)
+    subject = subject or draw_subject(config, key, settings.metabolites, head=number)
     rng = key.stream("acquisition")
     boxed, oily, masked = rng.random(3) < [config.signal.press, config.signal.lipid, config.signal.masked]
     press = draw_press(rng, settings.fov_mm, config.signal) if boxed else None

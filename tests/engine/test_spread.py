@@ -15,8 +15,8 @@ from mrsi_fast.engine.job import Engine, Estimate, SamplingJob, one_step_job
 from mrsi_fast.engine.native import NativeEngine, amx_obstacle
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.ops import _native
-from mrsi_fast.testing.capture import ReplayGraph
-from mrsi_fast.testing.jobs import SMALL, make_job, random_network
+from support.capture import ReplayGraph
+from support.jobs import SMALL, make_job, random_network
 
 CPU = torch.device("cpu")
 CASES = [
