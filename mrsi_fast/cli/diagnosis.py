@@ -122,7 +122,8 @@ def _extension(found: Diagnosis) -> None:
     detail = f"compiled for {isas}; OpenMP {'on' if found.build.get('openmp') else 'off'}" if loaded else reason
     found.checks.append(Check("native extension", "ok" if loaded else "absent", detail))
     lacking = amx_obstacle()
-    found.checks.append(Check("AMX engine", "absent" if lacking else "ok", lacking or "usable: what --engine auto takes"))
+    usable = lacking or "usable: what --engine auto takes"
+    found.checks.append(Check("AMX engine", "absent" if lacking else "ok", usable))
     cuda = found.build.get("cuda", {})
     archs = ", ".join(cuda.get("archs", ()))
     text = f"compiled for {archs}" if cuda.get("built") else f"not compiled: {cuda.get('reason', 'no extension')}"

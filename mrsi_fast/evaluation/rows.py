@@ -16,23 +16,6 @@ from mrsi_fast.evaluation.lesion import Detection
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What an evaluation left on disk.
-
-    Attributes:
-        folder: Where.
-        parts: Its scores by subject and factor, and what was learned from the train heads.
-        rows: Every score; see ``scoring.score`` and ``run.part_header`` for the keys.
-        facts: Settings, model, what was not available.
-    """
-
-    folder: Path
-    parts: Path
-    rows: list[dict[str, Any]]
-    facts: dict[str, Any]
-
-
 APART = "2HG"
 """Scored apart: nearly empty maps lift every mean."""
 

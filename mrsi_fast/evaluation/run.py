@@ -24,6 +24,7 @@ from mrsi_fast.evaluation import baselines, cases, perceptual, scoring
 from mrsi_fast.evaluation.fitting import Progress, load_fits, nearest_rows, prepare_fits
 from mrsi_fast.evaluation.plan import EvaluationConfig, Task, plan
 from mrsi_fast.evaluation.rows import Evaluation
+from mrsi_fast.evaluation.tables import write_results
 from mrsi_fast.files import atomic_path, write_text
 from mrsi_fast.mrsi.consistency import Mode
 from mrsi_fast.mrsi.geometry import voxel_sizes_mm
