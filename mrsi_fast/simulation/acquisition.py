@@ -303,7 +303,7 @@ def draw_press(rng: np.random.Generator, fov_mm: tuple[float, float], settings: 
     width, height = (float(rng.uniform(*settings.press_size)) * min(extent, 170.0) for extent in fov_mm)
     centre = (float(rng.uniform(-15, 15)), float(rng.uniform(-20, 20)))
     along_x, along_y = (float(s) for s in rng.uniform(-1, 1, 2) * settings.chemical_shift_ppm_mm)
-    return PressBox(centre, (width, height), float(rng.uniform(1.5, 4.0)), (along_x, along_y))
+    return PressBox(centre, (width, height), float(rng.uniform(*settings.press_edge_mm)), (along_x, along_y))
 
 
 def draw_noise(rng: np.random.Generator, settings: SignalConfig) -> float:

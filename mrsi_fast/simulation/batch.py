@@ -24,7 +24,7 @@ from mrsi_fast.simulation.config import SimulationConfig
 from mrsi_fast.simulation.guidance import lifelike_image
 from mrsi_fast.simulation.imperfections import draw_mismatch
 from mrsi_fast.simulation.keys import Key, log_uniform
-from mrsi_fast.simulation.slices import Geometry, Slice, render
+from mrsi_fast.simulation.slices import Geometry, Slice, blurred, render
 from mrsi_fast.simulation.subject import Subject, draw_subject
 from mrsi_fast.simulation.warp import Orientation
 
@@ -160,7 +160,7 @@ class Simulator:
         factors = self._factors(rng, matrix)
         geometry = self._geometry(rng, matrix, factors, subject)
         protocol = self._protocol(rng, geometry, factors)
-        part = render(subject, geometry, protocol.press)
+        part = self._blurred(render(subject, geometry, protocol.press), geometry, key)
         measured = measure(
             part.slab, part.truth, subject.names, subject.noise_sd, protocol, self.config.signal, key, key
         )
@@ -185,6 +185,11 @@ class Simulator:
             "anatomy_present": np.array(with_t1),
             "brain": part.fractions[BRAIN_CLASSES].sum(0) > 0.5,
         }
+
+    def _blurred(self, part: Slice, geometry: Geometry, key: Key) -> Slice:
+        """The slice as it is, or smooth on the scale of the HR voxel."""
+        rng, signal = key.stream("blur"), self.config.signal
+        return blurred(part, geometry, rng.uniform(*signal.blur_voxels)) if rng.random() < signal.blur else part
 
     def _orientation(self, key: Key) -> Orientation:
         share = self.config.batch.reoriented

@@ -141,6 +141,11 @@ class SignalConfig(Settings):
         mismatch_shift: SD of the shift of the maps, LR voxels.
         silent_background: Share of unmasked acquisitions whose voxels outside the head hold nothing.
         press_size: Range of the size of a PRESS box relative to the field of view.
+        press_edge_mm: Range of the width of its logistic edge.
+        blur: Share of training items whose object is smooth on the scale of the HR voxel: a reconstruction filter,
+            motion, or maps that come from a coarser acquisition than their grid says.
+        blur_voxels: Range of the SD of the Gaussian that smooths it, HR voxels; 0.71 resembles a Hamming window over
+            the HR grid's k-space (exp(-2.46 r^2) against 0.54 + 0.46 cos(pi r), r = 1 at the edge).
     """
 
     bias: float = pydantic.Field(0.15, ge=0, lt=1)
@@ -164,6 +169,9 @@ class SignalConfig(Settings):
     mismatch_shift: float = pydantic.Field(0.08, ge=0)
     silent_background: float = pydantic.Field(0.0, ge=0, le=1)
     press_size: Range = (0.5, 0.85)
+    press_edge_mm: Range = (1.5, 4.0)
+    blur: float = pydantic.Field(0.0, ge=0, le=1)
+    blur_voxels: Range = (0.2, 1.0)
 
 
 class GuidanceConfig(Settings):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from mrsi_fast.simulation.acquisition import PressBox, excite
 from mrsi_fast.simulation.fields import Array, Axis
@@ -98,6 +99,13 @@ def render(subject: Subject, geometry: Geometry, press: PressBox | None) -> Slic
         pool(slab.core, fine),
         pool(slab.anatomy_lesion, fine),
     )
+
+
+def blurred(part: Slice, geometry: Geometry, sd_voxels: float) -> Slice:
+    """The slice with its maps smoothed by a Gaussian of the given SD (HR voxels), object and truth alike."""
+    sd = sd_voxels * geometry.fine
+    maps = gaussian_filter(part.slab.maps, (0, sd, sd), mode="constant", truncate=3.0)
+    return replace(part, slab=replace(part.slab, maps=maps), truth=pool(maps, geometry.fine))
 
 
 def pool(image: Array, fine: int) -> Array:

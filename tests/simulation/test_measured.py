@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from mrsi_fast.simulation.fields import Axis
 from mrsi_fast.simulation.guidance import lifelike_image
 from mrsi_fast.simulation.imperfections import Mismatch, draw_mismatch, excess_noise
 from mrsi_fast.simulation.keys import Key
-from mrsi_fast.simulation.slices import Geometry
+from mrsi_fast.simulation.slices import Geometry, blurred, pool, render
 from mrsi_fast.simulation.subject import draw_subject
 from mrsi_fast.simulation.texture import Rim, draw_textures
 from mrsi_fast.simulation.volume import simulate_subject
@@ -91,6 +93,26 @@ def test_a_rim_changes_the_edge_and_leaves_the_middle() -> None:
     Rim(np.array([-0.3, 0.2]), 5.0).apply(maps, depth)
     np.testing.assert_allclose(maps[0, 0], [1, 1 - 0.3 * np.exp(-0.2), 1 - 0.3 * np.exp(-1), 1 - 0.3 * np.exp(-2), 1])
     np.testing.assert_allclose(maps[1, 0, 1], 1 + 0.2 * np.exp(-0.2))
+
+
+def test_a_blur_acts_on_object_and_truth_alike_and_keeps_what_is_constant() -> None:
+    geometry = Geometry((16, 12), (4.0, 4.0), (0.0, 0.0), 0.0, 5.0, 3, 1, 5.0, "float64")
+    subject = draw_subject(phantom_settings("training"), Key.of("blur", 1), ("tNAA", "tCr"))
+    part = blurred(render(subject, geometry, None), geometry, 0.71)
+    np.testing.assert_allclose(part.truth, pool(part.slab.maps, 3), rtol=1e-12)
+    flat = replace(part, slab=replace(part.slab, maps=np.ones((2, 480, 360))))
+    middle = blurred(flat, replace(geometry, matrix=(160, 120)), 0.71).truth[:, 5:-5, 5:-5]
+    np.testing.assert_allclose(middle, 1.0, rtol=1e-12)
+
+
+def test_a_blur_of_0_71_voxels_resembles_a_hamming_window() -> None:
+    wave = np.cos(np.pi * np.arange(64))[:, None] * np.ones(32)  # the HR grid's k-space edge
+    fine = np.repeat(np.repeat(wave, 3, 0), 3, 1)[None]
+    geometry = Geometry((64, 32), (4.0, 4.0), (0.0, 0.0), 0.0, 5.0, 3, 1, 5.0, "float64")
+    subject = draw_subject(phantom_settings("training"), Key.of("blur", 2), ("tNAA",))
+    part = render(subject, geometry, None)
+    edge = blurred(replace(part, slab=replace(part.slab, maps=fine)), geometry, 0.71).truth[0, 8:-8, 8:-8]
+    assert 0.05 < np.abs(edge).max() < 0.12  # 0.54 - 0.46 = 0.08
 
 
 @pytest.mark.parametrize("orientation", ["coronal", "sagittal"])
