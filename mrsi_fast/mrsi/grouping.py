@@ -77,7 +77,7 @@ def label_of(place: str, tags: dict[str, str]) -> str:
     """What to call a set: its folders and entities, those of subject and session first."""
     order = sorted(tags, key=lambda key: (key != "sub", key != "ses", key == "id", key))
     own = [tags[key] if key == "id" else f"{key}-{tags[key]}" for key in order]
-    return "_".join([*(part for part in place.split("/") if part), *own])
+    return "_".join(dict.fromkeys([*(part for part in place.split("/") if part), *own]))
 
 
 def _make(

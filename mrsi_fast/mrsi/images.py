@@ -70,12 +70,14 @@ def read_image(source: str | Path, form: Form = "auto") -> Volume:
 
 
 def _read_by_nibabel(path: Path, form: Form) -> Volume:
-    try:
-        image = nib.load(path)
-    except FileNotFoundError as error:
+    other = {".hdr": ".img", ".img": ".hdr"}.get(path.suffix.lower())
+    halves = {name.name.lower() for name in path.parent.iterdir()} if other is not None else set()
+    if other is not None and path.with_suffix(other).name.lower() not in halves:
         raise MapInputError(
             f"{path.name}: belongs to a .hdr/.img pair whose other file is not here. Put both into one folder."
-        ) from error
+        )
+    try:
+        image = nib.load(path)
     except Exception as error:  # nibabel's parsers raise many types for damaged files
         detail = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise MapInputError(

@@ -206,9 +206,10 @@ def _read_quality(
     reader: _Reader, given: Mapping[str, Any], files: MapFiles, maps: Float32, found: tuple[str, ...]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read what was given, else what the folder holds; failed fits become NaN in ``maps``."""
-    stored: dict[str, Any] = {"crlb": files.crlb, "snr": files.snr, "fwhm": files.fwhm, **files.single}
+    tables = {"crlb": files.crlb, "snr": files.snr, "fwhm": files.fwhm}
+    stored: dict[str, Any] = {role: table for role, table in tables.items() if table} | files.single
     chosen = {
-        role: given[role] if given.get(role) is not None else stored.get(role) or None
+        role: given[role] if given.get(role) is not None else stored.get(role)
         for role in ("crlb", "snr", "fwhm", "mask", "lipid", "failed")
     }
     quality = {role: _quality(reader, chosen[role], found, role) for role in ("crlb", "snr", "fwhm")}

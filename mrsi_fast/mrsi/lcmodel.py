@@ -12,7 +12,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -260,7 +260,7 @@ def _default_axes(affine: NDArray[np.float64]) -> str:
 
 
 def _indices(
-    voxels: Iterable[Voxel], affine: NDArray[np.float64], shape: tuple[int, ...], letters: str
+    voxels: Sequence[Voxel], affine: NDArray[np.float64], shape: tuple[int, ...], letters: str
 ) -> list[tuple[int, int, int]]:
     """Index of each voxel on the grid."""
     groups = [next((pair for pair in ("RL", "AP", "SI") if letter in pair), "") for letter in letters]
@@ -269,6 +269,12 @@ def _indices(
     codes = [str(code) for code in nib.orientations.aff2axcodes(affine)]
     axes = [next(axis for axis in range(3) if codes[axis] in pair) for pair in groups]
     flips = [codes[axis] != letter for axis, letter in zip(axes, letters, strict=True)]
+    last = max(voxel.place.row for voxel in voxels), max(voxel.place.col for voxel in voxels)
+    if all(2 * number <= shape[axis] for number, axis in zip(last, axes[:2], strict=True)):
+        raise MapInputError(
+            f"the tables end at row {last[0]} and column {last[1]}, but the grid has {shape[axes[0]]} rows and "
+            f"{shape[axes[1]]} columns. Give an image on the spectra's own grid (--like), such as a map or a mask."
+        )
     result = []
     for voxel in voxels:
         counted = (voxel.place.row, voxel.place.col, voxel.place.slice or 1)
