@@ -13,6 +13,18 @@ from mrsi_fast.cli.exits import CommandError, ExitCode, guarded
 from mrsi_fast.cli.hand import Crlb, Fwhm, Like, Maps, Patterns, Snr, TableAxes, by_hand
 from mrsi_fast.cli.inputs import InputSet, check_output, collect, output_folders, with_anatomy
 from mrsi_fast.cli.options import Debug, Inputs, Metabolites, MoreInputs, Names, Quiet, Units, Verbose, names_of
+from mrsi_fast.cli.stated import (
+    CrlbUnitName,
+    FormName,
+    FwhmUnitName,
+    MaskLabels,
+    MaxCrlb,
+    MaxFwhm,
+    Mhz,
+    MinSnr,
+    limits_of_trust,
+    stated_numbers,
+)
 from mrsi_fast.cli.terminal import Terminal
 from mrsi_fast.cli.work import Request, Worker
 
@@ -40,7 +52,7 @@ Anatomy = Annotated[
     str | None,
     typer.Option(metavar="FILE|auto", help="Coregistered T1 image to guide the result; auto: the one beside the maps."),
 ]
-Mask = Annotated[Path | None, typer.Option(help="Region where the maps are valid, on their grid.")]
+Mask = Annotated[Path | None, typer.Option(help="Region where the maps are valid; resampled if on another grid.")]
 Model = Annotated[Path | None, typer.Option(help="Model folder. Default: the weights shipped with mrsi-fast.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 EngineName = Annotated[
@@ -81,6 +93,14 @@ def sr(
     support: SupportName = None,
     anatomy: Anatomy = None,
     mask: Mask = None,
+    mask_labels: MaskLabels = None,
+    crlb_unit: CrlbUnitName = None,
+    fwhm_unit: FwhmUnitName = None,
+    mhz: Mhz = None,
+    form: FormName = "auto",
+    min_snr: MinSnr = None,
+    max_fwhm: MaxFwhm = None,
+    max_crlb: MaxCrlb = None,
     keep_filled: KeepFilled = False,
     save_samples: SaveSamples = False,
     model: Model = None,
@@ -103,6 +123,7 @@ def sr(
     request = Request(
         scale, samples, steps, seed, data_consistency, window, support, keep_filled, save_samples,
         names_of(metabolites), names_of(names), units, Path(anatomy) if anatomy else None, mask,
+        stated_numbers(crlb_unit, fwhm_unit, mhz, mask_labels, form), limits_of_trust(min_snr, max_fwhm, max_crlb),
     )  # fmt: skip
     _check(sets, request)
     check_output(output, sets)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,11 +10,24 @@ from mrsi_fast.cli.exits import ExitCode, guarded
 from mrsi_fast.cli.hand import Crlb, Fwhm, Like, Maps, Patterns, Snr, TableAxes, by_hand
 from mrsi_fast.cli.inputs import InputSet, collect
 from mrsi_fast.cli.options import Debug, Inputs, Metabolites, MoreInputs, Names, Verbose, names_of
+from mrsi_fast.cli.stated import (
+    CrlbUnitName,
+    FormName,
+    FwhmUnitName,
+    MaskLabels,
+    MaxCrlb,
+    MaxFwhm,
+    Mhz,
+    MinSnr,
+    limits_of_trust,
+    stated_numbers,
+    trust_rules,
+)
 from mrsi_fast.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from mrsi_fast.mrsi.mapset import MapSet
-    from mrsi_fast.mrsi.quality import Trust
+    from mrsi_fast.mrsi.quality import Trust, TrustRules
 
 LARGE_VOXEL_MM = 15.0
 
@@ -32,6 +45,14 @@ def validate(
     pattern: Patterns = None,
     like: Like = None,
     table_axes: TableAxes = None,
+    mask_labels: MaskLabels = None,
+    crlb_unit: CrlbUnitName = None,
+    fwhm_unit: FwhmUnitName = None,
+    mhz: Mhz = None,
+    form: FormName = "auto",
+    min_snr: MinSnr = None,
+    max_fwhm: MaxFwhm = None,
+    max_crlb: MaxCrlb = None,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as failures.")] = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -44,10 +65,12 @@ def validate(
 
     terminal = Terminal(verbose=verbose)
     sets = collect(inputs, more, by_hand(maps, crlb, snr, fwhm, pattern, like, table_axes))
+    stated = stated_numbers(crlb_unit, fwhm_unit, mhz, mask_labels, form)
+    rules = trust_rules(limits_of_trust(min_snr, max_fwhm, max_crlb))
     usable = 0
     for entry in sets:
         try:
-            warnings = _report(entry, names_of(metabolites), names_of(names), terminal)
+            warnings = _report(entry, names_of(metabolites), names_of(names), stated, rules, terminal)
         except (MapInputError, OSError) as error:
             terminal.say(f"{entry.label}: FAIL\n  {error}")
             _say_left_out(entry, terminal)
@@ -58,12 +81,19 @@ def validate(
         raise typer.Exit(int(ExitCode.SOME_FAILED if usable else ExitCode.NO_VALID_INPUT))
 
 
-def _report(entry: InputSet, metabolites: list[str] | None, names: list[str] | None, terminal: Terminal) -> list[str]:
+def _report(
+    entry: InputSet,
+    metabolites: list[str] | None,
+    names: list[str] | None,
+    stated: dict[str, Any],
+    rules: TrustRules,
+    terminal: Terminal,
+) -> list[str]:
     from mrsi_fast.mrsi.geometry import describe_grid, voxel_sizes_mm
     from mrsi_fast.mrsi.quality import assess
 
-    maps = entry.read(metabolites, names)
-    trust = assess(maps)
+    maps = entry.read(metabolites, names, stated=stated)
+    trust = assess(maps, rules)
     warnings = [*maps.warnings, *trust.warnings]
     largest = max(voxel_sizes_mm(maps.affine)[:2])
     if largest > LARGE_VOXEL_MM:

@@ -11,6 +11,7 @@ from mrsi_fast.cli.batch import Skipped
 from mrsi_fast.cli.exits import CommandError
 from mrsi_fast.cli.inputs import InputSet
 from mrsi_fast.cli.report import REPORT
+from mrsi_fast.cli.stated import trust_rules
 from mrsi_fast.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Request:
     units: str | None
     anatomy: Path | None
     mask: Path | None
+    stated: dict[str, Any]
+    limits: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Worker:
 
     def _super_resolve(self, entry: InputSet) -> Result:
         asked = self.request
-        maps = entry.read(asked.metabolites, asked.names, asked.units, asked.mask)
+        maps = entry.read(asked.metabolites, asked.names, asked.units, asked.mask, asked.stated)
         self.terminal.say(f"{entry.label}: {', '.join(maps.names)} from {maps.source}")
         with self.terminal.progress(entry.label) as progress:
             result = self.resolver(
@@ -92,6 +95,7 @@ class Worker:
                 data_consistency=asked.data_consistency,  # type: ignore[arg-type]
                 anatomy=entry.anatomy,
                 acquisition={"window": asked.window, "support": asked.support},
+                rules=trust_rules(asked.limits),
                 keep_filled=asked.keep_filled,
                 progress=progress,
             )

@@ -17,12 +17,15 @@ from nibabel.processing import resample_from_to
 from nibabel.spatialimages import SpatialImage
 from numpy.typing import ArrayLike, NDArray
 
-from mrsi_fast.mrsi.geometry import check_affine, hr_affine, voxel_sizes_mm
+from mrsi_fast.mrsi.geometry import check_affine, hr_affine
 from mrsi_fast.mrsi.mapset import Float32, MapInputError
 from mrsi_fast.mrsi.nifti import Volume, read_nifti, volume_from_image
 
 MINIMUM_OVERLAP = 0.9
 """Below this share of covered voxels a warning says that the image may not belong to the maps."""
+
+MOST_POINTS = 16
+"""Most points that a target voxel is averaged over, per axis."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +65,7 @@ def resample_anatomy(
     if volume.data.shape[0] != 1:
         raise MapInputError(f"{where}: holds {volume.data.shape[0]} volumes; give one anatomical image.")
     data = np.nan_to_num(volume.data[0], nan=0.0, posinf=0.0, neginf=0.0)
-    on_grid = _box_average(data, volume.affine, target, tuple(int(n) for n in shape[:3]))
+    on_grid = box_average(data, volume.affine, target, tuple(int(n) for n in shape[:3]))
     inside = on_grid != 0
     wanted = np.ones(inside.shape, dtype=bool) if region is None else region
     overlap = float(inside[wanted].mean()) if wanted.any() else 0.0
@@ -91,7 +94,7 @@ def _load(source: Any) -> tuple[Volume, str]:
     return volume, str(getattr(source, "name", source)).rsplit("/", 1)[-1]
 
 
-def _box_average(
+def box_average(
     data: Float32, affine: NDArray[np.float64], target: NDArray[np.float64], shape: tuple[int, ...]
 ) -> NDArray[np.float64]:
     """Mean over each target voxel's box, from linear interpolation at points as dense as the image's own voxels.
@@ -99,12 +102,20 @@ def _box_average(
     The dense points are the grid that refines the target by whole factors (``hr_affine``), so each target voxel holds
     a block of them, at any angle between the two images. One slab of slices at a time bounds the memory. Voxels have an
     extent: those at the image's border, and an image of one slice, are continued beyond their centres.
+
+    Args:
+        data: The image, [X, Y, Z].
+        affine: Its affine, mm.
+        target: Affine of the grid.
+        shape: Voxels of the grid.
+
+    Returns:
+        [X, Y, Z] float64 on the grid; 0 beyond the image.
     """
     data = np.pad(data, 1, mode="edge")
     affine = affine.copy()
     affine[:3, 3] -= affine[:3, :3].sum(axis=1)
-    finest = min(voxel_sizes_mm(affine))
-    refine = [max(1, int(np.ceil(size / finest - 1e-6))) for size in voxel_sizes_mm(target)]
+    refine = _refinement(affine, target)
     image = nib.Nifti1Image(data, affine)
     result = np.empty(shape)
     for z in range(shape[2]):
@@ -115,3 +126,12 @@ def _box_average(
         blocks = np.asarray(dense.dataobj).reshape(shape[0], refine[0], shape[1], refine[1], refine[2])
         result[:, :, z] = blocks.mean(axis=(1, 3, 4), dtype=np.float64)
     return result
+
+
+def _refinement(affine: NDArray[np.float64], target: NDArray[np.float64]) -> list[int]:
+    """Points along each axis of a target voxel: as many as image voxels that the axis crosses, at most 16.
+
+    Sixteen points an axis average well over anything finer; an image with slices of 0.05 mm would ask for a hundred.
+    """
+    crossed = np.abs(np.linalg.solve(affine[:3, :3], target[:3, :3]))  # [image axis, target axis]
+    return [int(np.clip(np.ceil(n - 1e-6), 1, MOST_POINTS)) for n in crossed.max(axis=0)]

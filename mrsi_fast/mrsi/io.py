@@ -7,26 +7,24 @@ reading one file safely is ``nifti``, writing is ``export``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
 from mrsi_fast.mrsi.discovery import name_from_file
-from mrsi_fast.mrsi.geometry import check_affine, describe_grid, fov_corner_difference_mm
-from mrsi_fast.mrsi.images import read_image
 from mrsi_fast.mrsi.mapfiles import MapFiles
 from mrsi_fast.mrsi.mapset import Float32, MapInputError, MapSet
+from mrsi_fast.mrsi.marks import shared_values
+from mrsi_fast.mrsi.masks import remarks_on_mask
 from mrsi_fast.mrsi.names import NAMED_CHANNELS, STAND_INS, canonical_name, is_lipid_or_macromolecule
-from mrsi_fast.mrsi.nifti import SAME_PLACE_MM, Form, Volume, volume_from_image
+from mrsi_fast.mrsi.nifti import Form, Volume
+from mrsi_fast.mrsi.reader import Reader, Source
 from mrsi_fast.mrsi.schemes import ALL_MAPS
 from mrsi_fast.mrsi.sources import named_sources
-
-Source = Any
-"""A path, a NIfTI image, ``(array, affine)``, or for quality data also an array on the maps' grid."""
+from mrsi_fast.mrsi.units import CrlbUnit, FwhmUnit, check_mhz, judge_crlb, judge_fwhm
 
 QualitySource = Source | Mapping[str, Source] | None
 
@@ -41,7 +39,10 @@ def read_maps(
     fwhm: QualitySource = None,
     mask: Source | None = None,
     lipid: Source | None = None,
-    fwhm_unit: Literal["ppm", "Hz"] | None = None,
+    crlb_unit: CrlbUnit | None = None,
+    fwhm_unit: FwhmUnit | None = None,
+    mhz: float | None = None,
+    mask_labels: Sequence[int] | None = None,
     units: str | None = None,
     scaling: str | None = None,
     form: Form = "auto",
@@ -59,13 +60,16 @@ def read_maps(
             with a channel of their own in the network, or all if there is none.
         names: Names of a stack's maps, as a list or ``"tNAA,tCr"``, or of a map whose file name does not tell; default
             those that a JSON file beside it (``Metabolites``) or its own name tells. ``crlb_tNAA`` is the CRLB of tNAA.
-        crlb: %SD in place of what a folder holds: a stack with one volume per map, or a mapping by name (or one volume
-            for a single map). Arrays without an affine are on the maps' grid; so for all that follow.
+        crlb: Cramér-Rao bounds in place of what a folder holds: a stack with one volume per map, or a mapping by name
+            (or one volume for a single map). Arrays without an affine are on the maps' grid; so for all that follow.
         snr: Signal-to-noise ratio: one source for all maps, a stack or a mapping.
         fwhm: Linewidth, likewise.
-        mask: Region where maps are valid; non-zero means yes.
+        mask: Region where maps are valid (see ``masks``); on another grid it is resampled.
         lipid: Voxels flagged as lipid-contaminated, likewise.
-        fwhm_unit: Unit of ``fwhm``; default as the layout says (Hz for fsl_mrsi), else ppm.
+        crlb_unit: Unit of ``crlb``: ``percent``, ``fraction`` or ``absolute``; default as its values tell.
+        fwhm_unit: Unit of ``fwhm``; default as its values tell.
+        mhz: Frequency of the nucleus, MHz, to judge linewidths in Hz.
+        mask_labels: Values of the mask that are inside; default those above half of its largest.
         units: Units of the maps, for labels.
         scaling: fsl_mrsi scaling to take (molarity, molality, raw, internal).
         form: Orientation to use where sform and qform differ: ``auto``, ``s`` or ``q``.
@@ -80,8 +84,9 @@ def read_maps(
     """
     if isinstance(source, MapSet):
         source = source.select(_wanted(metabolites, source.names)) if metabolites else source
-        return source if mask is None else with_mask(source, mask)
-    reader = _Reader(form)
+        return source if mask is None else with_mask(source, mask, mask_labels)
+    check_mhz(mhz)
+    reader = Reader(form)
     listed = [name.strip() for name in names.split(",")] if isinstance(names, str) else names
     files, source, listed = named_sources(source, listed, scaling=scaling, like=like, table_axes=table_axes, form=form)
     maps, found = _read_values(reader, files.maps or source, metabolites, listed)
@@ -91,106 +96,72 @@ def read_maps(
         if left.problem:
             reader.remark(left.path.name, left.reason)
     given = {"crlb": crlb, "snr": snr, "fwhm": fwhm, "mask": mask, "lipid": lipid}
-    quality, flags = _read_quality(reader, given, files, maps, found)
+    quality, flags = _read_quality(reader, given, files, maps, found, mask_labels)
     for name, one in zip(found, maps, strict=True):
         _check_values(reader, name, one)
+    stated = _state_units(reader, maps, found, quality, crlb_unit, fwhm_unit, files)
     grid = reader.grid
     assert grid is not None
-    return MapSet(
+    result = MapSet(
         maps,
         grid.affine,
         found,
         **quality,
         **flags,
-        fwhm_unit=fwhm_unit or files.fwhm_unit,
+        **stated,
+        spectrometer_mhz=mhz,
         units=units or files.units,
         source=_describe(files, source),
         xform_code=grid.xform_code,
-        warnings=reader.sentences(),
     )
+    told = remarks_on_mask(result) if result.mask is not None else []
+    return replace(result, warnings=(*reader.sentences(), *told))
 
 
-def with_mask(maps: MapSet, mask: Source) -> MapSet:
+def _state_units(
+    reader: Reader,
+    maps: Float32,
+    names: tuple[str, ...],
+    quality: dict[str, Any],
+    crlb_unit: CrlbUnit | None,
+    fwhm_unit: FwhmUnit | None,
+    files: MapFiles,
+) -> dict[str, Any]:
+    """Settle the units of the quality data; fractions become percent in ``quality``."""
+    units: dict[str, Any] = {}
+    if quality["crlb"] is not None:
+        unit, told = (crlb_unit, None) if crlb_unit else judge_crlb(maps, quality["crlb"], names)
+        if told:
+            reader.remark("crlb", told)
+        if unit == "fraction":
+            quality["crlb"] = quality["crlb"] * np.float32(100.0)
+        units["crlb_unit"] = "absolute" if unit == "absolute" else "percent"
+    if quality["fwhm"] is not None:
+        by_layout: FwhmUnit | None = files.fwhm_unit if files.layout == "fsl_mrsi" else None
+        units["fwhm_unit"], told = judge_fwhm(quality["fwhm"], fwhm_unit, by_layout)
+        if told:
+            reader.remark("fwhm", told)
+    return units
+
+
+def with_mask(maps: MapSet, mask: Source, labels: Sequence[int] | None = None) -> MapSet:
     """Return the maps with another mask (path, image, ``(array, affine)`` or array on their grid).
 
+    Args:
+        maps: The maps.
+        mask: The mask; on another grid it is resampled, and that is said.
+        labels: Values of the mask that are inside; default those above half of its largest.
+
     Raises:
-        MapInputError: The mask lies on another grid or is empty.
+        MapInputError: The mask cannot be read or understood, is empty, or lies elsewhere.
     """
-    reader = _Reader("auto", Volume(maps.maps, maps.affine, maps.xform_code, ()), "the maps")
-    flags = _flag(reader, mask, "mask")
-    _refuse_empty(flags)
-    return replace(maps, mask=flags, warnings=maps.warnings + reader.sentences())
-
-
-@dataclass
-class _Reader:
-    """Reads volumes onto one grid (the first volume's) and gathers remarks, each once for all files it holds for."""
-
-    form: Form
-    grid: Volume | None = None
-    first: str = ""
-    remarks: dict[str, list[str]] = field(default_factory=dict)
-
-    def remark(self, where: str, text: str) -> None:
-        self.remarks.setdefault(text, []).append(where)
-
-    def sentences(self) -> tuple[str, ...]:
-        return tuple(
-            f"{where[0]}{f' and {len(where) - 1} more' if len(where) > 1 else ''}: {text}."
-            for text, where in self.remarks.items()
-        )
-
-    def volume(self, source: Source, what: str) -> tuple[Float32, str]:
-        """Return [N, X, Y, Z] on the common grid, and how to call the source in messages."""
-        where = Path(source).name if isinstance(source, (str, Path)) else what
-        if isinstance(source, (str, Path)):
-            volume = read_image(source, self.form)
-        elif isinstance(source, Volume):
-            volume = source
-        elif isinstance(source, SpatialImage):
-            volume = volume_from_image(source, where, self.form)
-        else:
-            volume = self._from_array(source, where)
-        for text in volume.remarks:
-            self.remark(where, text)
-        if self.grid is None:
-            self.grid, self.first = volume, where
-        self._check_grid(volume, where)
-        return volume.data, where
-
-    def _from_array(self, source: Source, where: str) -> Volume:
-        if isinstance(source, tuple) and len(source) == 2:
-            array, affine = np.asarray(source[0]), check_affine(source[1], where)
-        elif self.grid is not None and not isinstance(source, (tuple, Mapping)):
-            array, affine = np.asarray(source), self.grid.affine
-        else:
-            raise MapInputError(
-                f"{where}: give a path, a NIfTI image or (array, affine); a {type(source).__name__} "
-                "alone does not say where its voxels lie."
-            )
-        if array.dtype.kind not in "fiub" or array.ndim not in (2, 3, 4) or array.size == 0:
-            raise MapInputError(
-                f"{where}: an array of {array.dtype} and shape {array.shape} cannot be used; give real "
-                "numbers of shape [X, Y], [X, Y, Z] or [M, X, Y, Z]."
-            )
-        shape = {2: (1, *array.shape, 1), 3: (1, *array.shape)}.get(array.ndim, array.shape)
-        with np.errstate(over="ignore"):  # beyond float32 becomes inf: no value
-            return Volume(array.astype(np.float32).reshape(shape), affine, 1, ())
-
-    def _check_grid(self, volume: Volume, where: str) -> None:
-        assert self.grid is not None
-        shape, expected = volume.data.shape[1:], self.grid.data.shape[1:]
-        apart = fov_corner_difference_mm(volume.affine, shape, self.grid.affine, expected)
-        if shape != expected or apart > SAME_PLACE_MM:
-            raise MapInputError(
-                f"{where}: lies on another grid ({describe_grid(volume.affine, shape)}) than "
-                f"{self.first} ({describe_grid(self.grid.affine, expected)}); their corners differ by "
-                f"up to {apart:.2f} mm. Resample it to the maps' grid first."
-            )
+    reader = Reader("auto", Volume(maps.maps, maps.affine, maps.xform_code, ()), "the maps")
+    result = replace(maps, mask=reader.mask(mask, "mask", None if labels is None else tuple(labels)))
+    return replace(result, warnings=(*maps.warnings, *reader.sentences(), *remarks_on_mask(result)))
 
 
 def _read_values(
-    reader: _Reader, source: Source, metabolites: str | Sequence[str] | None, names: Sequence[str] | None
+    reader: Reader, source: Source, metabolites: str | Sequence[str] | None, names: Sequence[str] | None
 ) -> tuple[Float32, tuple[str, ...]]:
     """Return the maps asked for as [M, X, Y, Z], with their canonical names."""
     if isinstance(source, Mapping):
@@ -203,7 +174,12 @@ def _read_values(
 
 
 def _read_quality(
-    reader: _Reader, given: Mapping[str, Any], files: MapFiles, maps: Float32, found: tuple[str, ...]
+    reader: Reader,
+    given: Mapping[str, Any],
+    files: MapFiles,
+    maps: Float32,
+    found: tuple[str, ...],
+    mask_labels: Sequence[int] | None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read what was given, else what the folder holds; failed fits become NaN in ``maps``."""
     tables = {"crlb": files.crlb, "snr": files.snr, "fwhm": files.fwhm}
@@ -213,12 +189,15 @@ def _read_quality(
         for role in ("crlb", "snr", "fwhm", "mask", "lipid", "failed")
     }
     quality = {role: _quality(reader, chosen[role], found, role) for role in ("crlb", "snr", "fwhm")}
-    flags = {role: _flag(reader, chosen[role], role) for role in ("mask", "lipid")}
+    labels = None if mask_labels is None else tuple(mask_labels)
+    flags = {
+        "mask": None if chosen["mask"] is None else reader.mask(chosen["mask"], "mask", labels),
+        "lipid": _flag(reader, chosen["lipid"], "lipid"),
+    }
     failed = _flag(reader, chosen["failed"], "failed")
     if failed is not None and failed.any():
         maps[:, failed] = np.nan
         reader.remark("fit_failed", f"{int(failed.sum())} voxels are marked as failed fits and hold no value")
-    _refuse_empty(flags["mask"])
     if files.units.startswith("ratio"):
         reader.remark(
             "concs/internal",
@@ -265,7 +244,7 @@ def _wanted(metabolites: str | Sequence[str], found: Sequence[str]) -> list[str]
     return wanted
 
 
-def _choose(found: Mapping[str, Source], metabolites: str | Sequence[str] | None, reader: _Reader) -> dict[str, Source]:
+def _choose(found: Mapping[str, Source], metabolites: str | Sequence[str] | None, reader: Reader) -> dict[str, Source]:
     """Take the maps asked for; by default those that have, or stand in for, a channel of their own."""
     if metabolites:
         return {name: found[name] for name in _wanted(metabolites, list(found))}
@@ -278,7 +257,7 @@ def _choose(found: Mapping[str, Source], metabolites: str | Sequence[str] | None
     return {name: found[name] for name in chosen}
 
 
-def _read_named(reader: _Reader, sources: Mapping[str, Source]) -> tuple[Float32, tuple[str, ...]]:
+def _read_named(reader: Reader, sources: Mapping[str, Source]) -> tuple[Float32, tuple[str, ...]]:
     volumes = []
     for name, source in sources.items():
         data, where = reader.volume(source, name)
@@ -291,7 +270,7 @@ def _read_named(reader: _Reader, sources: Mapping[str, Source]) -> tuple[Float32
     return np.concatenate(volumes), tuple(sources)
 
 
-def _read_stack(reader: _Reader, source: Source, names: Sequence[str] | None) -> tuple[Float32, tuple[str, ...]]:
+def _read_stack(reader: Reader, source: Source, names: Sequence[str] | None) -> tuple[Float32, tuple[str, ...]]:
     data, where = reader.volume(source, "maps")
     if names is None and data.shape[0] == 1:
         names = [name_from_file(source)] if isinstance(source, (str, Path)) else ["map"]
@@ -303,7 +282,7 @@ def _read_stack(reader: _Reader, source: Source, names: Sequence[str] | None) ->
     return data.copy(), tuple(_canonical(names, {}))
 
 
-def _quality(reader: _Reader, source: Any, names: tuple[str, ...], role: str) -> Float32 | None:
+def _quality(reader: Reader, source: Any, names: tuple[str, ...], role: str) -> Float32 | None:
     """Quality data as [M, X, Y, Z]; NaN for maps that have none; None if no map has any."""
     if source is None:
         return None
@@ -324,24 +303,22 @@ def _quality(reader: _Reader, source: Any, names: tuple[str, ...], role: str) ->
     return result if any(name in table or ALL_MAPS in table for name in names) else None
 
 
-def _flag(reader: _Reader, source: Source | None, role: str) -> NDArray[np.bool_] | None:
+def _flag(reader: Reader, source: Source | None, role: str) -> NDArray[np.bool_] | None:
     if source is None:
         return None
     data, _ = reader.volume(source, role)
     return np.nan_to_num(data[0], nan=0.0) != 0
 
 
-def _refuse_empty(mask: NDArray[np.bool_] | None) -> None:
-    if mask is not None and not mask.any():
-        raise MapInputError("mask: is empty on the maps' grid, so no voxel is used. Check that it is the right file.")
-
-
-def _check_values(reader: _Reader, name: str, values: Float32) -> None:
+def _check_values(reader: Reader, name: str, values: Float32) -> None:
     """Refuse a map without any value, replace infinities by NaN in place, and remark on what looks odd."""
     infinite = np.isinf(values)
     if infinite.any():
         values[infinite] = np.nan
         reader.remark(name, f"{int(infinite.sum())} values are infinite and count as missing")
+    for value, count in shared_values(values):
+        values[values == np.float32(value)] = np.nan
+        reader.remark(name, f"{count} voxels hold {value:g}, a mark and no concentration; they count as missing")
     known = values[np.isfinite(values)]
     if known.size == 0:
         raise MapInputError(f"{name}: has no valid voxel, every value is NaN or infinite. Leave this map out.")

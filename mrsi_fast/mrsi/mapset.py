@@ -26,13 +26,16 @@ class MapSet:
         maps: Concentrations in the user's units, [M, X, Y, Z] float32; NaN where there is none.
         affine: Voxel index to RAS+ mm, [4, 4] float64.
         names: One canonical metabolite name per map.
-        crlb: Cramér-Rao lower bound of each fit in percent of the concentration (%SD), [M, X, Y, Z], or None. 999 and
-            more, NaN and 0 mean that there was no fit.
+        crlb: Cramér-Rao lower bound of each fit in ``crlb_unit``, [M, X, Y, Z], or None. NaN and 0, and 999 % and more,
+            mean that there was no fit.
         snr: Spectral signal-to-noise ratio, [M, X, Y, Z] (the same for all maps if the program gives one), or None.
         fwhm: Linewidth in ``fwhm_unit``, [M, X, Y, Z], or None.
         mask: The region where maps are valid, [X, Y, Z] bool, or None when it was not given.
         lipid: Voxels that the user or the fitting program flags as lipid-contaminated, [X, Y, Z] bool, or None.
+        crlb_unit: ``percent`` of the concentration (%SD) or ``absolute``, a standard deviation in the maps' units.
         fwhm_unit: ``ppm`` or ``Hz`` (fsl_mrsi).
+        spectrometer_mhz: Frequency of the nucleus, to judge linewidths in Hz (123.2 for protons at 2.9 T), or None.
+        slice_axis: The array axis along which the slices are stacked, 0 to 2; the others are in plane.
         units: Name of the units of ``maps``; ``i.u.`` (institutional units) when not known.
         source: Where the maps came from, in words, without paths.
         xform_code: NIfTI code of the space the affine refers to (1 scanner, 2 aligned ...).
@@ -47,7 +50,10 @@ class MapSet:
     fwhm: Float32 | None = None
     mask: NDArray[np.bool_] | None = None
     lipid: NDArray[np.bool_] | None = None
+    crlb_unit: Literal["percent", "absolute"] = "percent"
     fwhm_unit: Literal["ppm", "Hz"] = "ppm"
+    spectrometer_mhz: float | None = None
+    slice_axis: int = 2
     units: str = "i.u."
     source: str = "arrays"
     xform_code: int = 1

@@ -60,12 +60,14 @@ class Volume:
         affine: [4, 4] float64, mm.
         xform_code: NIfTI code of the form the affine came from, 1 where there was none.
         remarks: Sentences without the file's name, for the caller to put in front.
+        placed: Whether the file says where it lies in the head (sform or qform).
     """
 
     data: Float32
     affine: NDArray[np.float64]
     xform_code: int
     remarks: tuple[str, ...]
+    placed: bool = True
 
 
 def read_nifti(path: str | Path, form: Form = "auto", max_values: int = MAX_VALUES) -> Volume:
@@ -111,7 +113,8 @@ def read_nifti(path: str | Path, form: Form = "auto", max_values: int = MAX_VALU
             remarks.append("scl_slope is not finite; values are taken unscaled")
         header["vox_offset"] = 0
         values = header.data_from_fileobj(io.BytesIO(raw))
-        return Volume(_as_stack(values), affine, code, tuple(remarks))
+        placed = bool(header["sform_code"] > 0 or header["qform_code"] > 0)
+        return Volume(_as_stack(values), affine, code, tuple(remarks), placed)
 
 
 def volume_from_image(image: SpatialImage, where: str, form: Form = "auto", max_values: int = MAX_VALUES) -> Volume:

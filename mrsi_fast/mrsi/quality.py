@@ -15,16 +15,15 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from mrsi_fast.mrsi.mapset import Float32, MapSet
+from mrsi_fast.mrsi.mapset import Float32, MapInputError, MapSet
+from mrsi_fast.mrsi.marks import LARGEST_BOUND_RISE, failed_bounds, zeros_in_tissue
 from mrsi_fast.mrsi.names import ABSENT_IN_HEALTHY_BRAIN, is_lipid_or_macromolecule
+from mrsi_fast.mrsi.support import estimate_support, head_is_unusable
+from mrsi_fast.mrsi.units import relative_noise
 
 Bool = NDArray[np.bool_]
 Float64 = NDArray[np.float64]
-
-NO_FIT_PERCENT = 999.0
-"""LCModel's %SD for a metabolite that it could not fit."""
 
 LARGEST_RISE: dict[str, float] = {"tNAA": 3.0, "NAA": 3.0, "tCr": 3.0, "Ins": 4.0, "Glx": 4.0}
 """How many times the map's level a real concentration may reach, for metabolites that disease raises little.
@@ -39,11 +38,6 @@ LARGEST_SHARE: dict[str, float] = {"2HG": 1.5}
 2HG: 8.0 to 9.3 mM are the highest values reported (mrs-database). Others: ``OTHER_RISE``.
 """
 
-LARGEST_BOUND_RISE = 5.0
-"""How many times the median absolute bound of a map without a level a voxel's bound may reach."""
-
-_SUPPORT_THRESHOLD = 0.2
-_SMALLEST_PART = 0.1
 _ENOUGH_VOXELS = 8
 
 
@@ -103,16 +97,19 @@ def assess(maps: MapSet, rules: TrustRules | None = None) -> Trust:
 
     Returns:
         Masks, noise and counts.
+
+    Raises:
+        MapInputError: No voxel of the head can be believed in any map; the reasons are named with what to do.
     """
     rules = rules or TrustRules()
     remarks: list[str] = []
     values = maps.maps
     missing = ~np.isfinite(values)
-    no_fit, sigma = _noise_of_fits(maps)
+    no_fit, sigma = failed_bounds(maps, remarks)
     poor = _poor_spectra(maps, rules, remarks)
     fitted = ~(missing | no_fit)
     support = maps.mask if maps.mask is not None else estimate_support(maps, fitted)
-    no_fit |= _lone_zeros(maps, support)
+    no_fit |= zeros_in_tissue(maps, support)
     bad = {
         "missing": missing,
         "no fit": no_fit & ~missing,
@@ -126,79 +123,19 @@ def assess(maps: MapSet, rules: TrustRules | None = None) -> Trust:
     bad["crlb"] = _large_bounds(maps, sigma, believed, level, rules, remarks)
     trusted = ~np.logical_or.reduce(list(bad.values()))
     if rules.max_relative_crlb_percent is not None and maps.crlb is not None:
-        bad["relative crlb"] = np.nan_to_num(maps.crlb, nan=0.0) > rules.max_relative_crlb_percent
+        percent = 100.0 * relative_noise(maps.maps, maps.crlb, maps.crlb_unit)
+        bad["relative crlb"] = np.nan_to_num(percent, nan=0.0) > rules.max_relative_crlb_percent
         _remark_on_loss(maps, trusted & support, bad["relative crlb"], level, rules, remarks)
         trusted &= ~bad["relative crlb"]
     counts = {reason: tuple(int(n) for n in (flags & support).sum(axis=(1, 2, 3))) for reason, flags in bad.items()}
-    for name, flags in zip(maps.names, trusted, strict=True):
+    if head_is_unusable(maps, trusted):
+        raise MapInputError(_nothing_usable(maps, support, counts, rules))
+    for name, flags in zip(maps.names, trusted & support, strict=True):
         if not flags.any():
             remarks.append(f"{name}: no voxel is trusted, so its result is NaN everywhere.")
     return Trust(
         trusted, support, sigma, _median_where(sigma, trusted & support, len(maps.names)), level, counts, tuple(remarks)
     )
-
-
-def estimate_support(maps: MapSet, fitted: Bool | None = None) -> Bool:
-    """Where there is tissue, from the maps alone: a voxel belongs if most maps hold a fair share of their level there.
-
-    Each map is divided by its 90th percentile of fitted values; the median over maps of metabolites that healthy brain
-    holds must reach 0.2 (a voxel one fifth full). Small parts apart from the head are dropped, holes in each slice
-    (ventricles, necrosis, failed fits) are filled.
-
-    Args:
-        maps: The maps.
-        fitted: [M, X, Y, Z] bool; default every finite value.
-
-    Returns:
-        [X, Y, Z] bool; everywhere True when no map tells (only lesion metabolites, or all maps empty).
-    """
-    fitted = np.isfinite(maps.maps) if fitted is None else fitted
-    shares = []
-    for name, values, known in zip(maps.names, maps.maps, fitted, strict=True):
-        full = np.percentile(values[known], 90) if known.any() else 0.0
-        if full > 0 and name not in ABSENT_IN_HEALTHY_BRAIN and not is_lipid_or_macromolecule(name):
-            shares.append(np.where(known, values / full, np.nan))
-    if not shares:
-        return np.ones(maps.shape, dtype=bool)
-    stack = np.stack(shares)
-    nothing = np.isnan(stack).all(axis=0)
-    stack[:, nothing] = 0.0
-    support = np.nanmedian(stack, axis=0) >= _SUPPORT_THRESHOLD
-    parts, n_parts = ndimage.label(support)
-    if n_parts == 0:
-        return np.ones(maps.shape, dtype=bool)
-    sizes = np.bincount(parts.ravel())[1:]
-    support = np.isin(parts, 1 + np.flatnonzero(sizes >= _SMALLEST_PART * sizes.max()))
-    return np.stack([ndimage.binary_fill_holes(support[..., z]) for z in range(support.shape[2])], axis=-1)
-
-
-def _noise_of_fits(maps: MapSet) -> tuple[Bool, Float32 | None]:
-    """Voxels that the fitting program marks as not fitted, and the absolute bound of the others.
-
-    Zero with a bound stated is no measurement: a non-negative fit that found nothing has %SD 999 and sigma 0.
-    """
-    no_fit = np.zeros(maps.maps.shape, dtype=bool)
-    if maps.crlb is None:
-        return no_fit, None
-    has_bound = np.isfinite(maps.crlb).any(axis=(1, 2, 3), keepdims=True)
-    marked = np.abs(maps.crlb - NO_FIT_PERCENT) < 0.05  # integers with a slope need not give 999 exactly
-    no_fit = has_bound & (~np.isfinite(maps.crlb) | marked | (maps.maps == 0))
-    with np.errstate(over="ignore", invalid="ignore"):
-        sigma = np.abs(maps.crlb / 100.0 * maps.maps)
-    sigma[no_fit | ~np.isfinite(sigma)] = np.nan
-    return no_fit, sigma
-
-
-def _lone_zeros(maps: MapSet, support: Bool) -> Bool:
-    """Exact zeros in tissue where another map holds a value: failed fits, for maps without a CRLB to say so.
-
-    A map that is zero in most of the support is empty (2HG without a tumour), and its zeros stay what they are.
-    """
-    known = np.zeros(len(maps.names), dtype=bool) if maps.crlb is None else np.isfinite(maps.crlb).any(axis=(1, 2, 3))
-    zero = maps.maps == 0
-    others = (~zero & np.isfinite(maps.maps)).sum(axis=0) > 0
-    mostly_zero = (zero & support).sum(axis=(1, 2, 3)) > 0.5 * support.sum()
-    return zero & support & others & ~(known | mostly_zero)[:, None, None, None]
 
 
 def _poor_spectra(maps: MapSet, rules: TrustRules, remarks: list[str]) -> dict[str, Bool]:
@@ -208,16 +145,41 @@ def _poor_spectra(maps: MapSet, rules: TrustRules, remarks: list[str]) -> dict[s
     if maps.snr is not None and rules.min_snr is not None:
         poor["snr"] = np.isfinite(maps.snr).any(axis=(1, 2, 3), keepdims=True) & ~(maps.snr >= rules.min_snr)
     if maps.fwhm is not None and rules.max_fwhm_ppm is not None:
-        per_ppm = 1.0 if maps.fwhm_unit == "ppm" else rules.spectrometer_mhz
+        per_ppm = 1.0 if maps.fwhm_unit == "ppm" else rules.spectrometer_mhz or maps.spectrometer_mhz
         if per_ppm is None:
             remarks.append(
                 "fwhm: is in Hz and the spectrometer frequency is not known, so linewidth is not judged. "
-                "State the frequency in MHz to have it judged."
+                "State the frequency (--mhz 123.2) to have it judged."
             )
         else:
             has_width = np.isfinite(maps.fwhm).any(axis=(1, 2, 3), keepdims=True)
-            poor["fwhm"] = has_width & ~(maps.fwhm <= rules.max_fwhm_ppm * per_ppm)
+            width = maps.fwhm > 0  # a linewidth of 0 is none
+            poor["fwhm"] = has_width & ~(width & (maps.fwhm <= rules.max_fwhm_ppm * per_ppm))
     return poor
+
+
+def _nothing_usable(maps: MapSet, support: Bool, counts: dict[str, tuple[int, ...]], rules: TrustRules) -> str:
+    """The sentence that says why, by the reasons that hold for most voxels, with the limit and what was found."""
+    inside = max(int(support.sum()), 1)
+    shares = {reason: max(n) / inside for reason, n in counts.items() if max(n)}
+    details = {
+        "snr": ("SNR", maps.snr, f"limit {rules.min_snr}, --min-snr"),
+        "fwhm": ("linewidth", maps.fwhm, f"limit {rules.max_fwhm_ppm} ppm, --max-fwhm"),
+    }
+    parts = []
+    for reason, share in sorted(shares.items(), key=lambda item: -item[1])[:3]:
+        text = f"{reason} in {100 * min(share, 1.0):.0f} % of it"
+        if reason in details and details[reason][1] is not None:
+            what, values, limit = details[reason]
+            unit = f" {maps.fwhm_unit}" if reason == "fwhm" else ""
+            known = values[:, support][np.isfinite(values[:, support])]  # type: ignore[index]
+            if known.size:
+                text += f" (median {what} {np.median(known):.3g}{unit}; {limit})"
+        parts.append(text)
+    return (
+        f"{maps.source}: no voxel of the head can be believed, so there is nothing to super-resolve: "
+        f"{', '.join(parts) or 'no reason is recorded'}. Check the quality files and their units, or change the limits."
+    )
 
 
 def _levels(values: Float32, believed: Bool) -> tuple[Float64, Float64]:

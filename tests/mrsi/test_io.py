@@ -150,7 +150,7 @@ def test_quality_data_can_be_given(tmp_path):
         read_maps((values, AFFINE), names=["tNAA", "Ins"], crlb=volume(3))
 
 
-@pytest.mark.parametrize("role", ["crlb", "snr", "fwhm", "mask", "lipid"])
+@pytest.mark.parametrize("role", ["crlb", "snr", "fwhm", "lipid"])
 def test_everything_has_to_lie_on_one_grid(tmp_path, role):
     moved = AFFINE.copy()
     moved[:3, 3] += (0, 0, 6)
@@ -245,8 +245,9 @@ def test_a_mask_can_be_put_on_maps_that_are_read_already(tmp_path):
     assert maps.mask is None
     with pytest.raises(MapInputError, match="mask: is empty"):
         with_mask(maps, np.zeros(SHAPE))
-    with pytest.raises(MapInputError, match="mask: lies on another grid .* than the maps"):
-        with_mask(maps, np.ones((2, 2, 2)))
+    away = AFFINE + [[0, 0, 0, 500], [0] * 4, [0] * 4, [0] * 4]
+    with pytest.raises(MapInputError, match="mask: lies on another grid .* than the maps.* Nothing of it lies on"):
+        with_mask(maps, (np.ones((2, 2, 2)), away))
 
 
 def test_one_of_several_sets_found_in_a_folder(tmp_path):

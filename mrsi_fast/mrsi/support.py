@@ -1,0 +1,76 @@
+"""Where there is tissue, from the maps alone."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from mrsi_fast.mrsi.mapset import MapSet
+from mrsi_fast.mrsi.names import ABSENT_IN_HEALTHY_BRAIN, is_lipid_or_macromolecule
+
+Bool = NDArray[np.bool_]
+
+_SUPPORT_THRESHOLD = 0.2
+_SMALLEST_PART = 0.1
+
+
+def estimate_support(maps: MapSet, fitted: Bool | None = None) -> Bool:
+    """Where there is tissue, from the maps alone: a voxel belongs if most maps hold a fair share of their level there.
+
+    Each map is divided by its 90th percentile of fitted, positive values; the median over maps of metabolites that
+    healthy brain holds must reach 0.2 (a voxel one fifth full). Small parts apart from the head are dropped, holes in
+    each slice (ventricles, necrosis, failed fits) are filled.
+
+    Args:
+        maps: The maps.
+        fitted: [M, X, Y, Z] bool; default every finite value.
+
+    Returns:
+        [X, Y, Z] bool; everywhere True when no map tells (only lesion metabolites, or all maps empty).
+    """
+    fitted = np.isfinite(maps.maps) if fitted is None else fitted
+    shares = []
+    for name, values, known in zip(maps.names, maps.maps, fitted, strict=True):
+        positive = values[known & (values > 0)]  # zeros outside a small excited volume would drown it
+        full = np.percentile(positive, 90) if positive.size else 0.0
+        if full > 0 and name not in ABSENT_IN_HEALTHY_BRAIN and not is_lipid_or_macromolecule(name):
+            shares.append(np.where(known, values / full, np.nan))
+    if not shares:
+        return np.ones(maps.shape, dtype=bool)
+    stack = np.stack(shares)
+    nothing = np.isnan(stack).all(axis=0)
+    stack[:, nothing] = 0.0
+    support = np.nanmedian(stack, axis=0) >= _SUPPORT_THRESHOLD
+    parts, n_parts = ndimage.label(support)
+    if n_parts == 0:
+        return np.ones(maps.shape, dtype=bool)
+    sizes = np.bincount(parts.ravel())[1:]
+    support = np.isin(parts, 1 + np.flatnonzero(sizes >= _SMALLEST_PART * sizes.max()))
+    slices = [ndimage.binary_fill_holes(one) for one in np.moveaxis(support, maps.slice_axis, 0)]
+    return np.ascontiguousarray(np.moveaxis(np.stack(slices), 0, maps.slice_axis))
+
+
+def head_is_unusable(maps: MapSet, trusted: Bool) -> bool:
+    """Whether what is trusted is background only: the head is there, but nothing in it can be believed.
+
+    The head is estimated from every value, believed or not. Rejected values may also lie around the head (fits of
+    noise); they reach the border of the field of view more than tissue does.
+
+    Args:
+        maps: The maps.
+        trusted: [M, X, Y, Z] bool.
+    """
+    usable: Bool = np.logical_or.reduce(trusted, axis=0)
+    if maps.mask is not None or not usable.any():
+        return maps.mask is None or not (usable & maps.mask).any()
+    head = estimate_support(maps, np.isfinite(maps.maps) & (maps.maps != 0))
+    if head.all() or (usable & head).any():
+        return False
+    return _share_at_border(head, maps.slice_axis) <= _share_at_border(usable, maps.slice_axis)
+
+
+def _share_at_border(region: Bool, slice_axis: int) -> float:
+    """Share of the in-plane border of the grid that a region covers."""
+    faces = [np.take(region, (0, -1), axis=axis).ravel() for axis in range(3) if axis != slice_axis]
+    return float(np.concatenate(faces).mean())
