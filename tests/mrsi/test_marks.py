@@ -11,7 +11,7 @@ from mrsi_fast.mrsi.io import read_maps
 from mrsi_fast.mrsi.mapset import MapInputError, MapSet
 from mrsi_fast.mrsi.marks import cap_of, shared_values
 from mrsi_fast.mrsi.quality import TrustRules, assess
-from mrsi_fast.testing.data import data_dir
+from support.data import data_dir
 
 AFFINE = np.diag([10.0, 10, 12, 1])
 SHAPE = (16, 16, 3)

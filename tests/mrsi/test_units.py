@@ -9,7 +9,7 @@ from mrsi_fast.mrsi.io import read_maps
 from mrsi_fast.mrsi.mapset import MapInputError
 from mrsi_fast.mrsi.quality import assess
 from mrsi_fast.mrsi.units import check_mhz, judge_crlb, judge_fwhm
-from mrsi_fast.testing.data import data_dir
+from support.data import data_dir
 
 AFFINE = np.diag([10.0, 10, 12, 1])
 SHAPE = (16, 16, 3)
