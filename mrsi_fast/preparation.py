@@ -27,7 +27,7 @@ from mrsi_fast.mrsi.consistency import DataConsistency, Mode
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.mrsi.geometry import hr_affine, parse_factors, voxel_sizes_mm
 from mrsi_fast.mrsi.kspace import Support, Window
-from mrsi_fast.mrsi.mapset import MapInputError, MapSet
+from mrsi_fast.mrsi.mapset import MapSet
 from mrsi_fast.mrsi.noise import Noise, NoiseLevel, noise_of
 from mrsi_fast.mrsi.quality import Trust, TrustRules, assess, fill_volume, upsample_nearest
 from mrsi_fast.mrsi.scaling import Content, map_content, map_scale
@@ -213,14 +213,9 @@ def judge(maps: MapSet, rules: TrustRules | None = None) -> Judged:
     """Stage 1: decides which voxels are data and bridges the others.
 
     Raises:
-        MapInputError: No voxel of any map is data.
+        MapInputError: No voxel of the head is data.
     """
     trust = assess(maps, rules)
-    if not trust.trusted.any():
-        raise MapInputError(
-            f"{maps.source}: no voxel of any map is trusted, so there is nothing to super-resolve. "
-            "`mrsi-fast validate` lists the reasons."
-        )
     filled = fill_volume(maps.maps, trust.trusted, trust.support)
     return Judged(maps, trust, trust.trusted & trust.support, filled)
 

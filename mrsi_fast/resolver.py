@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from mrsi_fast.engine.choose import choose_engine
 from mrsi_fast.engine.job import EngineError
 from mrsi_fast.models.pretrained import Pretrained, load_pretrained
 from mrsi_fast.mrsi.consistency import Mode
-from mrsi_fast.mrsi.geometry import fov_corner_difference_mm, voxel_sizes_mm
+from mrsi_fast.mrsi.geometry import fov_corner_difference_mm, parse_factors, voxel_sizes_mm
 from mrsi_fast.mrsi.io import read_maps, with_mask
 from mrsi_fast.mrsi.noise import NoiseLevel
+from mrsi_fast.mrsi.planes import back_to, check_matrix, order_with_last, reordered, slices_last
 from mrsi_fast.mrsi.quality import TrustRules, restore_nan
 from mrsi_fast.preparation import AcquisitionSettings, Prepared, prepare, to_slices, to_volume
 from mrsi_fast.result import Result
@@ -113,7 +115,7 @@ class SuperResolver:
 
         Args:
             maps: A MapSet, a path (file or folder), a NIfTI image, ``(array, affine)``, or a mapping from name to one.
-            scale: 2, 4 or 8 in plane, or per axis such as ``"4,2,1"``.
+            scale: 2, 4 or 8 in plane, or per array axis such as ``"4,2,1"``; 1 along the slices' axis.
             samples: Posterior samples; 0 gives the one-step posterior mean alone (fastest).
             steps: Solver steps of a sample.
             seed: Seed of the noise, 0 to 2^63 - 1; results depend on neither batch, file order nor device.
@@ -137,9 +139,19 @@ class SuperResolver:
         started = time.monotonic()
         inputs = read_maps(maps)
         inputs = inputs if mask is None else with_mask(inputs, mask)
+        check_matrix(inputs)
+        factors, seen = parse_factors(scale, inputs.slice_axis), slices_last(inputs)
         if acquisition is not None and not isinstance(acquisition, AcquisitionSettings):
             acquisition = AcquisitionSettings.parse(dict(acquisition), "acquisition")
-        prepared = prepare(inputs, scale, data_consistency, acquisition, noise, anatomy, rules)
+        prepared = prepare(
+            seen,
+            [factors[axis] for axis in order_with_last(inputs.slice_axis)],
+            data_consistency,
+            acquisition,
+            noise,
+            anatomy,
+            rules,
+        )
         mean, drawn = self._draw(prepared, samples, steps, seed, progress)
         residual = prepared.consistency.residual(to_slices(mean), over=(0, -2, -1))
         std = np.full_like(mean, np.nan)
@@ -151,20 +163,21 @@ class SuperResolver:
 
         provenance = self._provenance(prepared, samples, steps, seed, data_consistency, time.monotonic() - started)
         provenance["maps"] = _map_facts(prepared, residual)
-        return Result(
+        result = Result(
             names=inputs.names,
             mean=finish(mean),
             std=finish(std),
             samples=None if drawn is None else np.stack([finish(one) for one in drawn]),
             zero_fill=finish(prepared.zero_fill),
             affine=prepared.affine,
-            lr=inputs.maps,
-            lr_affine=inputs.affine,
+            lr=seen.maps,
+            lr_affine=seen.affine,
             units=inputs.units,
             xform_code=inputs.xform_code,
             provenance=provenance,
             warnings=prepared.warnings + self._range_warnings(prepared),
         )
+        return _as_given(result, inputs.slice_axis)
 
     def _draw(
         self, prepared: Prepared, samples: int, steps: int, seed: int, progress: Progress | None
@@ -266,6 +279,32 @@ class SuperResolver:
             "seconds": round(seconds, 3),
             "note": "Detail beyond the measured k-space is inferred by a model, not measured. Research use only.",
         }
+
+
+def _as_given(result: Result, slice_axis: int) -> Result:
+    """The result with the slices back on the axis that they were given on, and the facts about the grids with them."""
+    result.provenance["slice_axis"] = slice_axis
+    if slice_axis == 2:
+        return result
+    order = back_to(slice_axis)
+
+    def back(values: Float32) -> Float32:
+        return np.ascontiguousarray(np.moveaxis(values, -1, slice_axis - 3))
+
+    for grid in ("input_grid", "output_grid"):
+        facts = result.provenance[grid]
+        result.provenance[grid] = {key: [values[axis] for axis in order] for key, values in facts.items()}
+    result.provenance["factors"] = [result.provenance["factors"][axis] for axis in order]
+    return replace(
+        result,
+        mean=back(result.mean),
+        std=back(result.std),
+        samples=None if result.samples is None else back(result.samples),
+        zero_fill=back(result.zero_fill),
+        lr=back(result.lr),
+        affine=reordered(result.affine, order),
+        lr_affine=reordered(result.lr_affine, order),
+    )
 
 
 def _map_facts(prepared: Prepared, residual: Any) -> dict[str, dict[str, Any]]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrsi_fast.mrsi.export import write_map, write_sidecar
+from mrsi_fast.mrsi.geometry import in_plane_factors
 from mrsi_fast.mrsi.mapset import MapInputError
 from mrsi_fast.mrsi.names import bids_label, canonical_name
 from mrsi_fast.mrsi.ratios import RatioMaps, ratio_maps
@@ -88,7 +89,7 @@ class Result:
 
     def stem(self, what: str, name: str | None = None) -> str:
         """BIDS-like file name without suffix: ``res-x4_met-NAANAAG_desc-sr_mrsi``."""
-        fx, fy = self.provenance["factors"][:2]
+        fx, fy = in_plane_factors(self.provenance["factors"])
         resolution = f"x{fx}" if fx == fy else f"x{fx}x{fy}"
         metabolite = "" if name is None else f"_met-{bids_label(name)}"
         return f"res-{resolution}{metabolite}_desc-{what}_mrsi"

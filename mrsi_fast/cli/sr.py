@@ -22,6 +22,7 @@ from mrsi_fast.cli.stated import (
     MaxFwhm,
     Mhz,
     MinSnr,
+    SliceAxis,
     limits_of_trust,
     stated_numbers,
 )
@@ -97,6 +98,7 @@ def sr(
     crlb_unit: CrlbUnitName = None,
     fwhm_unit: FwhmUnitName = None,
     mhz: Mhz = None,
+    slice_axis: SliceAxis = None,
     form: FormName = "auto",
     min_snr: MinSnr = None,
     max_fwhm: MaxFwhm = None,
@@ -123,7 +125,8 @@ def sr(
     request = Request(
         scale, samples, steps, seed, data_consistency, window, support, keep_filled, save_samples,
         names_of(metabolites), names_of(names), units, Path(anatomy) if anatomy else None, mask,
-        stated_numbers(crlb_unit, fwhm_unit, mhz, mask_labels, form), limits_of_trust(min_snr, max_fwhm, max_crlb),
+        stated_numbers(crlb_unit, fwhm_unit, mhz, mask_labels, slice_axis, form),
+        limits_of_trust(min_snr, max_fwhm, max_crlb),
     )  # fmt: skip
     _check(sets, request)
     check_output(output, sets)
@@ -140,7 +143,7 @@ def _check(sets: list[InputSet], request: Request) -> None:
     from mrsi_fast.mrsi.geometry import parse_factors
 
     try:
-        parse_factors(request.scale)
+        parse_factors(request.scale)  # per set again, once the axis of its slices is known
     except ValueError as error:
         raise CommandError(str(error)) from error
     if 0 < request.samples < SAMPLES_FOR_STD and not request.save_samples:

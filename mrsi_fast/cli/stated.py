@@ -24,6 +24,10 @@ Mhz = Annotated[
 MaskLabels = Annotated[
     str | None, typer.Option(help="Values of the mask that are inside, e.g. 1,3. Default: above half of the largest.")
 ]
+SliceAxis = Annotated[
+    Literal["first", "second", "third"] | None,
+    typer.Option(help="Array axis along which slices are stacked. Default: found from voxel sizes and matrix."),
+]
 FormName = Annotated[
     Literal["auto", "s", "q"], typer.Option(help="Orientation to take where sform and qform differ: auto, s or q.")
 ]
@@ -44,6 +48,7 @@ def stated_numbers(
     fwhm_unit: str | None = None,
     mhz: float | None = None,
     mask_labels: str | None = None,
+    slice_axis: str | None = None,
     form: str = "auto",
 ) -> dict[str, Any]:
     """The options as keywords of ``read_maps``, without those that were not given; JSON-serialisable.
@@ -65,6 +70,7 @@ def stated_numbers(
         except ValueError:
             raise CommandError(f"--mask-labels {mask_labels}: give whole numbers, e.g. 1 or 1,3.") from None
     given = {"crlb_unit": crlb_unit, "fwhm_unit": fwhm_unit, "mhz": mhz, "mask_labels": labels}
+    given["slice_axis"] = None if slice_axis is None else ("first", "second", "third").index(slice_axis)
     return {key: value for key, value in given.items() if value is not None} | (
         {"form": form} if form != "auto" else {}
     )

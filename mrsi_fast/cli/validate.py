@@ -19,6 +19,7 @@ from mrsi_fast.cli.stated import (
     MaxFwhm,
     Mhz,
     MinSnr,
+    SliceAxis,
     limits_of_trust,
     stated_numbers,
     trust_rules,
@@ -49,6 +50,7 @@ def validate(
     crlb_unit: CrlbUnitName = None,
     fwhm_unit: FwhmUnitName = None,
     mhz: Mhz = None,
+    slice_axis: SliceAxis = None,
     form: FormName = "auto",
     min_snr: MinSnr = None,
     max_fwhm: MaxFwhm = None,
@@ -65,7 +67,7 @@ def validate(
 
     terminal = Terminal(verbose=verbose)
     sets = collect(inputs, more, by_hand(maps, crlb, snr, fwhm, pattern, like, table_axes))
-    stated = stated_numbers(crlb_unit, fwhm_unit, mhz, mask_labels, form)
+    stated = stated_numbers(crlb_unit, fwhm_unit, mhz, mask_labels, slice_axis, form)
     rules = trust_rules(limits_of_trust(min_snr, max_fwhm, max_crlb))
     usable = 0
     for entry in sets:
@@ -90,16 +92,20 @@ def _report(
     terminal: Terminal,
 ) -> list[str]:
     from mrsi_fast.mrsi.geometry import describe_grid, voxel_sizes_mm
+    from mrsi_fast.mrsi.planes import AXIS_NAMES, check_matrix
     from mrsi_fast.mrsi.quality import assess
 
     maps = entry.read(metabolites, names, stated=stated)
+    check_matrix(maps)
     trust = assess(maps, rules)
     warnings = [*maps.warnings, *trust.warnings]
-    largest = max(voxel_sizes_mm(maps.affine)[:2])
+    largest = max(size for axis, size in enumerate(voxel_sizes_mm(maps.affine)) if axis != maps.slice_axis)
     if largest > LARGE_VOXEL_MM:
         warnings.append(f"The voxels are {largest:.3g} mm wide; above {LARGE_VOXEL_MM:g} mm most detail is inferred.")
     terminal.say(f"{entry.label}: {'WARN' if warnings else 'OK'}")
     terminal.say(f"  {maps.source}; {describe_grid(maps.affine, maps.shape)}; unit {maps.units}")
+    if maps.slice_axis != 2:
+        terminal.say(f"  slices are stacked along the {AXIS_NAMES[maps.slice_axis]} axis")
     quality = [name for name in ("crlb", "snr", "fwhm", "mask", "lipid") if getattr(maps, name) is not None]
     terminal.say(f"  quality data: {', '.join(quality) or 'none, so noise is assumed and every value is believed'}")
     heads = ("  map", "median", "noise", "trusted", "why not (a voxel can have several reasons)")

@@ -113,10 +113,10 @@ class Worker:
         Raises:
             CommandError: It holds a result that was made with other settings.
         """
-        from mrsi_fast.mrsi.geometry import parse_factors
+        from mrsi_fast.mrsi.geometry import in_plane_factors, parse_factors
         from mrsi_fast.mrsi.names import bids_label
 
-        (fx, fy, _), tail = parse_factors(self.request.scale), "_desc-sr_mrsi"
+        (fx, fy), tail = in_plane_factors(parse_factors(self.request.scale)), "_desc-sr_mrsi"
         stem = f"{prefix}res-x{fx}" if fx == fy else f"{prefix}res-x{fx}x{fy}"
         try:
             record = json.loads((folder / f"{stem}{tail}.json").read_text(encoding="utf-8"))

@@ -25,14 +25,16 @@ SHEAR_TOLERANCE = 1e-3
 Float64 = NDArray[np.float64]
 
 
-def parse_factors(scale: int | str | Sequence[int]) -> tuple[int, int, int]:
+def parse_factors(scale: int | str | Sequence[int], slice_axis: int | None = None) -> tuple[int, int, int]:
     """Read a super-resolution scale.
 
     Args:
         scale: ``4`` (both in-plane axes), ``"4,2"`` or ``(4, 2)`` (per in-plane axis), ``"4,2,1"`` or ``(4, 2, 1)``.
+        slice_axis: The axis along which slices are stacked, whose factor has to be 1; None before it is known (the
+            third for one and two numbers, any that has the factor 1 for three).
 
     Returns:
-        Factors ``(fx, fy, fz)``; ``fz`` is 1.
+        One factor an array axis.
 
     Raises:
         ValueError: Not whole numbers, a factor other than 1, 2, 4, 8, all 1, or a through-plane factor other than 1.
@@ -46,14 +48,29 @@ def parse_factors(scale: int | str | Sequence[int]) -> tuple[int, int, int]:
         raise ValueError(f"Scale {scale!r} is not a whole number. {choices}") from None
     if len(factors) == 1:
         factors *= 2
-    if len(factors) == 3 and factors.pop() != 1:
-        raise ValueError(
-            f"Scale {scale!r} refines through the plane, but the network works slice by slice: "
-            "the third factor has to be 1."
-        )
-    if not whole or len(factors) != 2 or any(f not in IN_PLANE_FACTORS for f in factors) or max(factors) == 1:
+    if len(factors) == 2:
+        factors.insert(2 if slice_axis is None else slice_axis, 1)
+    if not whole or len(factors) != 3 or any(f not in IN_PLANE_FACTORS for f in factors) or max(factors) == 1:
         raise ValueError(f"Scale {scale!r} is not offered. {choices}")
-    return factors[0], factors[1], 1
+    through = factors if slice_axis is None else factors[slice_axis : slice_axis + 1]
+    if 1 not in through:
+        which = "one" if slice_axis is None else ("the first", "the second", "the third")[slice_axis]
+        raise ValueError(
+            f"Scale {scale!r} refines through the plane, but the network works slice by slice: {which} of the three "
+            "factors has to be 1, that of the axis along which the slices are stacked."
+        )
+    return factors[0], factors[1], factors[2]
+
+
+def in_plane_factors(factors: Sequence[int]) -> tuple[int, int]:
+    """The two factors that name a result: without the last one that is 1 (any, as two axes may be left as they are).
+
+    Args:
+        factors: One an array axis.
+    """
+    through = next((axis for axis in (2, 1, 0) if factors[axis] == 1), 2)
+    first, second = (int(f) for axis, f in enumerate(factors) if axis != through)
+    return first, second
 
 
 def hr_affine(affine: ArrayLike, factors: Sequence[float]) -> Float64:

@@ -21,6 +21,7 @@ from mrsi_fast.mrsi.marks import shared_values
 from mrsi_fast.mrsi.masks import remarks_on_mask
 from mrsi_fast.mrsi.names import NAMED_CHANNELS, STAND_INS, canonical_name, is_lipid_or_macromolecule
 from mrsi_fast.mrsi.nifti import Form, Volume
+from mrsi_fast.mrsi.planes import find_slice_axis
 from mrsi_fast.mrsi.reader import Reader, Source
 from mrsi_fast.mrsi.schemes import ALL_MAPS
 from mrsi_fast.mrsi.sources import named_sources
@@ -43,6 +44,7 @@ def read_maps(
     fwhm_unit: FwhmUnit | None = None,
     mhz: float | None = None,
     mask_labels: Sequence[int] | None = None,
+    slice_axis: int | None = None,
     units: str | None = None,
     scaling: str | None = None,
     form: Form = "auto",
@@ -70,6 +72,7 @@ def read_maps(
         fwhm_unit: Unit of ``fwhm``; default as its values tell.
         mhz: Frequency of the nucleus, MHz, to judge linewidths in Hz.
         mask_labels: Values of the mask that are inside; default those above half of its largest.
+        slice_axis: Array axis along which the slices are stacked, 0 to 2; default as voxel sizes and matrix tell.
         units: Units of the maps, for labels.
         scaling: fsl_mrsi scaling to take (molarity, molality, raw, internal).
         form: Orientation to use where sform and qform differ: ``auto``, ``s`` or ``q``.
@@ -110,6 +113,7 @@ def read_maps(
         **flags,
         **stated,
         spectrometer_mhz=mhz,
+        slice_axis=find_slice_axis(grid.affine, maps.shape[1:], reader.first) if slice_axis is None else slice_axis,
         units=units or files.units,
         source=_describe(files, source),
         xform_code=grid.xform_code,
