@@ -24,7 +24,7 @@ def loop() -> CapturedLoop:
     diffusion = shipped.config.diffusion
     network = shipped.network.to(memory_format=torch.channels_last)
     denoiser = Denoiser(network, diffusion.sigma_max, diffusion.sigma_min).eval()
-    job = random_job(1, batch=1, maps=8, acquisition=ACQUISITION)
+    job = random_job(1, batch=1, maps=8, projection=ACQUISITION)
     loop = CapturedLoop(denoiser, job, DirectCalls())
     loop.load(job.cond, job.steps)
     return loop
@@ -36,7 +36,7 @@ def _first_step(loop):
 
 
 def test_a_fused_step_launches_at_most_half_the_kernels_of_an_eager_one(loop, on_gpu):
-    job = random_job(1, batch=1, maps=8, acquisition=ACQUISITION)
+    job = random_job(1, batch=1, maps=8, projection=ACQUISITION)
     step = job.steps[3]
 
     def eager_step() -> None:  # as mrsi_fast.engine.eager runs it
@@ -65,7 +65,7 @@ def test_what_only_the_condition_or_the_step_decides_is_not_computed_in_a_step(l
 
 @pytest.mark.parametrize("dtype, backend", [(torch.float32, "auto"), (torch.float16, "cuda")], ids=str)
 def test_a_run_through_the_simulated_kernels_is_that_of_the_reference(on_gpu, dtype, backend):
-    job = random_job(3, steps=2, acquisition=Acquisition((8, 8), (2, 2)))
+    job = random_job(3, steps=2, projection=Acquisition((8, 8), (2, 2)))
 
     def run(pinned: str) -> torch.Tensor:
         engine = CudaGraphEngine(random_denoiser(), torch.device("cpu"), "test", graph=DirectCalls, dtype=dtype)

@@ -46,7 +46,7 @@ _launches = [0]
 
 
 def planted(fault: str, graph, solver: str = "dpmpp_2m") -> Planted:
-    loop = Planted(random_denoiser(), random_job(1, solver, acquisition=X2), graph)
+    loop = Planted(random_denoiser(), random_job(1, solver, projection=X2), graph)
     loop.fault = fault
     return loop
 
@@ -58,7 +58,7 @@ def planted(fault: str, graph, solver: str = "dpmpp_2m") -> Planted:
 def test_what_a_graph_cannot_hold_is_refused_at_capture(fault):
     loop = planted(fault, ReplayGraph(launch_count=lambda: _launches[0]))
     with pytest.raises(CaptureError), torch.inference_mode():
-        loop.run(random_job(1, acquisition=X2))
+        loop.run(random_job(1, projection=X2))
 
 
 @pytest.mark.parametrize("fault", ["baked index", "rebinding"])
@@ -67,7 +67,7 @@ def test_what_a_graph_would_get_wrong_shows_in_the_result(fault):
     for graph in (ReplayGraph(), DirectCalls()):
         loop = planted(fault, graph, "ddpm")  # one step a replay
         with torch.inference_mode():
-            results.append(loop.run(random_job(1, "ddpm", acquisition=X2)).clone())
+            results.append(loop.run(random_job(1, "ddpm", projection=X2)).clone())
     assert not torch.allclose(*results, rtol=1e-3)
 
 
@@ -75,7 +75,7 @@ def test_without_a_fault_nothing_is_reported_and_nothing_differs():
     results = []
     for graph in (ReplayGraph(launch_count=lambda: _launches[0]), DirectCalls()):
         with torch.inference_mode():
-            results.append(planted("", graph, "ddpm").run(random_job(1, "ddpm", acquisition=X2)).clone())
+            results.append(planted("", graph, "ddpm").run(random_job(1, "ddpm", projection=X2)).clone())
     assert torch.equal(*results)
 
 
@@ -83,12 +83,12 @@ def test_a_capture_that_recorded_fewer_calls_than_the_plan_has_is_refused(monkey
     loop = planted("", DirectCalls())
     monkeypatch.setattr(torch.ops.mrsi_fast, "solver_step_out", lambda *arguments: None)
     with pytest.raises(RuntimeError, match="past torch's dispatcher"), torch.inference_mode():
-        loop.run(random_job(1, acquisition=X2))
+        loop.run(random_job(1, projection=X2))
 
 
 def test_the_engine_runs_without_a_graph_where_the_capture_was_refused(monkeypatch):
     engine = CudaGraphEngine(random_denoiser(), CPU, "test", graph=ReplayGraph)
-    job = random_job(1, acquisition=X2)
+    job = random_job(1, projection=X2)
     engine.loops[("planted",)] = planted("item", ReplayGraph())
     monkeypatch.setattr(engine, "_loop", lambda job, spread: engine.loops["planted",])
     with pytest.warns(UserWarning, match="waits for the device"):
@@ -138,7 +138,7 @@ def fake_cuda():
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])
 def test_the_whole_loop_stays_on_the_device(solver, half, request):
     denoiser = random_denoiser().to(memory_format=torch.channels_last)
-    job = random_job(1, solver, 8, acquisition=X2)
+    job = random_job(1, solver, 8, projection=X2)
     loop = CapturedLoop(denoiser, job, Guarded(), torch.float16 if half else torch.float32)
     request.getfixturevalue("fake_cuda")  # from here on; what is built before is real
     on_fake_cuda(loop)
@@ -171,7 +171,7 @@ def test_results_on_the_device_keep_channels_last(request):
 
 
 def test_the_traced_first_and_last_step_are_the_same_calls():
-    job = random_job(1, steps=8, acquisition=X2)
+    job = random_job(1, steps=8, projection=X2)
     loop = CapturedLoop(random_denoiser().to(memory_format=torch.channels_last), job, DirectCalls())
     loop.load(job.cond, job.steps)
     texts = []

@@ -13,7 +13,7 @@ from mrsi_fast.engine.cuda_graph import CapturedLoop, CudaGraphEngine, DirectCal
 from mrsi_fast.engine.eager import EagerEngine
 from mrsi_fast.mrsi.forward import Acquisition
 from support.capture import ReplayGraph
-from support.networks import random_denoiser, random_job
+from support.networks import SIGMA_START, random_denoiser, random_job
 
 CPU = torch.device("cpu")
 X2 = Acquisition((8, 8), (2, 2))
@@ -31,13 +31,13 @@ def test_replay_equals_direct_calls_bit_for_bit(denoiser, solver, count):
     direct = CudaGraphEngine(denoiser, CPU, "test", graph=DirectCalls)
     results = []
     for seed in (1, 2):  # the second input meets the graph that the first one captured
-        job = random_job(seed, solver, count, acquisition=X2)
+        job = random_job(seed, solver, count, projection=X2)
         results.append(replayed.run(job))
         assert torch.equal(results[-1], direct.run(job))
     assert len(replayed.loops) == 1 and not torch.equal(*results)
 
 
-@pytest.mark.parametrize("where", [{"acquisition": X2}, {"acquisition": ELLIPSE}, {"grid": (13, 18)}], ids=str)
+@pytest.mark.parametrize("where", [{"projection": X2}, {"projection": ELLIPSE}, {"grid": (13, 18)}], ids=str)
 @pytest.mark.parametrize("solver, count", [("dpmpp_2m", 8), ("heun", 4), ("ddpm", 18), ("ddim", 1)])
 def test_equals_the_eager_engine(denoiser, solver, count, where):
     job = random_job(3, solver, count, **where)
@@ -49,7 +49,7 @@ def test_equals_the_eager_engine(denoiser, solver, count, where):
 
 
 def test_half_precision_weights_keep_a_float32_state():
-    job = random_job(3, acquisition=X2)
+    job = random_job(3, projection=X2)
     wanted = EagerEngine(random_denoiser(), CPU, "test").run(job)
     engine = CudaGraphEngine(random_denoiser(), CPU, "test", graph=DirectCalls, dtype=torch.float16)
     result = engine.run(job)
@@ -170,7 +170,7 @@ def test_the_engine_says_why_it_cannot_run(denoiser):
 
 def test_one_step_is_the_denoiser_itself(denoiser):
     job = random_job(7, steps=1)
-    assert job.steps == make_steps("dpmpp_2m", (20.0, 0.0))
+    assert job.steps == make_steps("dpmpp_2m", (SIGMA_START, 0.0))
     with torch.inference_mode():
         wanted = denoiser(job.initial, 20.0, job.cond)
     result = CudaGraphEngine(denoiser, CPU, "test", graph=ReplayGraph).run(job)

@@ -11,7 +11,7 @@ from mrsi_fast.engine.eager import EagerEngine
 from mrsi_fast.engine.job import SamplingJob
 from mrsi_fast.engine.native import PLANS, NativeEngine
 from mrsi_fast.ops import _native
-from support.jobs import CASES, make_job, small_denoiser
+from support.networks import CASES, random_denoiser, random_job
 
 native = _native.module()
 pytestmark = pytest.mark.skipif(native is None, reason=_native.reason())
@@ -19,13 +19,13 @@ pytestmark = pytest.mark.skipif(native is None, reason=_native.reason())
 
 @pytest.fixture(scope="module")
 def denoiser():
-    return small_denoiser()
+    return random_denoiser()
 
 
 @pytest.mark.parametrize("isa", native.usable_isas() if native else [])
 @pytest.mark.parametrize(("solver", "batch", "grid", "projection"), CASES)
 def test_run_agrees_with_float64(denoiser, solver, batch, grid, projection, isa):
-    job = make_job(batch, grid, solver, projection=projection)
+    job = random_job(7, solver, 4, batch, projection=projection, grid=grid)
     exact = EagerEngine(copy.deepcopy(denoiser).double(), torch.device("cpu"), "").run(job)
     before = native.use_isa(isa)
     try:
@@ -39,7 +39,7 @@ def test_run_agrees_with_float64(denoiser, solver, batch, grid, projection, isa)
 
 
 def test_threads_batch_and_repetition_change_no_bit(denoiser):
-    job = make_job(3, (24, 20))
+    job = random_job(7, steps=4, batch=3, grid=(24, 20))
     engine = NativeEngine(denoiser, "test", threads=1)
     final = engine.run(job)
     assert torch.equal(final, engine.run(job))
@@ -52,22 +52,22 @@ def test_threads_batch_and_repetition_change_no_bit(denoiser):
 
 def test_plans_of_other_batch_sizes_share_the_weights_and_are_few(denoiser):
     engine = NativeEngine(denoiser, "test", threads=1)
-    first = engine.run(make_job(2, (16, 8)))
+    first = engine.run(random_job(7, steps=4, batch=2, grid=(16, 8)))
     held = engine.plan.native.weight_bytes
     for batch in (1, 3):
-        engine.run(make_job(batch, (16, 8)))
+        engine.run(random_job(7, steps=4, batch=batch, grid=(16, 8)))
     assert engine.plan.native.weight_bytes < 1.01 * held  # the new plans have biases and gains of their own
     assert list(engine.plans) == [(2, (16, 8)), (1, (16, 8)), (3, (16, 8))]
-    engine.run(make_job(1, (16, 8)))
-    engine.run(make_job(1, (8, 8)))
+    engine.run(random_job(7, steps=4, batch=1, grid=(16, 8)))
+    engine.run(random_job(7, steps=4, batch=1, grid=(8, 8)))
     assert len(engine.plans) == PLANS and (2, (16, 8)) not in engine.plans  # the one not used for longest
-    assert torch.equal(first, engine.run(make_job(2, (16, 8))))
+    assert torch.equal(first, engine.run(random_job(7, steps=4, batch=2, grid=(16, 8))))
 
 
 def test_details_give_the_method_of_each_convolution_and_what_the_others_cost(denoiser):
     engine = NativeEngine(denoiser, "test", threads=1)
     assert "chosen when" in engine.details()[0]
-    engine.run(make_job(1, (16, 24)))
+    engine.run(random_job(7, steps=4, batch=1, grid=(16, 24)))
     lines = engine.details()
     assert len(set(lines)) == len(lines) > 3
     line = next(line for line in lines if "32 -> 32 on 8x12" in line)
@@ -75,7 +75,7 @@ def test_details_give_the_method_of_each_convolution_and_what_the_others_cost(de
 
 
 def test_a_long_chain_is_the_same_in_pieces(denoiser, monkeypatch):
-    job = make_job(1, (16, 8), "ddpm", evaluations=7)
+    job = random_job(7, "ddpm", 7, 1, grid=(16, 8))
     whole = NativeEngine(denoiser, "test", threads=1).run(job)
     monkeypatch.setattr("mrsi_fast.engine.native.FILM_STEPS", 3)
     assert torch.equal(whole, NativeEngine(denoiser, "test", threads=1).run(job))
@@ -83,7 +83,9 @@ def test_a_long_chain_is_the_same_in_pieces(denoiser, monkeypatch):
 
 def test_progress_counts_every_evaluation(denoiser):
     seen = []
-    NativeEngine(denoiser, "test").run(make_job(1, (8, 8), on_step=lambda done, total: seen.append((done, total))))
+    NativeEngine(denoiser, "test").run(
+        random_job(7, steps=4, batch=1, grid=(8, 8), on_step=lambda done, total: seen.append((done, total)))
+    )
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
@@ -96,9 +98,12 @@ def test_an_exception_from_on_step_ends_the_run_and_the_engine_stays_usable(deno
             raise TimeoutError("enough")
 
     with pytest.raises(TimeoutError, match="enough"):
-        engine.run(make_job(1, (8, 8), on_step=stop))
+        engine.run(random_job(7, steps=4, batch=1, grid=(8, 8), on_step=stop))
     assert seen == [1, 2]
-    assert torch.equal(engine.run(make_job(1, (8, 8))), NativeEngine(denoiser, "test").run(make_job(1, (8, 8))))
+    assert torch.equal(
+        engine.run(random_job(7, steps=4, batch=1, grid=(8, 8))),
+        NativeEngine(denoiser, "test").run(random_job(7, steps=4, batch=1, grid=(8, 8))),
+    )
 
 
 def test_ctrl_c_ends_a_run_within_one_step(denoiser):
@@ -109,7 +114,7 @@ def test_ctrl_c_ends_a_run_within_one_step(denoiser):
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        NativeEngine(denoiser, "test").run(make_job(1, (8, 8), on_step=interrupt))
+        NativeEngine(denoiser, "test").run(random_job(7, steps=4, batch=1, grid=(8, 8), on_step=interrupt))
     assert seen == [1]
 
 
@@ -120,10 +125,10 @@ def test_a_plan_serves_one_run_at_a_time(denoiser):
         engine.plan.native.evaluate(0)
 
     with pytest.raises(RuntimeError, match="running in another thread"):
-        engine.run(make_job(1, (8, 8), on_step=enter_again))
+        engine.run(random_job(7, steps=4, batch=1, grid=(8, 8), on_step=enter_again))
 
 
 def test_ancestral_sampling_without_noise_says_so(denoiser):
-    job = make_job(1, (8, 8), "ddpm")
+    job = random_job(7, "ddpm", 4, 1, grid=(8, 8))
     with pytest.raises(ValueError, match="step_noise"):
         NativeEngine(denoiser, "test").run(SamplingJob(job.cond, job.initial, job.steps))

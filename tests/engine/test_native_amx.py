@@ -14,7 +14,7 @@ from mrsi_fast.engine.eager import EagerEngine
 from mrsi_fast.engine.job import EngineError, SamplingJob
 from mrsi_fast.engine.native import NativeEngine, NativePlan, amx_obstacle
 from mrsi_fast.ops import _native
-from support.jobs import CASES, make_job, small_denoiser
+from support.networks import CASES, random_denoiser, random_job
 
 CPU = torch.device("cpu")
 needs_amx = pytest.mark.skipif(amx_obstacle() is not None, reason=str(amx_obstacle()))
@@ -22,7 +22,7 @@ needs_amx = pytest.mark.skipif(amx_obstacle() is not None, reason=str(amx_obstac
 
 @pytest.fixture(scope="module")
 def denoiser():
-    return small_denoiser()
+    return random_denoiser()
 
 
 def convolve(x, weight, stride=1, threads=1, bias=None, residual=None):
@@ -110,7 +110,7 @@ def test_what_is_not_finite_stays_so_and_where_it_is(value):
 @needs_amx
 @pytest.mark.parametrize(("solver", "batch", "grid", "projection"), CASES)
 def test_a_run_stays_within_the_bar_of_float64(denoiser, solver, batch, grid, projection):
-    job = make_job(batch, grid, solver, projection=projection)
+    job = random_job(7, solver, 4, batch, projection=projection, grid=grid)
     exact = EagerEngine(copy.deepcopy(denoiser).double(), CPU, "").run(job)
     final = NativeEngine(denoiser, "test", threads=2, pairs=True).run(job)
     error = (final - exact).abs().amax((2, 3)) / exact.abs().amax((2, 3))
@@ -120,7 +120,7 @@ def test_a_run_stays_within_the_bar_of_float64(denoiser, solver, batch, grid, pr
 
 @needs_amx
 def test_threads_batch_and_repetition_change_no_bit(denoiser):
-    job = make_job(3, (24, 20))
+    job = random_job(7, steps=4, batch=3, grid=(24, 20))
     engine = NativeEngine(denoiser, "test", threads=1, pairs=True)
     final = engine.run(job)
     assert torch.equal(final, engine.run(job))
@@ -142,7 +142,7 @@ def test_every_convolution_of_a_plan_is_made_of_pairs(denoiser, batch, threads):
 def test_auto_takes_it_and_it_says_what_it_is(denoiser):
     engine = choose_engine("auto", denoiser, CPU).engine
     assert engine.name == "native-amx"
-    engine.run(make_job(1, (16, 16)))
+    engine.run(random_job(7, steps=4, batch=1, grid=(16, 16)))
     assert all("bfloat16" in line for line in engine.details())
 
 

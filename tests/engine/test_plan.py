@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from mrsi_fast.engine.plan import STRIP_ROWS, AttentionOp, ConvOp, Value, assign_arena, plan_network
 from mrsi_fast.models.condition import Condition, vector_width
 from mrsi_fast.models.unet import flop_split
-from support.jobs import random_network
+from support.networks import random_network
 
 
 def random_condition(batch, maps, grid, dtype=torch.float32):

@@ -16,7 +16,7 @@ from mrsi_fast.engine.native import NativeEngine, amx_obstacle
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.ops import _native
 from support.capture import ReplayGraph
-from support.jobs import SMALL, make_job, random_network
+from support.networks import SMALL, random_job, random_network
 
 CPU = torch.device("cpu")
 CASES = [
@@ -83,23 +83,25 @@ def native_amx(denoiser: Denoiser) -> Engine:
 @pytest.mark.parametrize(("make", "bar"), [(eager, 2e-5), (replayed, 2e-5), (native, 2e-5), (native_amx, 2e-4)])
 def test_one_evaluation_tells_mean_and_spread(denoiser, make, bar, case):
     batch, grid, projection = case
-    job = make_job(batch, grid, projection=projection)
+    job = random_job(7, steps=4, batch=batch, projection=projection, grid=grid)
     engine = make(denoiser)
     check(engine.estimate(job.cond, projection), reference(denoiser, job), bar)
-    again = make_job(batch, grid, "ddim", projection=projection)  # another condition meets the same plan or graph
+    again = random_job(
+        8, "ddim", 4, batch, projection=projection, grid=grid
+    )  # another condition meets the same plan or graph
     again = dataclasses.replace(again, cond=again.cond.map(lambda tensor: tensor * 0.5))
     check(engine.estimate(again.cond, projection), reference(denoiser, again), bar)
 
 
 @pytest.mark.slow
 def test_the_compiled_engine_compiles_both_heads(denoiser):
-    job = make_job(2, (16, 16))
+    job = random_job(7, steps=4, batch=2, grid=(16, 16))
     check(compiled(denoiser).estimate(job.cond), reference(denoiser, job), 2e-5)
 
 
 @pytest.mark.parametrize("isa", _native.module().usable_isas() if _native.module() else [])
 def test_every_instruction_set_tells_the_spread(denoiser, isa):
-    job, module = make_job(2, (13, 9)), _native.module()
+    job, module = random_job(7, steps=4, batch=2, grid=(13, 9)), _native.module()
     before = module.use_isa(isa)
     try:
         check(native(denoiser).estimate(job.cond), reference(denoiser, job), 2e-5)
@@ -109,7 +111,7 @@ def test_every_instruction_set_tells_the_spread(denoiser, isa):
 
 @pytest.mark.parametrize("make", [eager, replayed, native, native_amx])
 def test_the_mean_is_that_of_a_run_of_one_step_and_runs_in_between_change_nothing(denoiser, make):
-    engine, job = make(denoiser), make_job(2, (13, 22))
+    engine, job = make(denoiser), random_job(7, steps=4, batch=2, grid=(13, 22))
     first = engine.estimate(job.cond)
     run = engine.run(one_step_job(job.cond, denoiser.sigma_max))
     assert (first.mean - run).abs().max() <= 2e-6 * run.abs().max()
@@ -121,7 +123,7 @@ def test_the_mean_is_that_of_a_run_of_one_step_and_runs_in_between_change_nothin
 @pytest.mark.parametrize("make", [eager, replayed, native, native_amx])
 def test_a_network_of_one_head_tells_no_spread(make):
     one_head = Denoiser(random_network(), sigma_max=20.0, sigma_min=0.02).eval().requires_grad_(False)
-    engine, job = make(one_head), make_job(2, (13, 22))
+    engine, job = make(one_head), random_job(7, steps=4, batch=2, grid=(13, 22))
     found = engine.estimate(job.cond)
     assert found.sd is None
     assert torch.equal(found.mean, engine.run(one_step_job(job.cond, one_head.sigma_max)))
@@ -129,7 +131,7 @@ def test_a_network_of_one_head_tells_no_spread(make):
 
 @pytest.mark.parametrize("make", [eager, replayed, native])
 def test_progress_is_told_once_and_can_cancel(denoiser, make):
-    engine, cond, seen = make(denoiser), make_job(1, (8, 8)).cond, []
+    engine, cond, seen = make(denoiser), random_job(7, steps=4, batch=1, grid=(8, 8)).cond, []
     engine.estimate(cond, on_step=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 1)]
 
@@ -141,7 +143,7 @@ def test_progress_is_told_once_and_can_cancel(denoiser, make):
 
 
 def test_the_sampling_plan_does_not_compute_the_second_head(denoiser):
-    engine, job = native(denoiser), make_job(1, (16, 16))
+    engine, job = native(denoiser), random_job(7, steps=4, batch=1, grid=(16, 16))
     engine.run(job)
     names = [operation.name for operation in engine.plan.plan.operations] + ["heads", "solver"]
     seconds = dict(zip(names, engine.plan.native.take_seconds(), strict=True))

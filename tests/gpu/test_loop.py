@@ -30,7 +30,7 @@ def test_graph_equals_direct_calls_bit_for_bit(device, graph, solver, count, hal
 
     captured, direct = engine(graph), engine(DirectCalls)
     for seed in (1, 2):
-        job = random_job(seed, solver, count, acquisition=X2)
+        job = random_job(seed, solver, count, projection=X2)
         assert torch.equal(captured.run(job), direct.run(job))
     assert captured.reason == "test"  # no fallback
 
@@ -45,7 +45,7 @@ def test_graph_equals_the_eager_engine(device, graph, solver, count, grid):
 
 
 def test_results_of_the_gpu_are_those_of_the_cpu(device, graph):
-    job = random_job(4, acquisition=X2)
+    job = random_job(4, projection=X2)
     wanted = EagerEngine(random_denoiser(), torch.device("cpu"), "test").run(job)
     result = CudaGraphEngine(random_denoiser(), device, "test", graph=graph).run(job)
     assert (result - wanted)[:, :-1].abs().max() <= 5e-5 * wanted[:, :-1].abs().max()
@@ -79,7 +79,7 @@ class Waiting(CapturedLoop):
 def test_what_cannot_be_captured_falls_back_with_the_reason(device, graph, monkeypatch):
     engine = CudaGraphEngine(random_denoiser(), device, "test", graph=graph)
     monkeypatch.setattr("mrsi_fast.engine.cuda_graph.CapturedLoop", Waiting)
-    job = random_job(1, acquisition=X2)
+    job = random_job(1, projection=X2)
     with pytest.warns(UserWarning, match="without a CUDA graph"):
         result = engine.run(job)
     monkeypatch.undo()
@@ -92,7 +92,7 @@ def test_our_kernels_were_launched_in_the_captured_step(device, graph):
         pytest.skip("counts launches of a GPU")
     count = _native.module().cuda_launch_count
     engine = CudaGraphEngine(random_denoiser(), device, "test", graph=DirectCalls)
-    job = random_job(1, acquisition=X2)
+    job = random_job(1, projection=X2)
     engine.run(job)
     (loop,) = engine.loops.values()
     before = count()
