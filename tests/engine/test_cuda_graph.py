@@ -172,6 +172,6 @@ def test_one_step_is_the_denoiser_itself(denoiser):
     job = random_job(7, steps=1)
     assert job.steps == make_steps("dpmpp_2m", (SIGMA_START, 0.0))
     with torch.inference_mode():
-        wanted = denoiser(job.initial, 20.0, job.cond)
+        wanted = denoiser(job.initial, SIGMA_START, job.cond)
     result = CudaGraphEngine(denoiser, CPU, "test", graph=ReplayGraph).run(job)
     assert (result - wanted)[:, :-1].abs().max() <= 2e-5 * wanted.abs().max()
