@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import platform
 import time
@@ -20,10 +21,12 @@ from mrsi_fast.diffusion.noise import KEY_LIMIT
 from mrsi_fast.diffusion.solvers import Solver
 from mrsi_fast.engine.choose import choose_engine
 from mrsi_fast.engine.job import EngineError
+from mrsi_fast.identity import identity_record
 from mrsi_fast.models.pretrained import Pretrained, load_pretrained
 from mrsi_fast.mrsi.consistency import Mode
 from mrsi_fast.mrsi.geometry import fov_corner_difference_mm, parse_factors, voxel_sizes_mm
 from mrsi_fast.mrsi.io import read_maps, with_mask
+from mrsi_fast.mrsi.mapset import MapSet
 from mrsi_fast.mrsi.noise import NoiseLevel
 from mrsi_fast.mrsi.planes import back_to, check_matrix, order_with_last, reordered, slices_last
 from mrsi_fast.mrsi.quality import TrustRules, restore_nan
@@ -33,6 +36,9 @@ from mrsi_fast.sampling import Sampler, solver_steps
 
 Float32 = NDArray[np.float32]
 Progress = Callable[[int, int], None]
+
+_NO_SETTINGS = frozenset({"self", "maps", "mask", "anatomy", "progress"})
+"""Arguments of a call that are not settings: the inputs, and what cannot change a voxel."""
 
 SAMPLES_FOR_STD = 8
 LARGE_VOXEL_MM = 15.0
@@ -63,6 +69,7 @@ class SuperResolver:
         if threads is not None:
             torch.set_num_threads(threads)
         self.pretrained, self.solver = pretrained, solver
+        self._asked = {"device": device, "engine": engine, "solver": solver}
         self.device, self._device_reason = _choose_device(device)
         diffusion = pretrained.config.diffusion
         denoiser = Denoiser(pretrained.network, diffusion.sigma_max).eval()
@@ -135,10 +142,12 @@ class SuperResolver:
             MapInputError: The maps cannot be used.
             ValueError: An argument is out of range; the sentence says which and what is allowed.
         """
+        asked = dict(locals())
         _check_counts(samples, steps, seed)
         started = time.monotonic()
         inputs = read_maps(maps)
         inputs = inputs if mask is None else with_mask(inputs, mask)
+        identity = self._identity(inputs, asked)
         check_matrix(inputs)
         factors, seen = parse_factors(scale, inputs.slice_axis), slices_last(inputs)
         if acquisition is not None and not isinstance(acquisition, AcquisitionSettings):
@@ -163,6 +172,7 @@ class SuperResolver:
 
         provenance = self._provenance(prepared, samples, steps, seed, data_consistency, time.monotonic() - started)
         provenance["maps"] = _map_facts(prepared, residual)
+        provenance["identity"] = identity
         result = Result(
             names=inputs.names,
             mean=finish(mean),
@@ -178,6 +188,35 @@ class SuperResolver:
             warnings=prepared.warnings + self._range_warnings(prepared),
         )
         return _as_given(result, inputs.slice_axis)
+
+    def identity(self, maps: Any, mask: Any = None, **options: Any) -> dict[str, Any]:
+        """What the result of a call with these arguments would be known by; nothing is computed.
+
+        Args:
+            maps: As for a call.
+            mask: Likewise.
+            **options: The other arguments of the call.
+
+        Returns:
+            Digests of the inputs, settings, model, version, and ``sha256`` over all: ``provenance["identity"]``.
+
+        Raises:
+            MapInputError: The maps cannot be used.
+            OSError: The anatomical image cannot be read.
+        """
+        inputs = read_maps(maps)
+        bound = inspect.signature(self.__call__).bind(inputs, **options)
+        bound.apply_defaults()
+        return self._identity(inputs if mask is None else with_mask(inputs, mask), dict(bound.arguments))
+
+    def _identity(self, inputs: MapSet, asked: dict[str, Any]) -> dict[str, Any]:
+        settings = {key: value for key, value in asked.items() if key not in _NO_SETTINGS} | self._asked
+        settings["scale"] = parse_factors(settings["scale"], inputs.slice_axis)
+        if isinstance(settings["acquisition"], Mapping):
+            settings["acquisition"] = AcquisitionSettings.parse(dict(settings["acquisition"]), "acquisition")
+        settings["acquisition"] = settings["acquisition"] or AcquisitionSettings()
+        images = {"anatomy": asked.get("anatomy")}
+        return identity_record(inputs, images, settings, self.pretrained.sha256, __version__)
 
     def _draw(
         self, prepared: Prepared, samples: int, steps: int, seed: int, progress: Progress | None

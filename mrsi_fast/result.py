@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mrsi_fast.mrsi.export import write_map, write_sidecar
+from mrsi_fast.mrsi.export import refuse_overwrite, write_map, write_sidecar
 from mrsi_fast.mrsi.geometry import in_plane_factors
 from mrsi_fast.mrsi.mapset import MapInputError
-from mrsi_fast.mrsi.names import bids_label, canonical_name
+from mrsi_fast.mrsi.names import bids_label, canonical_name, refuse_equal_labels
 from mrsi_fast.mrsi.ratios import RatioMaps, ratio_maps
+from mrsi_fast.publication import Place, UnreadableRecord, sha256_of
 
 Float32 = NDArray[np.float32]
 
@@ -89,37 +90,34 @@ class Result:
 
     def stem(self, what: str, name: str | None = None) -> str:
         """BIDS-like file name without suffix: ``res-x4_met-NAANAAG_desc-sr_mrsi``."""
-        fx, fy = in_plane_factors(self.provenance["factors"])
-        resolution = f"x{fx}" if fx == fy else f"x{fx}x{fy}"
         metabolite = "" if name is None else f"_met-{bids_label(name)}"
-        return f"res-{resolution}{metabolite}_desc-{what}_mrsi"
+        return f"{result_stem(self.provenance['factors'])}{metabolite}_desc-{what}_mrsi"
 
-    def save(self, folder: str | Path, prefix: str = "", inputs: Iterable[str | Path] = ()) -> list[Path]:
-        """Writes one NIfTI per map (mean, and standard deviation from 8 samples on) and the provenance as JSON.
+    def write(
+        self, folder: Path, prefix: str = "", samples: bool = False, inputs: Iterable[str | Path] = ()
+    ) -> list[Path]:
+        """Writes the maps and the JSON record into a folder as they are, without regard to what lies there.
 
         Args:
-            folder: Created if needed; existing files of the same names are replaced one by one, each whole.
+            folder: Existing folder.
             prefix: Leading entities of the file names, e.g. ``sub-01_ses-01_space-orig_``.
+            samples: Write every sample too, if any were drawn.
             inputs: Files that must not be overwritten.
 
         Returns:
-            The files written.
+            The files written; the record, which names all others with their sha256, is the last.
 
         Raises:
             OSError: The folder cannot be written.
             MapInputError: A target is one of the inputs.
+            ValueError: Two maps would have one file name.
         """
-        folder, inputs = Path(folder), tuple(inputs)
-        folder.mkdir(parents=True, exist_ok=True)
-        written = []
+        refuse_equal_labels(self.names)
+        inputs, written = tuple(inputs), []
         for index, name in enumerate(self.names):
-            finite = self.mean[index][np.isfinite(self.mean[index])]
-            window = (0.0, float(np.percentile(finite, 99.5))) if finite.size and finite.max() > 0 else None
-            kinds = [("sr", "mean", self.mean[index], window)]
-            if np.isfinite(self.std[index]).any():
-                kinds.append(("srstd", "std", self.std[index], None))
-            for what, kind, volume, display in kinds:
+            for what, kind, volume in self._volumes(index, samples):
                 path = folder / f"{prefix}{self.stem(what, name)}.nii.gz"
+                window = _window(volume) if kind == "mean" else None
                 write_map(
                     path,
                     volume,
@@ -127,10 +125,87 @@ class Result:
                     kind=kind,
                     name=name,
                     xform_code=self.xform_code,
-                    window=display,
+                    window=window,
                     inputs=inputs,
                 )
                 written.append(path)
-        sidecar = folder / f"{prefix}{self.stem('sr')}.json"
-        write_sidecar(sidecar, {**self.provenance, "warnings": list(self.warnings)}, inputs)
-        return [*written, sidecar]
+        record = folder / f"{prefix}{self.stem('sr')}.json"
+        self.seal(record, written, inputs)
+        return [*written, record]
+
+    def seal(self, record: Path, files: Iterable[Path], inputs: Iterable[str | Path] = ()) -> None:
+        """Writes the JSON record of a result: provenance, warnings, and its files with their sha256."""
+        sums = {path.name: {"sha256": sha256_of(path)} for path in sorted(files)}
+        facts = {**self.provenance, "warnings": list(self.warnings), "files": sums}
+        write_sidecar(record, facts, inputs)
+
+    def _volumes(self, index: int, samples: bool) -> Iterator[tuple[str, str, Float32]]:
+        """What is written of one map: part of the file name, kind, [X, Y, Z]."""
+        yield "sr", "mean", self.mean[index]
+        if np.isfinite(self.std[index]).any():
+            yield "srstd", "std", self.std[index]
+        if samples and self.samples is not None:
+            for number, sample in enumerate(self.samples):
+                yield f"sample{number:03d}", "sample", sample[index]
+
+    def save(
+        self,
+        folder: str | Path,
+        prefix: str = "",
+        inputs: Iterable[str | Path] = (),
+        samples: bool = False,
+        overwrite: bool = False,
+    ) -> list[Path]:
+        """Writes one NIfTI per map (mean, and standard deviation where there is one) and the record as JSON.
+
+        The files appear together: until all are written the folder is as it was.
+
+        Args:
+            folder: Created if needed. A former result of the same inputs is replaced.
+            prefix: Leading entities of the file names, e.g. ``sub-01_ses-01_space-orig_``.
+            inputs: Files that must not be overwritten.
+            samples: Write every sample too, if any were drawn.
+            overwrite: Replace a result of other inputs as well.
+
+        Returns:
+            The files written.
+
+        Raises:
+            OSError: The folder cannot be written.
+            MapInputError: A target is one of the inputs, or the folder holds the result of other inputs.
+            ValueError: Two maps would have one file name.
+        """
+        folder, inputs = Path(folder), tuple(inputs)
+        place = Place(folder, f"{prefix}{result_stem(self.provenance['factors'])}")
+        with place.locked():
+            self._refuse_other_inputs(place, overwrite)
+            for name in place.files():
+                refuse_overwrite(folder / name, inputs)
+            with place.staging() as staging:
+                written = self.write(staging, prefix, samples)
+                place.publish(staging, keep=False)
+        return [folder / path.name for path in written]
+
+    def _refuse_other_inputs(self, place: Place, overwrite: bool) -> None:
+        try:
+            former = place.record()
+        except UnreadableRecord:
+            return  # its files are kept aside
+        mine = self.provenance.get("identity", {}).get("inputs")
+        if former is not None and former["identity"].get("inputs") != mine and not overwrite:
+            raise MapInputError(
+                f"{place.folder.name}: holds {place.record_path.name}, a result of other maps. Choose another folder "
+                "or prefix, or pass overwrite=True to replace it."
+            )
+
+
+def result_stem(factors: Sequence[int]) -> str:
+    """Entity of the file names that tells results of different factors apart: ``res-x4``, ``res-x4x2``."""
+    fx, fy = in_plane_factors(factors)
+    return f"res-x{fx}" if fx == fy else f"res-x{fx}x{fy}"
+
+
+def _window(volume: Float32) -> tuple[float, float] | None:
+    """Display range of a map: 0 to its 99.5th percentile."""
+    finite = volume[np.isfinite(volume)]
+    return (0.0, float(np.percentile(finite, 99.5))) if finite.size and finite.max() > 0 else None

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
-
-import typer
+from typing import Literal, Protocol
 
 from mrsi_fast.cli.exits import CommandError, ExitCode, Terminated, sentence
 from mrsi_fast.cli.inputs import InputSet
 from mrsi_fast.cli.terminal import Terminal
 
 Status = Literal["done", "skipped", "invalid", "failed", "interrupted"]
-SUMMARY = "run.json"
 
 
 @dataclass(frozen=True)
@@ -29,30 +25,52 @@ class Outcome:
         status: ``done``, ``skipped`` (finished before), ``invalid`` (cannot be used), ``failed`` or ``interrupted``.
         detail: Why, or empty.
         seconds: Time spent.
+        record: The JSON file of its result, if there is one.
     """
 
     label: str
     status: Status
     detail: str = ""
     seconds: float = 0.0
+    record: Path | None = field(default=None, compare=False)
 
 
 class Skipped(Exception):
-    """Raised by the work on one input when there is nothing to do; the message says why."""
+    """Raised by the work on one input when there is nothing to do; the message says why.
+
+    Attributes:
+        record: The JSON file of the result that is there.
+    """
+
+    def __init__(self, message: str, record: Path | None = None) -> None:
+        super().__init__(message)
+        self.record = record
+
+
+class Work(Protocol):
+    """Does one input into its output folder."""
+
+    def __call__(self, entry: InputSet, folder: Path, wait: bool) -> Path | None:
+        """Returns the JSON file of the result.
+
+        Raises ``Skipped``, ``Busy`` (unless ``wait``), ``MapInputError`` or anything else.
+        """
 
 
 def run_batch(
     sets: Sequence[InputSet],
-    work: Callable[[InputSet, Path], None],
+    work: Work,
     folders: Sequence[Path],
     terminal: Terminal,
     debug: bool = False,
 ) -> list[Outcome]:
     """Works on each input; an interruption ends the batch after noting it.
 
+    Inputs that another process is working on are left for the end, and waited for then.
+
     Args:
         sets: The inputs.
-        work: Does one input into its output folder; raises ``Skipped``, ``MapInputError`` or anything else.
+        work: Does one input.
         folders: One output folder an input.
         terminal: Where to speak.
         debug: Print tracebacks of failures.
@@ -60,57 +78,48 @@ def run_batch(
     Returns:
         One outcome an input that was begun.
     """
-    from mrsi_fast.mrsi.mapset import MapInputError
-
     outcomes: list[Outcome] = []
-    for entry, folder in zip(sets, folders, strict=True):
-        start = time.monotonic()
-        status, detail = "done", ""
-        try:
-            work(entry, folder)
-        except Skipped as reason:
-            status, detail = "skipped", str(reason)
-            terminal.say(f"{entry.label}: {detail}")
-        except MapInputError as error:
-            status, detail = "invalid", str(error)
-            terminal.error(f"{entry.label}: {detail}")
-        except (KeyboardInterrupt, Terminated) as error:
-            status, detail = "interrupted", "SIGTERM" if isinstance(error, Terminated) else "Ctrl-C"
-        except Exception as error:
-            known = isinstance(error, (CommandError, OSError, ValueError, MemoryError))
-            status, detail = "failed", sentence(error) if known else f"unexpected {type(error).__name__}: {error}"
-            terminal.error(f"{entry.label}: {detail}")
-            if debug:
-                traceback.print_exc()
-        outcomes.append(Outcome(entry.label, status, detail, round(time.monotonic() - start, 2)))  # type: ignore[arg-type]
-        if status == "interrupted":
+    left = [(entry, folder, len(sets) == 1) for entry, folder in zip(sets, folders, strict=True)]
+    while left:
+        entry, folder, wait = left.pop(0)
+        outcome = _one(lambda: work(entry, folder, wait), entry.label, terminal, debug)  # noqa: B023
+        if outcome is None:
+            terminal.say(f"{entry.label}: another process is working on it; looked at again in the end")
+            left.append((entry, folder, True))
+            continue
+        outcomes.append(outcome)
+        if outcome.status == "interrupted":
             break
     return outcomes
 
 
-def conclude(sets: Sequence[InputSet], outcomes: Sequence[Outcome], output: Path, terminal: Terminal) -> None:
-    """Writes the summary, says it if there was more than one input, and ends the command with its exit code.
+def _one(work: Callable[[], Path | None], label: str, terminal: Terminal, debug: bool) -> Outcome | None:
+    """Does one input whatever happens; None if another process is at it."""
+    from mrsi_fast.mrsi.mapset import MapInputError
+    from mrsi_fast.publication import Busy
 
-    Raises:
-        typer.Exit: Always, unless every input went well.
-    """
-    from mrsi_fast.files import write_text
-
-    code = exit_code(outcomes)
-    counts = {status: sum(outcome.status == status for outcome in outcomes) for status in ("done", "skipped")}
-    begun = {outcome.label for outcome in outcomes}
-    left = [entry.label for entry in sets if entry.label not in begun]
-    record = {"exit_code": int(code), "inputs": [asdict(outcome) for outcome in outcomes], "not_begun": left}
-    write_text(output / SUMMARY, json.dumps(record, indent=2) + "\n")
-    bad = [outcome for outcome in outcomes if outcome.status not in ("done", "skipped")]
-    if len(sets) > 1:
-        terminal.say(f"\n{counts['done']} done, {counts['skipped']} skipped, {len(bad)} failed of {len(sets)} inputs.")
-        for outcome in bad:
-            terminal.error(f"{outcome.status}: {outcome.label}: {outcome.detail}")
-    if left:
-        terminal.error(f"not begun: {', '.join(left)}")
-    if code is not ExitCode.WELL:
-        raise typer.Exit(int(code))
+    start = time.monotonic()
+    status: Status = "done"
+    detail, record = "", None
+    try:
+        record = work()
+    except Busy:
+        return None
+    except Skipped as reason:
+        status, detail, record = "skipped", str(reason), reason.record
+        terminal.say(f"{label}: {detail}")
+    except MapInputError as error:
+        status, detail = "invalid", str(error)
+        terminal.error(f"{label}: {detail}")
+    except (KeyboardInterrupt, Terminated) as error:
+        status, detail = "interrupted", "SIGTERM" if isinstance(error, Terminated) else "Ctrl-C"
+    except Exception as error:
+        known = isinstance(error, (CommandError, OSError, ValueError, MemoryError))
+        status, detail = "failed", sentence(error) if known else f"unexpected {type(error).__name__}: {error}"
+        terminal.error(f"{label}: {detail}")
+        if debug:
+            traceback.print_exc()
+    return Outcome(label, status, detail, round(time.monotonic() - start, 2), record)
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> ExitCode:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import json
+import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 
     from mrsi_fast.mrsi.nifti import Volume
     from mrsi_fast.mrsi.ratios import RatioMaps
+    from mrsi_fast.publication import Place
 
-_SIDECAR = "_desc-sr_mrsi.json"
+_ENDINGS = r"[a-z]*_mrsi\.(?:nii\.gz|json)"
 
 Ratios = Annotated[list[str], typer.Argument(help="Ratios of two maps, e.g. tCho/tNAA.")]
 Results = Annotated[Path, typer.Option("--input", "-i", help="Folder that `mrsi-fast sr` wrote.")]
@@ -53,22 +55,34 @@ def ratio(
     standard deviation is right; without them it is the ratio of the mean maps, without a standard deviation.
     """
     from mrsi_fast.mrsi.mapset import MapInputError
+    from mrsi_fast.publication import RECORD_TAIL, Place
 
     terminal, pairs = Terminal(quiet), [_pair(text) for text in ratios]
-    sidecars = sorted(results.glob(f"*{_SIDECAR}")) if results.is_dir() else []
-    if not sidecars:
+    records = sorted(results.glob(f"*{RECORD_TAIL}")) if results.is_dir() else []
+    if not records:
         raise CommandError(
             f"{results}: holds no result of `mrsi-fast sr`. Give its output folder.", ExitCode.NO_VALID_INPUT
         )
     target = output or results
     target.mkdir(parents=True, exist_ok=True)
-    try:
-        for sidecar in sidecars:
-            for above, below in pairs:
-                path = _write(sidecar, above, below, reference, times, target, terminal)
-                terminal.say(f"  {path}")
-    except (MapInputError, ValueError) as error:
-        raise CommandError(str(error), ExitCode.NO_VALID_INPUT) from error
+    region = None if reference is None else _region(reference)
+    failed: list[str] = []
+    for path in records:
+        place = Place(results, path.name.removesuffix(RECORD_TAIL))
+        try:
+            with place.locked() if os.access(results, os.W_OK) else nullcontext():
+                for above, below in pairs:
+                    written = _write(path, above, below, region, times, target, terminal)
+                    terminal.say(f"  {written}")
+        except (CommandError, MapInputError, ValueError) as error:
+            failed.append(str(error))
+            if len(records) == 1:
+                code = error.code if isinstance(error, CommandError) else ExitCode.NO_VALID_INPUT
+                raise CommandError(str(error), code) from error
+            terminal.error(f"{path.name}: {error}")
+    if failed:
+        code = ExitCode.NO_VALID_INPUT if len(failed) == len(records) else ExitCode.SOME_FAILED
+        raise CommandError(f"no ratio of {len(failed)} of {len(records)} results.", code)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -81,67 +95,123 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _write(
-    sidecar: Path, above: str, below: str, reference: Path | None, times: float | None, target: Path, terminal: Terminal
+    record: Path,
+    above: str,
+    below: str,
+    region: tuple[str, NDArray[np.bool_]] | None,
+    times: float | None,
+    target: Path,
+    terminal: Terminal,
 ) -> Path:
     """Writes the maps of one ratio and their JSON file; returns the ratio map."""
     from mrsi_fast.mrsi.export import write_map, write_sidecar
     from mrsi_fast.mrsi.names import bids_label
     from mrsi_fast.mrsi.ratios import ratio_maps
+    from mrsi_fast.publication import RECORD_TAIL, Place, read_record, sha256_of
 
-    stem = sidecar.name.removesuffix(_SIDECAR)
-    first, numerator = _stack(sidecar, stem, above)
-    _, denominator = _stack(sidecar, stem, below)
+    result, stem = read_record(record), record.name.removesuffix(RECORD_TAIL)
+    first, numerator = _stack(record, result, above)
+    _, denominator = _stack(record, result, below)
     if len(numerator) != len(denominator):
-        numerator, denominator = (_stack(sidecar, stem, name, samples=False)[1] for name in (above, below))
-    region = None if reference is None else _region(reference, numerator.shape[1:])
-    maps = ratio_maps(numerator, denominator, reference=region, times_reference=times)
-    base = f"{stem}_met-{bids_label(above)}Over{bids_label(below)}_desc-ratio"
-    path = target / f"{base}_mrsi.nii.gz"
-    for what, volume in _volumes(maps).items():
-        write_map(target / f"{base}{what}_mrsi.nii.gz", volume, first.affine, kind="ratio", xform_code=first.xform_code)
+        numerator, denominator = (_stack(record, result, name, samples=False)[1] for name in (above, below))
+    if region is not None and region[1].shape != numerator.shape[1:]:
+        raise CommandError(
+            f"{region[0]}: the reference region has the grid {region[1].shape}, the maps have {numerator.shape[1:]}."
+        )
+    maps = ratio_maps(numerator, denominator, reference=region and region[1], times_reference=times)
     samples = len(numerator) if len(numerator) > 1 else 0
+    identity = _identity(result, f"{above}/{below}", region, times)
     facts = {
         "ratio": f"{above}/{below}",
         "samples": samples,
         "denominator_floor": maps.floor,
         "reference_ratio": maps.reference,
-        "reference_region": reference and reference.name,
+        "reference_region": region and region[0],
         "probability_threshold": maps.threshold,
-        "result": json.loads(sidecar.read_text(encoding="utf-8")),
+        "identity": identity,
+        "result": result,
     }
-    write_sidecar(target / f"{base}_mrsi.json", facts)
+    base = f"{stem}_met-{bids_label(above)}Over{bids_label(below)}_desc-ratio"
+    place = Place(target, base, "_mrsi.json", _ENDINGS)
+    with place.locked(), place.staging() as staging:
+        _refuse_another_results(place, identity)
+        for what, volume in _volumes(maps).items():
+            path = staging / f"{base}{what}_mrsi.nii.gz"
+            write_map(path, volume, first.affine, kind="ratio", xform_code=first.xform_code)
+        files = {path.name: {"sha256": sha256_of(path)} for path in sorted(staging.iterdir())}
+        write_sidecar(staging / place.record_path.name, {**facts, "files": files})
+        place.publish(staging, keep=False)
     how = f"median of {samples} samples" if samples else "of the mean maps (no samples were saved, so no deviation)"
     terminal.say(f"{above}/{below}: {how}; {maps.reference:.3g} in the reference region")
-    return path
+    return target / f"{base}_mrsi.nii.gz"
 
 
-def _stack(sidecar: Path, stem: str, name: str, samples: bool = True) -> tuple[Volume, NDArray[np.float32]]:
-    """The samples [S, X, Y, Z] of a map, or its mean as one sample.
+def _identity(
+    result: dict[str, Any], ratio: str, region: tuple[str, NDArray[np.bool_]] | None, times: float | None
+) -> dict[str, Any]:
+    """What the ratio maps are made of: one result, the region's voxels, and what was asked for."""
+    import hashlib
+
+    from mrsi_fast.identity import array_digest
+
+    inputs = {"result": result["identity"]["sha256"]}
+    settings = {"ratio": ratio, "region": None if region is None else array_digest(region[1]), "times": times}
+    whole = json.dumps([inputs, settings], sort_keys=True)
+    return {"sha256": hashlib.sha256(whole.encode()).hexdigest(), "inputs": inputs, "settings": settings}
+
+
+def _refuse_another_results(place: Place, identity: dict[str, Any]) -> None:
+    """Refuses to replace ratio maps that were made from another result.
 
     Raises:
-        CommandError: The result has no such map.
+        CommandError: They were.
+    """
+    from mrsi_fast.publication import UnreadableRecord
+
+    try:
+        former = place.record()
+    except UnreadableRecord:
+        return  # its files are kept aside
+    if former is not None and former["identity"].get("inputs") != identity["inputs"]:
+        raise CommandError(
+            f"{place.folder}: holds {place.record_path.name}, made from another result. Choose another folder for -o, "
+            "or remove it."
+        )
+
+
+def _stack(path: Path, record: dict[str, Any], name: str, samples: bool = True) -> tuple[Volume, NDArray[np.float32]]:
+    """The samples [S, X, Y, Z] of a map, or its mean as one sample, from the files of this result alone.
+
+    Raises:
+        CommandError: The result has no such map, or a file is missing or not as it was written.
     """
     import numpy as np
 
     from mrsi_fast.mrsi.names import bids_label
     from mrsi_fast.mrsi.nifti import read_nifti
+    from mrsi_fast.publication import RECORD_TAIL, missing_files
 
-    base = f"{stem}_met-{bids_label(name)}_desc-"
-    mean = sidecar.parent / f"{base}sr_mrsi.nii.gz"
-    if not mean.is_file():
-        raise CommandError(f"{sidecar.parent}: holds no super-resolved map of {name}.", ExitCode.NO_VALID_INPUT)
-    pattern = glob.escape(str(sidecar.parent / base)) + "sample*_mrsi.nii.gz"
-    volumes = [read_nifti(path) for path in sorted(glob.glob(pattern)) if samples] or [read_nifti(mean)]
+    base = f"{path.name.removesuffix(RECORD_TAIL)}_met-{bids_label(name)}_desc-"
+    mean = f"{base}sr_mrsi.nii.gz"
+    if mean not in record["files"]:
+        raise CommandError(f"{path.parent}: holds no super-resolved map of {name}.", ExitCode.NO_VALID_INPUT)
+    drawn = sorted(one for one in record["files"] if samples and one.startswith(f"{base}sample"))
+    files = {one: record["files"][one] for one in drawn or [mean]}
+    if bad := missing_files(path.parent, {"files": files}):
+        raise CommandError(
+            f"{path.parent}: {', '.join(bad[:3])} {'are' if len(bad) > 1 else 'is'} missing or not as written by the "
+            "run that the JSON file describes. Run `mrsi-fast sr` again.",
+            ExitCode.NO_VALID_INPUT,
+        )
+    volumes = [read_nifti(path.parent / one) for one in files]
     return volumes[0], np.concatenate([volume.data for volume in volumes])
 
 
-def _region(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+def _region(path: Path) -> tuple[str, NDArray[np.bool_]]:
+    """Name of the file, and the voxels [X, Y, Z] that belong to the region."""
     from mrsi_fast.mrsi.nifti import read_nifti
 
-    region = read_nifti(path).data[0] > 0
-    if region.shape != tuple(shape):
-        raise CommandError(f"{path}: the reference region has the grid {region.shape}, the maps have {tuple(shape)}.")
-    return region
+    return path.name, read_nifti(path).data[0] > 0
 
 
 def _volumes(maps: RatioMaps) -> dict[str, Any]:

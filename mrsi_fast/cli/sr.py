@@ -1,4 +1,4 @@
-"""``mrsi-fast sr``: super-resolves sets of metabolite maps and writes NIfTI, JSON and PNG."""
+"""``mrsi-fast sr``: super-resolves sets of metabolite maps and writes NIfTI, JSON and an HTML page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mrsi_fast.cli.batch import conclude, run_batch
+from mrsi_fast.cli.batch import run_batch
 from mrsi_fast.cli.cpus import usable_cpus
 from mrsi_fast.cli.exits import CommandError, ExitCode, guarded
 from mrsi_fast.cli.hand import Crlb, Fwhm, Like, Maps, Patterns, Snr, TableAxes, by_hand
@@ -26,8 +26,9 @@ from mrsi_fast.cli.stated import (
     limits_of_trust,
     stated_numbers,
 )
+from mrsi_fast.cli.summary import conclude
 from mrsi_fast.cli.terminal import Terminal
-from mrsi_fast.cli.work import Request, Worker
+from mrsi_fast.cli.work import Request, Worker, refuse_input_folders
 
 if TYPE_CHECKING:
     from mrsi_fast.resolver import SuperResolver
@@ -66,6 +67,7 @@ KeepFilled = Annotated[bool, typer.Option("--keep-filled", help="Keep estimates 
 SaveSamples = Annotated[
     bool, typer.Option("--save-samples", help="Write every sample too; `mrsi-fast ratio` uses them.")
 ]
+Pictures = Annotated[bool, typer.Option("--pictures", help="Draw every map as PNG too.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Redo inputs whose results are finished.")]
 
 
@@ -105,6 +107,7 @@ def sr(
     max_crlb: MaxCrlb = None,
     keep_filled: KeepFilled = False,
     save_samples: SaveSamples = False,
+    pictures: Pictures = False,
     model: Model = None,
     device: Device = "auto",
     engine: EngineName = "auto",
@@ -117,7 +120,7 @@ def sr(
     """Super-resolve metabolite maps: finer maps on the same field of view, with their uncertainty.
 
     Each input gives NIfTI files (mean and, from 8 samples on, standard deviation), a JSON file that says how they
-    came about, and PNG pictures. Detail beyond the measured k-space is inferred, not measured. Research use only.
+    came about, and an HTML page. Detail beyond the measured k-space is inferred, not measured. Research use only.
     """
     terminal = Terminal(quiet, verbose)
     sets = collect(inputs, more, by_hand(maps, crlb, snr, fwhm, pattern, like, table_axes))
@@ -127,14 +130,16 @@ def sr(
         names_of(metabolites), names_of(names), units, Path(anatomy) if anatomy else None, mask,
         stated_numbers(crlb_unit, fwhm_unit, mhz, mask_labels, slice_axis, form),
         limits_of_trust(min_snr, max_fwhm, max_crlb),
+        pictures,
     )  # fmt: skip
     _check(sets, request)
     check_output(output, sets)
+    refuse_input_folders(sets, output_folders(sets, output))
     _say_what_was_found(sets, anatomy, terminal)
     resolver = _load(model, device=device, engine=engine, solver=solver, threads=threads or usable_cpus()[0])
     if verbose:
         terminal.say(resolver.explain())
-    worker = Worker(resolver, request, overwrite, terminal)
+    worker = Worker(resolver, request, output, overwrite, terminal)
     outcomes = run_batch(sets, worker, output_folders(sets, output), terminal, debug)
     conclude(sets, outcomes, output, terminal)
 

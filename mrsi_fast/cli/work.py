@@ -1,20 +1,25 @@
-"""What ``mrsi-fast sr`` does with one input: read, super-resolve, tell, draw, write; or skip what is finished."""
+"""What ``mrsi-fast sr`` does with one input: read, see whether it is done, super-resolve, tell, write."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mrsi_fast.cli.batch import Skipped
 from mrsi_fast.cli.exits import CommandError
 from mrsi_fast.cli.inputs import InputSet
-from mrsi_fast.cli.report import REPORT
+from mrsi_fast.cli.report import page_name
 from mrsi_fast.cli.stated import trust_rules
 from mrsi_fast.cli.terminal import Terminal
 
 if TYPE_CHECKING:
+    from mrsi_fast.mrsi.mapset import MapSet
+    from mrsi_fast.publication import Place
     from mrsi_fast.resolver import SuperResolver
     from mrsi_fast.result import Result
 
@@ -39,6 +44,30 @@ class Request:
     mask: Path | None
     stated: dict[str, Any]
     limits: dict[str, float]
+    pictures: bool
+
+    def options(self, anatomy: Path | None) -> dict[str, Any]:
+        """Arguments of the resolver's call for an input with this anatomical image."""
+        return {
+            "scale": self.scale,
+            "samples": self.samples,
+            "steps": self.steps,
+            "seed": self.seed,
+            "data_consistency": self.data_consistency,
+            "anatomy": anatomy,
+            "acquisition": {"window": self.window, "support": self.support},
+            "rules": trust_rules(self.limits),
+            "keep_filled": self.keep_filled,
+        }
+
+
+@dataclass(frozen=True)
+class _Home:
+    """Where the result of one input goes, and why work is needed."""
+
+    place: Place
+    reason: str = ""
+    keep: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,91 +77,178 @@ class Worker:
     Attributes:
         resolver: The model.
         request: What was asked for.
+        output: The output folder of the run.
         overwrite: Redo what is finished.
         terminal: Where to speak.
     """
 
     resolver: SuperResolver
     request: Request
+    output: Path
     overwrite: bool
     terminal: Terminal
 
-    def __call__(self, entry: InputSet, folder: Path) -> None:
+    def __call__(self, entry: InputSet, folder: Path, wait: bool = True) -> Path:
         """Does one input, from reading to files.
+
+        Args:
+            entry: The input.
+            folder: Where its results go, unless those of another input are there.
+            wait: Wait for another process that writes there, instead of raising.
+
+        Returns:
+            The JSON file of the result.
 
         Raises:
             Skipped: Its results are finished.
-            CommandError: The folder holds results made with other settings.
+            Busy: Another process writes there and ``wait`` is False.
+            CommandError: The folder holds results of this input that were made with other settings.
             MapInputError: It cannot be used.
         """
-        from mrsi_fast.report.html import write_report
-        from mrsi_fast.report.pages import write_pages
+        from mrsi_fast.mrsi.geometry import parse_factors
+        from mrsi_fast.publication import Place
+        from mrsi_fast.result import result_stem
 
-        prefix = f"{entry.label}_space-orig_" if entry.label.startswith("sub-") else ""
-        if not self.overwrite:
-            self._skip_if_finished(folder, prefix)
-        result = self._super_resolve(entry)
-        _tell(entry, result, self.terminal)
-        folder.mkdir(parents=True, exist_ok=True)
-        if self.request.save_samples:
-            _write_samples(result, folder, prefix)
-        write_pages(result, folder, entry.label, prefix)
-        result.save(folder, prefix)  # the JSON file comes after all it speaks of: where it is, the result is complete
-        page = write_report(folder, folder / REPORT, entry.label)
-        self.terminal.say(f"  {'look at':13} {page}\n")
-
-    def _super_resolve(self, entry: InputSet) -> Result:
         asked = self.request
         maps = entry.read(asked.metabolites, asked.names, asked.units, asked.mask, asked.stated)
-        self.terminal.say(f"{entry.label}: {', '.join(maps.names)} from {maps.source}")
+        identity = self.resolver.identity(maps, **asked.options(entry.anatomy))
+        stem = f"{prefix_of(entry)}{result_stem(parse_factors(asked.scale, maps.slice_axis))}"
+        with self._home(entry, Place(folder, stem), identity, wait) as home:
+            if home.reason:
+                self.terminal.say(f"{entry.label}: {home.reason}")
+            self.terminal.say(f"{entry.label}: {', '.join(maps.names)} from {maps.source}")
+            result = self._super_resolve(entry, maps)
+            _tell(entry, result, self.terminal)
+            page, kept = self._write(entry, result, home)
+        if kept is not None:
+            self.terminal.warn(f"{entry.label}: files of a former result were moved to {kept}")
+        self.terminal.say(f"  {'look at':13} {page}\n")
+        return home.place.record_path
+
+    def _super_resolve(self, entry: InputSet, maps: MapSet) -> Result:
         with self.terminal.progress(entry.label) as progress:
-            result = self.resolver(
-                maps,
-                scale=asked.scale,
-                samples=asked.samples,
-                steps=asked.steps,
-                seed=asked.seed,
-                data_consistency=asked.data_consistency,  # type: ignore[arg-type]
-                anatomy=entry.anatomy,
-                acquisition={"window": asked.window, "support": asked.support},
-                rules=trust_rules(asked.limits),
-                keep_filled=asked.keep_filled,
-                progress=progress,
-            )
+            result = self.resolver(maps, **self.request.options(entry.anatomy), progress=progress)
         result.provenance["request"] = self._record()
+        result.provenance["input_key"] = self._key(entry)
         return result
 
     def _record(self) -> dict[str, Any]:
         """The request as it stands in the JSON file, where files are recorded by name alone."""
         named = {key: path.name for key in ("anatomy", "mask") if (path := getattr(self.request, key)) is not None}
-        return asdict(self.request) | named | {"solver": self.resolver.solver, "model": self.resolver.pretrained.sha256}
+        return asdict(self.request) | named
 
-    def _skip_if_finished(self, folder: Path, prefix: str) -> None:
-        """Raises ``Skipped`` if the folder holds this result, complete.
+    def _key(self, entry: InputSet) -> str:
+        """Tells inputs of different places apart without naming them: a digest of the path from the output to it."""
+        where = os.path.relpath(entry.path.resolve(), self.output.resolve())
+        return blake2b(os.fsencode(f"{where}\0{entry.label}"), digest_size=16).hexdigest()
+
+    @contextmanager
+    def _home(self, entry: InputSet, first: Place, identity: dict[str, Any], wait: bool) -> Iterator[_Home]:
+        """Finds the place of a result, locked: the first one, or one of its own beside another input's result."""
+        beside = (self.output / entry.label, self.output / f"{entry.label}-{identity['sha256'][:8]}")
+        for candidate in dict.fromkeys((first.folder, *beside)):
+            refuse_input_folders([entry], [candidate])
+            place = replace(first, folder=candidate)
+            with place.locked(wait):
+                home = self._judge(place, identity, self._key(entry))
+                if home is not None:
+                    yield home
+                    return
+            self.terminal.warn(f"{entry.label}: {candidate} holds the result of another input, which stays as it is")
+        raise CommandError(f"{first.folder}: holds the results of other inputs. Choose another folder for -o.")
+
+    def _judge(self, place: Place, identity: dict[str, Any], key: str) -> _Home | None:
+        """What to do with a place; None if the result of another input lives there.
 
         Raises:
-            CommandError: It holds a result that was made with other settings.
+            Skipped: This very result lives there, complete.
+            CommandError: A result of this input made with other settings lives there.
         """
-        from mrsi_fast.mrsi.geometry import in_plane_factors, parse_factors
-        from mrsi_fast.mrsi.names import bids_label
+        from mrsi_fast.identity import differences
+        from mrsi_fast.publication import UnreadableRecord, missing_files
 
-        (fx, fy), tail = in_plane_factors(parse_factors(self.request.scale)), "_desc-sr_mrsi"
-        stem = f"{prefix}res-x{fx}" if fx == fy else f"{prefix}res-x{fx}x{fy}"
         try:
-            record = json.loads((folder / f"{stem}{tail}.json").read_text(encoding="utf-8"))
-            files = [folder / f"{stem}_met-{bids_label(name)}{tail}.nii.gz" for name in record["maps"]]
-            complete = all(path.stat().st_size > 0 for path in files)
-        except (OSError, ValueError, KeyError, TypeError):
-            return
-        before, now = record.get("request", {}), self._record()
-        changed = sorted(key for key in now if before.get(key) != now[key])
-        if complete and changed:
-            raise CommandError(
-                f"{folder} holds results made with other settings ({', '.join(changed)}). Choose another folder, "
-                "or redo them with --overwrite."
+            former = place.record()
+        except UnreadableRecord as error:
+            return _Home(place, f"{error} It is done again.")
+        if former is None:
+            return _Home(place)
+        bad = missing_files(place.folder, former)
+        if former["identity"]["sha256"] == identity["sha256"]:
+            bad += self._not_there_yet(former)
+            if bad:
+                return _Home(place, f"done again, because {_some(bad)} of the former result are missing or damaged")
+            if self.overwrite:
+                return _Home(place)
+            raise Skipped(
+                f"finished before, skipped ({len(former['files'])} files in {place.folder}; --overwrite redoes it)",
+                place.record_path,
             )
-        if complete:
-            raise Skipped(f"finished before, skipped ({len(files)} maps in {folder}; --overwrite redoes it)")
+        inputs, settings = differences(former["identity"], identity)
+        if inputs and former.get("input_key") != key:
+            return None
+        if inputs:
+            reason = f"done again, because the input has changed since ({_some(inputs)})"
+            return _Home(place, reason, keep=not self.overwrite)
+        if not self.overwrite:
+            raise CommandError(
+                f"{place.folder} holds results made with other settings ({', '.join(settings)}). Choose another "
+                "folder, or redo them with --overwrite."
+            )
+        return _Home(place)
+
+    def _not_there_yet(self, former: dict[str, Any]) -> list[str]:
+        """Files that are asked for now and were not when the result was made."""
+        wanted = {
+            "samples": ("_desc-sample", self.request.save_samples and self.request.samples > 0),
+            "pictures": (".png", self.request.pictures),
+        }
+        return [
+            what
+            for what, (part, asked) in wanted.items()
+            if asked and not any(part in name for name in former["files"])
+        ]
+
+    def _write(self, entry: InputSet, result: Result, home: _Home) -> tuple[Path, Path | None]:
+        """Writes everything in a staging folder, then publishes it; returns the page and where former files went."""
+        from mrsi_fast.report.html import write_report
+
+        place, prefix = home.place, prefix_of(entry)
+        with place.staging() as staging:
+            files = result.write(staging, prefix, self.request.save_samples)[:-1]
+            if self.request.pictures:
+                from mrsi_fast.report.pages import write_pages
+
+                files += write_pages(result, staging, entry.label, prefix)
+            result.seal(staging / place.record_path.name, files)
+            page = write_report(staging, staging / page_name(place.stem), entry.label)
+            result.seal(staging / place.record_path.name, [*files, page])
+            kept = place.publish(staging, home.keep)
+        return place.folder / page.name, kept
+
+
+def prefix_of(entry: InputSet) -> str:
+    """Leading entities of an input's file names."""
+    return f"{entry.label}_space-orig_" if entry.label.startswith("sub-") else ""
+
+
+def refuse_input_folders(sets: Sequence[InputSet], folders: Sequence[Path]) -> None:
+    """Refuses to write results into a folder that holds any of the inputs.
+
+    Raises:
+        CommandError: One of the folders does.
+    """
+    homes = {(entry.path if entry.path.is_dir() else entry.path.parent).resolve() for entry in sets}
+    for folder in folders:
+        if folder.resolve() in homes:
+            raise CommandError(
+                f"{folder}: results would be written beside the inputs in it, which are never overwritten. Choose "
+                "another folder for -o."
+            )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _tell(entry: InputSet, result: Result, terminal: Terminal) -> None:
@@ -145,12 +261,3 @@ def _tell(entry: InputSet, result: Result, terminal: Terminal) -> None:
     )
     for warning in result.warnings:
         terminal.warn(f"{entry.label}: {warning}")
-
-
-def _write_samples(result: Result, folder: Path, prefix: str) -> None:
-    from mrsi_fast.mrsi.export import write_map
-
-    for number, sample in enumerate(result.samples if result.samples is not None else ()):
-        for index, name in enumerate(result.names):
-            path = folder / f"{prefix}{result.stem(f'sample{number:03d}', name)}.nii.gz"
-            write_map(path, sample[index], result.affine, kind="sample", name=name, xform_code=result.xform_code)

@@ -129,7 +129,7 @@ def without_identity(value: Any) -> Any:
         TypeError: A value has no JSON form.
     """
     if isinstance(value, Mapping):
-        if personal := sorted(str(key) for key in value if str(key).lower() in _PERSONAL_KEYS):
+        if personal := sorted(str(key) for key, one in value.items() if _is_personal(key, one)):
             raise ValueError(f"Provenance must not hold {', '.join(personal)}: outputs are shared. Leave it out.")
         return {str(key): without_identity(one) for key, one in value.items()}
     if isinstance(value, (str, os.PathLike)):
@@ -145,6 +145,11 @@ def without_identity(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float)):
         return value
     raise TypeError(f"Provenance holds a {type(value).__name__}, which has no JSON form. Convert it first.")
+
+
+def _is_personal(key: Any, value: Any) -> bool:
+    """Texts under a key such as ``user``; facts and figures under it belong to a map that happens to have this name."""
+    return str(key).lower() in _PERSONAL_KEYS and isinstance(value, (str, os.PathLike, list, tuple))
 
 
 def _without_paths(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,21 +22,23 @@ class ReportError(ValueError):
     """A folder that no report can be made from; the message says why."""
 
 
-def write_report(folder: Path, target: Path, title: str) -> Path:
-    """Gathers all results below a folder into one self-contained page.
+def write_report(folder: Path, target: Path, title: str, records: Sequence[Path] | None = None) -> Path:
+    """Gathers results into one self-contained page.
 
     Args:
         folder: Output folder of ``mrsi-fast sr``.
         target: The HTML file.
         title: Heading.
+        records: JSON records of the results to show; default all in the folder and below.
 
     Raises:
         ReportError: The folder holds no result, or one of its JSON files is damaged.
         OSError: A file cannot be read or written.
     """
-    sidecars = sorted(path for path in folder.rglob(f"*{SIDECAR}") if not path.name.startswith("."))
+    if records is None:
+        records = sorted(path for path in folder.rglob(f"*{SIDECAR}") if not path.name.startswith("."))
     outcomes = _outcomes(folder)
-    if not sidecars and not outcomes:
+    if not records and not outcomes:
         raise ReportError(f"{folder}: holds no result of `mrsi-fast sr`. Give its output folder.")
     text = resources.files("mrsi_fast.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
@@ -43,7 +46,7 @@ def write_report(folder: Path, target: Path, title: str) -> Path:
         title=title,
         version=__version__,
         heads=HEADS,
-        results=[_result(path, folder) for path in sidecars],
+        results=[_result(path, folder) for path in records],
         failures=[outcome for outcome in outcomes if outcome["status"] not in ("done", "skipped")],
     )
     write_text(target, page)
@@ -65,8 +68,8 @@ def _result(sidecar: Path, folder: Path) -> dict[str, Any]:
         summary, agreement = summary_lines(record), agreement_rows(record)
     except (ValueError, KeyError, TypeError) as error:
         raise ReportError(f"{sidecar.name}: is not a result of `mrsi-fast sr`, or is damaged ({error!r}).") from error
-    pages = [path for path in sidecar.parent.glob("*.png") if path.name.startswith(f"{stem}_met-")]
-    pictures = [sidecar.with_suffix(".png"), *sorted(pages)]
+    names = sorted(name for name in record.get("files", ()) if name.endswith(".png") and Path(name).name == name)
+    names.sort(key=lambda name: name != f"{stem}_desc-sr_mrsi.png")  # the overview first
     where = sidecar.parent.relative_to(folder)
     return {
         "name": f"{where}: {stem}" if where.parts else stem,
@@ -74,8 +77,8 @@ def _result(sidecar: Path, folder: Path) -> dict[str, Any]:
         "summary": summary,
         "agreement": agreement,
         "pictures": [
-            {"name": path.name, "data": base64.b64encode(path.read_bytes()).decode()}
-            for path in pictures
-            if path.is_file()
+            {"name": name, "data": base64.b64encode((sidecar.parent / name).read_bytes()).decode()}
+            for name in names
+            if (sidecar.parent / name).is_file()
         ],
     }

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import typer
 
-from mrsi_fast.cli.batch import SUMMARY, Outcome, Skipped, conclude, exit_code, run_batch
+from mrsi_fast.cli.batch import Outcome, Skipped, exit_code, run_batch
 from mrsi_fast.cli.exits import Terminated
 from mrsi_fast.cli.inputs import InputSet
+from mrsi_fast.cli.summary import RUN, conclude
 from mrsi_fast.cli.terminal import Terminal
 from mrsi_fast.mrsi.mapset import MapInputError
 
@@ -21,7 +22,7 @@ def sets(*labels: str) -> list[InputSet]:
 
 
 def run(plan: dict[str, BaseException | None], debug: bool = False) -> list[Outcome]:
-    def work(entry: InputSet, folder: Path) -> None:
+    def work(entry: InputSet, folder: Path, wait: bool) -> None:
         error = plan[entry.label]
         if error is not None:
             raise error
@@ -71,7 +72,7 @@ def test_the_summary_is_written_and_said(tmp_path: Path, capsys: pytest.CaptureF
     with pytest.raises(typer.Exit) as caught:
         conclude(sets("a", "b", "c"), outcomes, tmp_path, Terminal())
     assert caught.value.exit_code == 4
-    record = json.loads((tmp_path / SUMMARY).read_text())
+    record = json.loads((tmp_path / RUN).read_text())
     assert record["exit_code"] == 4 and record["not_begun"] == ["c"]
     assert [entry["status"] for entry in record["inputs"]] == ["done", "invalid"]
     printed = capsys.readouterr()

@@ -47,17 +47,19 @@ def sr(model_folder: Path) -> Callable[..., Result]:
     return run
 
 
-def test_a_folder_becomes_nifti_json_and_png(sr: Callable[..., Result], tmp_path: Path) -> None:
+def test_a_folder_becomes_nifti_json_html_and_png(sr: Callable[..., Result], tmp_path: Path) -> None:
     maps = write_maps(tmp_path / "K_01", ("NAA-NAAG", "GPC-PCh"), (7, 6, 2))
-    done = sr("-i", maps, "-o", tmp_path / "out", "--scale", "4,2", "--samples", "8", "--steps", "1")
+    done = sr("-i", maps, "-o", tmp_path / "out", "--scale", "4,2", "--samples", "8", "--steps", "1", "--pictures")
     assert done.exit_code == 0, done.output
     written = {path.name for path in (tmp_path / "out").iterdir()}
     stems = [f"res-x4x2_met-{label}_desc-{what}_mrsi" for label in ("NAANAAG", "GPCPCh") for what in ("sr", "srstd")]
     pictures = {"res-x4x2_desc-sr_mrsi.png", *(f"{stem}.png" for stem in stems[::2])}
     assert written == {f"{stem}.nii.gz" for stem in stems} | pictures | {
         "res-x4x2_desc-sr_mrsi.json",
+        "res-x4x2_report.html",
         "report.html",
         "run.json",
+        "summary.csv",
     }
     image = nib.load(tmp_path / "out" / f"{stems[0]}.nii.gz")
     assert image.shape == (28, 12, 2) and image.get_data_dtype() == np.float32
@@ -77,7 +79,7 @@ def test_it_says_what_a_reader_needs_to_judge_the_result(sr: Callable[..., Resul
         "noise explains",
         "outside the measured band",
         "one-step posterior mean",
-        "out/report.html",
+        "out/res-x2_report.html",
     ):
         assert text in done.output, text
 
@@ -197,7 +199,7 @@ def test_interruption_leaves_no_half_result(model_folder: Path, tmp_path: Path, 
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
     assert "Traceback" not in errors
-    assert [path.name for path in out.iterdir()] == ["run.json"]
+    assert {path.name for path in out.iterdir()} == {"run.json", "summary.csv", "report.html"}
     assert json.loads((out / "run.json").read_text())["inputs"][0]["status"] == "interrupted"
 
 
@@ -219,7 +221,7 @@ def test_the_real_scan(sr: Callable[..., Result], tmp_path: Path) -> None:
 
 
 def test_the_page_can_be_rebuilt(sr: Callable[..., Result], tmp_path: Path) -> None:
-    assert sr("-i", write_maps(tmp_path / "K_01"), "-o", tmp_path / "out").exit_code == 0
+    assert sr("-i", write_maps(tmp_path / "K_01"), "-o", tmp_path / "out", "--pictures").exit_code == 0
     page = tmp_path / "out" / "report.html"
     before = page.read_text()
     page.unlink()
@@ -231,7 +233,15 @@ def test_the_page_can_be_rebuilt(sr: Callable[..., Result], tmp_path: Path) -> N
 
 def test_names_of_any_kind(sr: Callable[..., Result], tmp_path: Path) -> None:
     odd = "süb $x_{1 [bold] 🧠 <i>"
-    done = sr("-i", write_maps(tmp_path / odd), "-i", write_maps(tmp_path / "plain"), "-o", tmp_path / "aus gabe")
+    done = sr(
+        "-i",
+        write_maps(tmp_path / odd),
+        "-i",
+        write_maps(tmp_path / "plain"),
+        "-o",
+        tmp_path / "aus gabe",
+        "--pictures",
+    )
     assert done.exit_code == 0, done.output
     assert (tmp_path / "aus gabe" / odd / "res-x2_met-NAANAAG_desc-sr_mrsi.png").exists()
     assert "Glyph" not in done.output and odd in done.output

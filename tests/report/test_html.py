@@ -57,9 +57,11 @@ def record(**changes: Any) -> dict[str, Any]:
 
 def write_result(folder: Path, stem: str = "res-x2", **changes: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{stem}_desc-sr_mrsi.json").write_text(json.dumps(record(**changes)))
-    for name in ("_desc-sr_mrsi", "_met-NAANAAG_desc-sr_mrsi"):
-        (folder / f"{stem}{name}.png").write_bytes(PIXEL)
+    pictures = [f"{stem}{name}.png" for name in ("_desc-sr_mrsi", "_met-NAANAAG_desc-sr_mrsi")]
+    facts = record(files={name: {} for name in pictures}, **changes)
+    (folder / f"{stem}_desc-sr_mrsi.json").write_text(json.dumps(facts))
+    for name in (*pictures, f"{stem}_met-GPCPCh_desc-sr_mrsi.png"):  # the last one is of another result
+        (folder / name).write_bytes(PIXEL)
 
 
 class Addresses(HTMLParser):
@@ -107,7 +109,8 @@ def test_several_results_and_failures_share_a_page(tmp_path: Path) -> None:
         {"label": "c", "status": "invalid", "detail": "c: is empty."},
     ]
     (tmp_path / "run.json").write_text(json.dumps({"inputs": outcomes}))
-    text = write_report(tmp_path, tmp_path / "report.html", "study").read_text()
+    records = sorted(tmp_path.glob("*/*.json"))
+    text = write_report(tmp_path, tmp_path / "report.html", "study", records).read_text()
     assert "a: sub-01_space-orig_res-x2" in text and "b: sub-02_space-orig_res-x2" in text
     assert "c (invalid): c: is empty." in text
 

@@ -1,0 +1,152 @@
+"""The account of an output folder: ``run.json``, ``summary.csv`` and the front page, whichever runs filled it.
+
+Several processes may work on parts of a cohort into one folder, so each adds its rows to those of the others.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from mrsi_fast.cli.batch import Outcome, exit_code
+from mrsi_fast.cli.exits import ExitCode
+from mrsi_fast.cli.inputs import InputSet
+from mrsi_fast.cli.report import FRONT_PAGE, page_name
+from mrsi_fast.cli.terminal import Terminal
+from mrsi_fast.files import atomic_path, write_text
+from mrsi_fast.publication import RECORD_TAIL, UnreadableRecord, exclusive, read_record
+
+RUN, TABLE = "run.json", "summary.csv"
+COLUMNS = ("input", "status", "result", "maps", "seconds", "residual_over_expected", "warnings", "finished", "detail")
+
+
+def conclude(sets: Sequence[InputSet], outcomes: Sequence[Outcome], output: Path, terminal: Terminal) -> None:
+    """Writes the summary, says it if there was more than one input, and ends the command with its exit code.
+
+    Raises:
+        typer.Exit: Always, unless every input went well.
+    """
+    code = exit_code(outcomes)
+    counts = {status: sum(outcome.status == status for outcome in outcomes) for status in ("done", "skipped")}
+    begun = {outcome.label for outcome in outcomes}
+    left = [entry.label for entry in sets if entry.label not in begun]
+    write_summary(output, int(code), outcomes, left)
+    bad = [outcome for outcome in outcomes if outcome.status not in ("done", "skipped")]
+    if len(sets) > 1:
+        terminal.say(f"\n{counts['done']} done, {counts['skipped']} skipped, {len(bad)} failed of {len(sets)} inputs.")
+        for outcome in bad:
+            terminal.error(f"{outcome.status}: {outcome.label}: {outcome.detail}")
+    if left:
+        terminal.error(f"not begun: {', '.join(left)}")
+    if code is not ExitCode.WELL:
+        raise typer.Exit(int(code))
+
+
+def write_summary(output: Path, code: int, outcomes: Sequence[Outcome], left: Sequence[str]) -> None:
+    """Brings the account of an output folder up to date.
+
+    Args:
+        output: The output folder.
+        code: Exit code of this run.
+        outcomes: How its inputs went.
+        left: Labels of those that it did not begin.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    with exclusive(output / f".{RUN}.lock"):
+        for name in (RUN, TABLE, FRONT_PAGE):
+            for leftover in output.glob(f".{name}.*.part*"):
+                leftover.unlink(missing_ok=True)
+        now = [_row(outcome, output) for outcome in outcomes]
+        mine = {row["label"] for row in now}
+        rows = [row for row in _former_rows(output) if row["label"] not in mine] + now
+        run = {"exit_code": code, "inputs": rows, "not_begun": list(left)}
+        write_text(output / RUN, json.dumps(run, indent=2) + "\n")
+        table = [_table_row(row, output) for row in rows]
+        write_text(output / TABLE, _csv(table))
+        _write_front_page(output, table)
+
+
+def _row(outcome: Outcome, output: Path) -> dict[str, Any]:
+    """One input in ``run.json``; the record's path is relative to the folder."""
+    record = None if outcome.record is None else os.path.relpath(outcome.record, output)
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    return asdict(outcome) | {"record": record, "finished": when}
+
+
+def _former_rows(output: Path) -> list[dict[str, Any]]:
+    """Rows of other runs; none of a result that is no longer there."""
+    try:
+        rows = json.loads((output / RUN).read_text(encoding="utf-8"))["inputs"]
+        known = [row for row in rows if isinstance(row["label"], str) and isinstance(row["status"], str)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [row for row in known if row.get("record") is None or (output / row["record"]).is_file()]
+
+
+def _table_row(row: Mapping[str, Any], output: Path) -> dict[str, Any]:
+    """One row of ``summary.csv``, with figures from the record of the result."""
+    line = dict.fromkeys(COLUMNS, "") | {
+        "input": row["label"],
+        "status": row["status"],
+        "result": row.get("record") or "",
+        "seconds": row.get("seconds", ""),
+        "finished": row.get("finished", ""),
+        "detail": row.get("detail", ""),
+    }
+    if line["result"]:
+        try:
+            record = read_record(output / line["result"])
+            line |= {
+                "maps": " ".join(record["maps"]),
+                "residual_over_expected": _worst_residual(record["maps"]),
+                "warnings": len(record["warnings"]),
+            }
+        except (UnreadableRecord, OSError, KeyError, TypeError, ValueError):
+            line["detail"] = line["detail"] or "the JSON file of the result cannot be read"
+    return line
+
+
+def _worst_residual(maps: Mapping[str, Mapping[str, Any]]) -> str:
+    """Largest ratio over the maps of the whitened residual to the one that noise explains."""
+    pairs = [(one.get("residual_whitened"), one.get("residual_expected")) for one in maps.values()]
+    ratios = [residual / expected for residual, expected in pairs if residual is not None and expected]
+    return f"{max(ratios):.3g}" if ratios else ""
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _no_formula(value) for key, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def _no_formula(value: Any) -> Any:
+    """A text that a spreadsheet does not take for a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+def _write_front_page(output: Path, table: Sequence[Mapping[str, Any]]) -> None:
+    """The page of the only result, or a page that leads to all of them."""
+    if len(table) == 1 and table[0]["result"]:
+        record = output / table[0]["result"]
+        page = record.with_name(page_name(record.name.removesuffix(RECORD_TAIL)))
+        if page.is_file():
+            with atomic_path(output / FRONT_PAGE) as temporary:
+                shutil.copyfile(page, temporary)
+            return
+    from mrsi_fast.report.cohort import write_cohort
+
+    write_cohort(output, output / FRONT_PAGE, table)
