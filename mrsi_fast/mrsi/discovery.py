@@ -191,8 +191,10 @@ def _home(parent: str, layout: str) -> str:
         first = next((number for number, part in enumerate(parts) if re.match(r"(?:sub|ses)-", part)), len(parts))
         parts = parts[:first]
         while parts and (_DATASET_FOLDER.fullmatch(parts[-1]) or _SORTING_FOLDER.fullmatch(parts[-1])):
+            if parts[-2:-1] == ["derivatives"] and not _DATASET_FOLDER.fullmatch(parts[-1]):
+                break  # another pipeline's derivatives
             parts.pop()
-        return "/".join(parts)
+        return "/".join(part for part in parts if part != "derivatives")
     while parts and _SORTING_FOLDER.fullmatch(parts[-1]):
         parts.pop()
     return "/".join(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ def group(found: Sequence[Found], scaling: str | None = None, nested: bool = Fal
                 if bids or nested
                 else [one for key, below in places.items() if is_above(home, key[0]) for one in below]
             )
-            files = _make(dict(tags), maps, beside, below, scaling)
+            files = _make(home, dict(tags), maps, beside, below, scaling)
             files.label = label_of(home.removeprefix(common).strip("/"), dict(tags))
             sets.append((files, home, dict(tags)))
     _list_unused(sets, found)
@@ -81,7 +82,7 @@ def label_of(place: str, tags: dict[str, str]) -> str:
 
 
 def _make(
-    tags: dict[str, str], maps: list[Found], beside: list[Found], below: list[Found], scaling: str | None
+    home: str, tags: dict[str, str], maps: list[Found], beside: list[Found], below: list[Found], scaling: str | None
 ) -> MapFiles:
     """One set of the best version of its maps, with the quality files that fit it."""
     layout = "fsl_mrsi" if any(one.what.layout == "fsl_mrsi" for one in maps) else maps[0].what.layout
@@ -103,13 +104,16 @@ def _make(
     if stacked and len(stacked) < len(used):
         files.unused += [Unused(one.path, "a stack beside single maps") for one in stacked]
         used = [one for one in used if one not in stacked]
+    ranks: dict[str, int] = {}
     for one in sorted(used, key=lambda one: (one.what.rank, one.relative)):
-        _file(files, one)
+        _file(files, one, ranks)
         files.units = one.what.unit or files.units
-    fitting = [one for one in beside if set(one.what.tags.items()) <= set(tags.items())]
+    folders = [part.partition("-") for part in home.split("/") if re.match(r"(?:sub|ses)-", part)]
+    own = tags | {key: value for key, _, value in folders}
+    fitting = [one for one in beside if one.what.tags.items() <= own.items()]
     for one in sorted(fitting, key=lambda one: (one.what.rank, -len(one.what.tags), one.relative)):
         if one.what.role not in ("ratio", "other"):
-            _file(files, one)
+            _file(files, one, ranks)
     if any(one.what.unit == "Hz" for one in fitting if one.path in files.fwhm.values()):
         files.fwhm_unit = "Hz"
     if files.layout == "fsl_mrsi":
@@ -123,16 +127,22 @@ def _make(
     return files
 
 
-def _file(files: MapFiles, one: Found) -> None:
-    """File a path under its role. Two maps of one name are a problem; of other roles the first by rank is taken."""
+def _file(files: MapFiles, one: Found, ranks: dict[str, int]) -> None:
+    """File a path under its role; ``ranks`` keeps those of the maps.
+
+    Two maps of one name are a problem, unless they lie in two trees of which one goes first. Of other roles the first
+    by rank is taken.
+    """
     table, role = files.table(one.what.role), one.what.role
     key = role if table is files.single else one.what.name
     if key not in table:
         table[key] = one.path
+        if role == "map":
+            ranks[key] = one.what.rank
         return
     other = table[key]
     what = f"{role} of {one.what.name}" if table is not files.single else role
-    if role == "map" and one.what.layout != "bids":
+    if role == "map" and (one.what.layout != "bids" or one.what.rank == ranks[key]):
         files.problem = files.problem or (
             f"{other.name} and {one.path.name} both look like the {what}. Keep one of them in the folder, or pass the "
             "files by name (--map)."
@@ -155,16 +165,18 @@ def _list_unused(sets: Sequence[tuple[MapFiles, str, dict[str, str]]], found: Se
     for one in found if sets else ():
         if one.path in known or (one.what.role in _QUALITY and not _near(sets, one)):
             continue  # quality files of a place without maps are a set of their own, with a problem
-        reason = one.what.reason or (
-            f"there is no map of {one.what.name} that it serves"
-            if one.what.name != ALL_MAPS
-            else "it serves no map here"
-        )
+        reason = one.what.reason or _why_left(one.what)
         (_near(sets, one) or list(sets))[0][0].unused.append(Unused(one.path, reason))
     for files, _, _ in sets:
         for path in files.paths():
             if (why := unfetched(path)) is not None:
                 files.unused.append(Unused(path, why.partition(": ")[2].rstrip("."), problem=True))
+
+
+def _why_left(what: Finding) -> str:
+    if what.role == "anatomy":
+        return "an anatomical image that lies beside no maps; --anatomy names one"
+    return f"there is no map of {what.name} that it serves" if what.name != ALL_MAPS else "it serves no map here"
 
 
 def _near(

@@ -133,7 +133,7 @@ def _texts(value: Any) -> tuple[str, ...]:
         value = [part.strip() for part in value.split(",")]
     if isinstance(value, dict):
         keys = list(value)
-        if keys and all(str(key).strip().isdigit() for key in keys):
+        if keys and all(str(key).strip().isdecimal() for key in keys):
             value = [value[key] for key in sorted(keys, key=lambda key: int(key))]
         elif keys and all(isinstance(one, int) and not isinstance(one, bool) for one in value.values()):
             value = sorted(value, key=lambda key: value[key])

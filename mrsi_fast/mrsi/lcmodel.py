@@ -168,16 +168,23 @@ def parse_table(text: str, place: Place) -> Voxel:
             break
     for line in lines:
         if match := _ROW.match(line):
-            conc = float(match["conc"]) if "*" not in match["conc"] else float("nan")
-            percent = float(match["sd"]) if "*" not in match["sd"] else NO_FIT_PERCENT
-            _put(voxel, match["name"], conc, percent)
+            percent = _number(match["sd"])
+            _put(voxel, match["name"], _number(match["conc"]), percent if percent == percent else NO_FIT_PERCENT)
         elif voxel.values and ("$$" in line or "misc" in line):
             break
     if match := _FWHM.search(text):
-        voxel.fwhm = float(match[1])
+        voxel.fwhm = _number(match[1])
     if match := _SNR.search(text):
-        voxel.snr = float(match[1])
+        voxel.snr = _number(match[1])
     return voxel
+
+
+def _number(text: str) -> float:
+    """A number as Fortran writes it; NaN for the asterisks of one that did not fit its columns."""
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
 
 
 def parse_csv(text: str, where: str, place: Place) -> list[Voxel]:

@@ -107,7 +107,7 @@ _TOTAL_OF: dict[str, str] = {"NAA": "tNAA", "Cr": "tCr"}
 _COMPONENTS = frozenset({"NAAG", "PCr", "GPC", "PCh", "Glu", "Gln", "NAD", "ATP"})
 """Names whose total (``tot_PCr``, ``Glu+``) would be another quantity that has no agreed name."""
 
-_CASE_TELLS = frozenset({"pe", "pc", "pi", "si", "val", "act", "ser", "thr", "cit", "eth", "suc", "asc", "ccc"})
+_CASE_TELLS = frozenset({"pe", "pc", "pi", "si", "val", "act", "ser", "thr", "cit", "eth", "suc", "asc", "ccc", "mm"})
 """Short spellings that are words or abbreviations of other things in lower case (``act.nii``, ``val.nii``)."""
 
 _GREEK = str.maketrans({"α": "alpha", "β": "beta", "γ": "gamma", "Α": "alpha", "Β": "beta", "Γ": "gamma", "δ": "delta"})
@@ -158,10 +158,10 @@ def is_known(name: str) -> bool:
         canonical = canonical_name(name)
     except ValueError:
         return False
-    if name.casefold() in _CASE_TELLS and name.islower():
+    if name == "SI" or (name.casefold() in _CASE_TELLS and name.islower()):  # SI: spectroscopic imaging
         return False
     parts = canonical.split("+") if canonical not in ALIASES else [canonical]
-    return all(part in ALIASES or is_lipid_or_macromolecule(part) for part in parts if part)
+    return all(part in ALIASES or _LIPID_OR_MACROMOLECULE.match(part) for part in parts if part)
 
 
 def bids_label(name: str) -> str:

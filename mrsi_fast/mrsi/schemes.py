@@ -69,6 +69,8 @@ _FWHM = r"(?:fwhm|lw|linewidths?|line_?width)"
 _PPM = rf"(?:{_S}(?P<unit>ppm|hz))?"
 _CONC = r"(?:concs?|concentrations?|amps?|amplitudes?|areas?|signal|met|metab|metabolites?)"
 _MAP = rf"(?:{_O}(?:maps?|images?|img|vol))?"
+_UNIT = rf"(?:{_S}(?:mM|mmol(?:_?(?:kg|l))?|iu|au|corr|corrected))?"
+_OF = rf"(?:{_S}{_CONC})?"
 _FOLDER = rf"(?:{_O}maps?)?/{{name}}{_MAP}"
 _T1 = r"(?:T1w?|T1_?(?:MPRAGE|MP2RAGE|3D|anat)|MPRAGE|MP2RAGE)"
 _HEAD = r"(?:brain|mrsi|head|csi|valid)"
@@ -92,6 +94,9 @@ PATH_SCHEMES: tuple[Scheme, ...] = (
         "folder", "ratio", rf"{_BEFORE}(?P<met>[^/]+?){_O}{_PER}{_O}(?P<ref>[^/]+?){_MAP}", known=True, reason=_RATIO
     ),
     Scheme("folder", "ratio", rf"{_BEFORE}CNI{_AFTER}", reason="an index of two metabolites"),
+    Scheme(
+        "folder", "other", rf"[rsw]{{1,3}}{_CONC}{_S}{_ANY}", reason="resliced, warped or smoothed (a prefix of SPM)"
+    ),
     # What the whole scan has once.
     Scheme("folder", "lipid", rf"{{id}}lipids?{_S}(?:mask|flag)"),
     Scheme("folder", "failed", rf"{{id}}fit{_S}failed"),
@@ -110,9 +115,9 @@ PATH_SCHEMES: tuple[Scheme, ...] = (
     Scheme("folder", "fwhm", rf"{{id}}{_FWHM}{_MAP}{_PPM}"),
     # Quality of one metabolite.
     Scheme("Vienna", "crlb", r"{name}_(?:crlbs?|sd)_map"),
-    Scheme("folder", "crlb", rf"{{name}}{_S}{_CRLB}{_MAP}"),
+    Scheme("folder", "crlb", rf"{{name}}{_OF}{_S}{_CRLB}{_MAP}"),
     Scheme("folder", "crlb", rf"{{id}}{_CRLB}{_S}{_MET}"),
-    Scheme("folder", "crlb", rf"{{name}}{_S}{_SD}{_MAP}", rank=1),
+    Scheme("folder", "crlb", rf"{{name}}{_OF}{_S}{_SD}{_MAP}", rank=1),
     Scheme("folder", "crlb", rf"{{id}}{_SD}{_S}{_MET}", rank=1),
     Scheme("folder", "snr", rf"{{name}}{_S}{_SNR}{_MAP}"),
     Scheme("folder", "snr", rf"{{id}}{_SNR}{_S}{_MET}"),
@@ -121,14 +126,19 @@ PATH_SCHEMES: tuple[Scheme, ...] = (
     Scheme("folder", "crlb", rf"(?:{_CRLB}|{_SD}|uncertainties){_FOLDER}", known=True, rank=2),
     Scheme("folder", "snr", rf"{_SNR}{_FOLDER}", known=True, rank=2),
     Scheme("folder", "fwhm", rf"{_FWHM}{_FOLDER}", known=True, rank=2),
+    Scheme("folder", "crlb", rf"{{name}}{_CRLB}{_MAP}", known=True),
+    Scheme("folder", "crlb", rf"{{name}}{_SD}{_MAP}", known=True, rank=1),
+    Scheme("folder", "snr", rf"{{name}}{_SNR}{_MAP}", known=True),
+    Scheme("folder", "fwhm", rf"{{name}}{_FWHM}{_MAP}", known=True),
     # Stacks of all maps.
     Scheme("folder", "crlb", rf"{{id}}(?:{_CRLB}|{_SD}){_MAP}", rank=3),
     Scheme("folder", "map", rf"{{id}}{_CONC}{_MAP}", rank=9),
     # Maps.
     Scheme("Vienna", "map", r"{name}_amp_map"),
-    Scheme("folder", "map", rf"{{name}}{_S}{_CONC}{_MAP}"),
+    Scheme("folder", "map", rf"{{name}}{_S}{_CONC}{_MAP}{_UNIT}"),
+    Scheme("folder", "map", rf"maps{_S}{{name}}", known=True),
     Scheme("folder", "map", rf"{{id}}(?:{_CONC}|map){_S}{_MET}"),
-    Scheme("folder", "map", rf"{{name}}{_MAP}(?:{_S}(?:mM|iu|au|corr|corrected))?", known=True),
+    Scheme("folder", "map", rf"{{name}}{_MAP}{_UNIT}", known=True),
 )
 """Names that are not ``key-value`` pairs, in order of precedence."""
 
@@ -276,7 +286,9 @@ def split_name(text: str) -> tuple[str, str] | None:
         if start and is_known(text[end:]):
             return None if _names_a_metabolite(text[:start]) else (text[:start], canonical_name(text[end:]))
     for start, end in reversed(cuts):
-        if start and is_known(text[:start]) and re.search(r"\d", text[end:]):
+        after = text[end:]
+        numbered = re.search(r"\d", after) and not re.fullmatch(r"\d+(?:[.p]\d+)?mm|[xv]?\d", after, re.IGNORECASE)
+        if start and is_known(text[:start]) and numbered:
             return text[end:], canonical_name(text[:start])
     return None
 

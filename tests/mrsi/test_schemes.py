@@ -31,6 +31,9 @@ SET = {"sub": "01", "ses": "V1"}
         ("P07_mask", "mask", ALL_MAPS, {"id": "P07"}),
         ("T1_Bet", "anatomy", ALL_MAPS, {}), ("P07_MPRAGE", "anatomy", ALL_MAPS, {"id": "P07"}),
         ("fit_failed", "failed", ALL_MAPS, {}), ("lipid_mask", "lipid", ALL_MAPS, {}),
+        ("SI_NAA_Area", "map", "NAA", {"id": "SI"}), ("maps_NAA", "map", "NAA", {}), ("NAA_conc_mM", "map", "NAA", {}),
+        ("tNAAcrlb", "crlb", "tNAA", {}), ("tNAASNR", "snr", "tNAA", {}), ("NAA_amp_sd", "crlb", "NAA", {}),
+        ("20210304_P07_NAA_%SD", "crlb", "NAA", {"id": "20210304_P07"}),
         # folders that tell
         ("crlb/NAA", "crlb", "NAA", {}), ("snr/NAA", "snr", "NAA", {}),
         ("std_maps/P07_NAA", "crlb", "NAA", {"id": "P07"}),

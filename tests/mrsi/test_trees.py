@@ -206,3 +206,30 @@ def test_stacks_of_maps_and_bounds(tmp_path):
     assert list(files.maps) == list(files.crlb) == list(files.snr) == [ALL_MAPS]
     (files,) = discover(plant(tmp_path / "b", "tNAA.nii.gz", "crlb.nii.gz", "conc.nii.gz"))
     assert list(files.maps) == ["tNAA"] and not files.crlb and set(unused(files)) == {"crlb.nii.gz", "conc.nii.gz"}
+
+
+def test_an_image_with_bids_names_beside_maps_without(tmp_path):
+    for subject in ("sub-01", "sub-02"):
+        plant(tmp_path / subject / "ses-1", "mrsi/NAA.nii", f"anat/{subject}_ses-1_T1w.nii.gz")
+    plant(tmp_path / "sub-01" / "ses-1" / "anat", "sub-02_ses-1_T1w.nii.gz")
+    found = {files.label: files.single["anatomy"].name for files in discover(tmp_path)}
+    assert found == {"sub-01_ses-1": "sub-01_ses-1_T1w.nii.gz", "sub-02_ses-1": "sub-02_ses-1_T1w.nii.gz"}
+
+
+def test_two_pipelines_and_two_spellings_in_bids_names(tmp_path):
+    name = "sub-01_met-NAA_desc-signal_mrsi.nii.gz"
+    plant(tmp_path, *(f"derivatives/{pipeline}/sub-01/{name}" for pipeline in ("lcm", "fsl")))
+    assert [files.label for files in discover(tmp_path)] == ["fsl_sub-01", "lcm_sub-01"]
+    plant(tmp_path / "one", "sub-01_met-tNAA_desc-signal_mrsi.nii.gz", "sub-01_met-NAANAAG_desc-signal_mrsi.nii.gz")
+    with pytest.raises(MapInputError, match="both look like the map of tNAA"):
+        discover(tmp_path / "one")
+
+
+def test_versions_that_spm_wrote_beside_the_maps(tmp_path):
+    (files,) = discover(plant(tmp_path, "conc_NAA.nii", "rconc_NAA.nii", "swconc_NAA.nii", "NAA_2mm.nii"))
+    assert files.maps == {"NAA": tmp_path / "conc_NAA.nii"}
+    assert "SPM" in unused(files)["rconc_NAA.nii"] and set(unused(files)) == {
+        "rconc_NAA.nii",
+        "swconc_NAA.nii",
+        "NAA_2mm.nii",
+    }
