@@ -12,7 +12,7 @@ operator works on slices [Z, M, X, Y] within stage 3 (``to_slices``, ``to_volume
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,12 +54,23 @@ class AcquisitionSettings(Settings):
 
 
 @dataclass(frozen=True, eq=False)
+class Request:
+    """What was asked for, apart from the maps and the anatomical image; see ``prepare``."""
+
+    factors: Factors
+    data_consistency: Mode
+    acquisition: AcquisitionSettings
+    noise: NoiseLevel
+    rules: TrustRules | None
+
+
+@dataclass(frozen=True, eq=False)
 class Prepared:
     """Measured maps ready for sampling, and what brings the samples back to the user.
 
     Attributes:
         maps: The input.
-        factors: Super-resolution factor per axis; through-plane 1.
+        request: What was asked for.
         affine: Voxel to RAS+ mm of the high-resolution grid.
         trust: Which voxels are data, and why the others are not.
         content: Per map "signal", "noise" or "empty"; only signal goes through the network.
@@ -68,11 +79,12 @@ class Prepared:
         volume: What the sampler needs.
         consistency: Data consistency of all slices, [Z, M, X, Y].
         zero_fill: [M, X, Y, Z] zero-filled interpolation, in the maps' units.
-        warnings: Sentences for the user.
+        anatomy_warnings: Sentences about the anatomical image.
+        warnings: All sentences for the user, those included.
     """
 
     maps: MapSet
-    factors: Factors
+    request: Request
     affine: Float64
     trust: Trust
     content: tuple[Content, ...]
@@ -81,7 +93,13 @@ class Prepared:
     volume: Volume
     consistency: DataConsistency
     zero_fill: Float32
+    anatomy_warnings: tuple[str, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def factors(self) -> Factors:
+        """Super-resolution factor per axis; through-plane 1."""
+        return self.request.factors
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,20 +186,37 @@ def prepare(
             cannot be used.
         ValueError: The scale is not offered.
     """
-    factors = parse_factors(scale)
-    affine = hr_affine(maps.affine, factors)
+    request = Request(parse_factors(scale), data_consistency, acquisition or AcquisitionSettings(), noise, rules)
     judged = judge(maps, rules)
-    declared = 0.0 if data_consistency == "hard" and noise is None else noise
-    measured = measure(judged, factors, acquisition or AcquisitionSettings(), declared)
-    inverted = invert(judged, measured, data_consistency)
-    trusted = upsample_nearest(judged.trust.trusted, factors)
-    image, remarks = place_anatomy(
-        anatomy, affine, inverted.z.shape[1:], upsample_nearest(judged.trust.support, factors)
-    )
+    affine = hr_affine(maps.affine, request.factors)
+    region = upsample_nearest(judged.trust.support, request.factors)
+    return _prepared(judged, request, *place_anatomy(anatomy, affine, region.shape, region))
+
+
+def without(prepared: Prepared, distrusted: Bool) -> Prepared:
+    """The same maps prepared again, with some voxels no longer taken for data.
+
+    Args:
+        prepared: As ``prepare`` made it.
+        distrusted: [M, X, Y, Z] voxels that are no data whatever the rules say.
+
+    Raises:
+        MapInputError: Nothing else is left.
+    """
+    judged = judge(prepared.maps, prepared.request.rules, distrusted)
+    return _prepared(judged, prepared.request, prepared.volume.anatomy, prepared.anatomy_warnings)
+
+
+def _prepared(judged: Judged, request: Request, image: Float32 | None, remarks: tuple[str, ...]) -> Prepared:
+    """Stages 2 and 3, and everything put together."""
+    maps, trust, factors, mode = judged.maps, judged.trust, request.factors, request.data_consistency
+    measured = measure(judged, request)
+    inverted = invert(judged, measured, mode)
+    affine = hr_affine(maps.affine, factors)
     volume = Volume(
         names=maps.names,
         z=inverted.z,
-        trusted=trusted,
+        trusted=upsample_nearest(trust.trusted, factors),
         scale=measured.scale,
         noise=measured.noise.level,
         factors=factors[:2],
@@ -191,45 +226,57 @@ def prepare(
     )
     return Prepared(
         maps=maps,
-        factors=factors,
+        request=request,
         affine=affine,
-        trust=judged.trust,
+        trust=trust,
         content=measured.content,
         noise_source=measured.noise.source,
         acquisition=measured.operator,
         volume=volume,
         consistency=inverted.consistency,
         zero_fill=inverted.zero_fill,
+        anatomy_warnings=remarks,
         warnings=(
             *maps.warnings,
-            *judged.trust.warnings,
+            *trust.warnings,
             *remarks,
-            *_noise_warnings(maps, measured.content, measured.noise.source, data_consistency),
+            *_noise_warnings(maps, measured.content, measured.noise.source, mode),
         ),
     )
 
 
-def judge(maps: MapSet, rules: TrustRules | None = None) -> Judged:
+def judge(maps: MapSet, rules: TrustRules | None = None, distrusted: Bool | None = None) -> Judged:
     """Stage 1: decides which voxels are data and bridges the others.
 
     Raises:
         MapInputError: No voxel of the head is data.
     """
-    trust = assess(maps, rules)
+    if distrusted is None:
+        trust = assess(maps, rules)
+    else:  # as if they had not been measured, but counted under a name of their own
+        trust = assess(replace(maps, maps=np.where(distrusted, np.float32(np.nan), maps.maps)), rules)
+        lost = distrusted & trust.support & np.isfinite(maps.maps)
+        number = tuple(int(n) for n in lost.sum(axis=(1, 2, 3)))
+        missing = tuple(n - m for n, m in zip(trust.counts["missing"], number, strict=True))
+        trust = replace(
+            trust,
+            counts={**trust.counts, "missing": missing, "outlier": number},
+        )
     filled = fill_volume(maps.maps, trust.trusted, trust.support)
     return Judged(maps, trust, trust.trusted & trust.support, filled)
 
 
-def measure(judged: Judged, factors: Factors, acquisition: AcquisitionSettings, noise: NoiseLevel) -> Measured:
+def measure(judged: Judged, request: Request) -> Measured:
     """Stage 2: describes the acquisition, the noise, and what each map holds.
 
     Raises:
         MapInputError: A noise level is negative or names no map.
     """
-    maps = judged.maps
-    operator = Acquisition.assume(maps.shape[:2], factors[:2], acquisition.support, acquisition.window, acquisition.box)
-    found = noise_of(maps, judged.trust, noise)
-    content = map_content(maps.maps, judged.valid, found.sd)
+    maps, known = judged.maps, request.acquisition
+    operator = Acquisition.assume(maps.shape[:2], request.factors[:2], known.support, known.window, known.box)
+    declared_free = request.data_consistency == "hard" and request.noise is None
+    found = noise_of(maps, judged.trust, 0.0 if declared_free else request.noise)
+    content = map_content(maps.maps, judged.valid, found.stated)
     scale = map_scale(maps.maps, judged.valid, found.level)
     scale[[kind != "signal" for kind in content]] = 0.0
     return Measured(operator, found, content, scale)
@@ -248,8 +295,9 @@ def invert(judged: Judged, measured: Measured, mode: Mode) -> Inverted:
         operator,
         low,
         to_slices(noise.sd) if np.isfinite(noise.sd).any() else None,
-        to_slices(judged.trust.trusted),
+        to_slices(judged.valid),
         exact=None if any(noisy) else z,
+        largest_factor=torch.from_numpy(noise.largest_factor),
     )
     return Inverted(to_volume(z), to_volume(operator.zero_fill(low)), consistency)
 
@@ -283,8 +331,8 @@ def _noise_warnings(maps: MapSet, content: Sequence[str], source: Sequence[str],
     assumed = [name for name, origin in zip(maps.names, source, strict=True) if origin == "assumed"]
     if assumed:
         sentences.append(
-            f"The noise level of {', '.join(assumed)} is not known (no CRLB map): a typical one is assumed, and these "
-            "maps are not corrected towards the measurement. Give CRLB maps or a noise level."
+            f"The noise level of {', '.join(assumed)} is not known (no CRLB map): a typical one is assumed, for the "
+            "network and for data consistency. Give CRLB maps or a noise level."
         )
     if mode == "hard" and maps.crlb is not None:
         sentences.append(

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from mrsi_fast._version import __version__
+from mrsi_fast.agreement import agreement, outlier_sentences
 from mrsi_fast.diffusion.denoiser import Denoiser
 from mrsi_fast.diffusion.noise import KEY_LIMIT
 from mrsi_fast.diffusion.solvers import Solver
@@ -23,14 +24,15 @@ from mrsi_fast.engine.choose import choose_engine
 from mrsi_fast.engine.job import EngineError
 from mrsi_fast.identity import identity_record
 from mrsi_fast.models.pretrained import Pretrained, load_pretrained
-from mrsi_fast.mrsi.consistency import Mode
+from mrsi_fast.mrsi.consistency import DataConsistency, Mode
 from mrsi_fast.mrsi.geometry import fov_corner_difference_mm, parse_factors, voxel_sizes_mm
 from mrsi_fast.mrsi.io import read_maps, with_mask
 from mrsi_fast.mrsi.mapset import MapSet
+from mrsi_fast.mrsi.names import ABSENT_IN_HEALTHY_BRAIN
 from mrsi_fast.mrsi.noise import NoiseLevel
 from mrsi_fast.mrsi.planes import back_to, check_matrix, order_with_last, reordered, slices_last
 from mrsi_fast.mrsi.quality import TrustRules, restore_nan
-from mrsi_fast.preparation import AcquisitionSettings, Prepared, prepare, to_slices, to_volume
+from mrsi_fast.preparation import AcquisitionSettings, Prepared, prepare, to_slices, to_volume, without
 from mrsi_fast.result import Result
 from mrsi_fast.sampling import Sampler, solver_steps
 
@@ -42,6 +44,8 @@ _NO_SETTINGS = frozenset({"self", "maps", "mask", "anatomy", "progress"})
 
 SAMPLES_FOR_STD = 8
 LARGE_VOXEL_MM = 15.0
+OUTLIER_PASSES = 3
+"""How often gross outliers are looked for; the largest hide others."""
 
 
 class SuperResolver:
@@ -161,8 +165,11 @@ class SuperResolver:
             anatomy,
             rules,
         )
-        mean, drawn = self._draw(prepared, samples, steps, seed, progress)
-        residual = prepared.consistency.residual(to_slices(mean), over=(0, -2, -1))
+        prepared, mean, drawn, consistency, uncorrected, outliers = self._draw(prepared, samples, steps, seed, progress)
+        agreed, alarms = agreement(
+            inputs.names, consistency, to_slices(uncorrected), to_slices(mean), back_to(inputs.slice_axis)
+        )
+        outlying = outlier_sentences(inputs.names, outliers, back_to(inputs.slice_axis))
         std = np.full_like(mean, np.nan)
         if drawn is not None and samples >= SAMPLES_FOR_STD:
             std = drawn.std(axis=0, ddof=1, dtype=np.float64).astype(np.float32)
@@ -171,7 +178,8 @@ class SuperResolver:
             return values if keep_filled else restore_nan(values, prepared.trust.trusted, prepared.factors)
 
         provenance = self._provenance(prepared, samples, steps, seed, data_consistency, time.monotonic() - started)
-        provenance["maps"] = _map_facts(prepared, residual)
+        provenance["data_consistency"]["description"] = consistency.describe()
+        provenance["maps"] = _map_facts(prepared, agreed)
         provenance["identity"] = identity
         result = Result(
             names=inputs.names,
@@ -185,7 +193,7 @@ class SuperResolver:
             units=inputs.units,
             xform_code=inputs.xform_code,
             provenance=provenance,
-            warnings=prepared.warnings + self._range_warnings(prepared),
+            warnings=prepared.warnings + self._range_warnings(prepared) + outlying + alarms,
         )
         return _as_given(result, inputs.slice_axis)
 
@@ -220,12 +228,15 @@ class SuperResolver:
 
     def _draw(
         self, prepared: Prepared, samples: int, steps: int, seed: int, progress: Progress | None
-    ) -> tuple[Float32, Float32 | None]:
-        """The mean in the sense of ``Result.mean``, and the samples, both after data consistency, without NaN."""
-        volume, consistency = prepared.volume, prepared.consistency
+    ) -> tuple[Prepared, Float32, Float32 | None, DataConsistency, Float32, NDArray[np.bool_]]:
+        """The one-step mean and the samples, without NaN; data consistency as applied to them; the mean before it.
+
+        The first estimate shows which voxels are gross outliers; they are bridged and the estimate is made again. The
+        noise that data consistency goes by is scaled to what the mean's residual supports, samples included.
+        """
+        volume = prepared.volume
         plan = solver_steps(self.solver, steps, self.pretrained.config.diffusion)
-        one_step = samples < SAMPLES_FOR_STD
-        total = one_step * self._sampler.evaluations(volume, 1, 1)
+        total = self._sampler.evaluations(volume, 1, 1)
         total += self._sampler.evaluations(volume, samples, len(plan)) if samples else 0
         done = 0
 
@@ -235,20 +246,37 @@ class SuperResolver:
             if progress is not None:
                 progress(done, total)
 
-        projection = prepared.acquisition if consistency.applied == "hard" else None
-        passed_on = [index for index, kind in enumerate(prepared.content) if kind == "noise"]
+        projection = prepared.acquisition if prepared.consistency.applied == "hard" else None
+
+        def completed(values: Float32) -> Float32:
+            passed_on = [index for index, kind in enumerate(prepared.content) if kind == "noise"]
+            values[passed_on] = prepared.volume.z[passed_on]
+            return values
+
+        uncorrected = completed(self._sampler.mean(volume, projection, count)[0])
+        outliers = np.zeros_like(prepared.trust.trusted)
+        for _ in range(OUTLIER_PASSES):
+            found = _gross_outliers(prepared, uncorrected)
+            if not found.any():
+                break
+            outliers |= found
+            prepared = without(prepared, outliers)
+            volume = prepared.volume
+            total += self._sampler.evaluations(volume, 1, 1)
+            uncorrected = completed(self._sampler.mean(volume, projection, count)[0])
+        consistency = prepared.consistency.supported_by(to_slices(uncorrected))
 
         def finished(values: Float32) -> Float32:
-            values[passed_on] = volume.z[passed_on]
             return to_volume(consistency.at_end(to_slices(values)))
 
         drawn = None
         if samples:
             raw = self._sampler.draw(volume, range(samples), plan, seed, projection, count)
-            drawn = np.stack([finished(one) for one in raw])
-        if one_step or drawn is None:
-            return finished(self._sampler.mean(volume, projection, count)[0]), drawn
-        return drawn.mean(axis=0, dtype=np.float64).astype(np.float32), drawn
+            drawn = np.stack([finished(completed(one)) for one in raw])
+        mean = finished(uncorrected)
+        if drawn is not None and samples >= SAMPLES_FOR_STD:
+            mean = drawn.mean(axis=0, dtype=np.float64).astype(np.float32)
+        return prepared, mean, drawn, consistency, uncorrected, outliers
 
     def _range_warnings(self, prepared: Prepared) -> tuple[str, ...]:
         settings, sentences = self.pretrained.config, []
@@ -346,7 +374,17 @@ def _as_given(result: Result, slice_axis: int) -> Result:
     )
 
 
-def _map_facts(prepared: Prepared, residual: Any) -> dict[str, dict[str, Any]]:
+def _gross_outliers(prepared: Prepared, uncorrected: Float32) -> NDArray[np.bool_]:
+    """[M, X, Y, Z] voxels that are no data, as the first estimate shows; none in maps of what healthy brain lacks.
+
+    There a high value in a low map is the finding itself.
+    """
+    found = to_volume(prepared.consistency.gross_outliers(to_slices(uncorrected)))
+    found[[name in ABSENT_IN_HEALTHY_BRAIN for name in prepared.maps.names]] = False
+    return found
+
+
+def _map_facts(prepared: Prepared, agreed: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     trust, facts = prepared.trust, {}
     for index, name in enumerate(prepared.maps.names):
         facts[name] = {
@@ -356,10 +394,7 @@ def _map_facts(prepared: Prepared, residual: Any) -> dict[str, dict[str, Any]]:
             "noise_source": prepared.noise_source[index],
             "trusted_voxels": int(trust.trusted[index].sum()),
             "untrusted_in_support": {key: counts[index] for key, counts in trust.counts.items() if counts[index]},
-            "residual_relative": float(residual.relative[index]),
-            "residual_whitened": float(residual.whitened[index]),
-            "residual_expected": float(residual.expected[index]),
-            "energy_outside_band": float(residual.outside_band[index]),
+            **agreed[index],
         }
     return facts
 

@@ -17,6 +17,7 @@ from mrsi_fast.models.pretrained import FolderConfig, save_pretrained
 from mrsi_fast.models.unet import SelfAttentionUNet
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.mrsi.mapset import MapInputError, MapSet
+from mrsi_fast.mrsi.quality import TrustRules
 
 AFFINE = np.array([[-10.0, 0.5, 0, 70], [0.5, 10.0, 0, -60], [0, 0, 12.0, 5], [0, 0, 0, 1]])
 
@@ -165,10 +166,49 @@ def test_soft_consistency_brings_the_residual_to_what_noise_explains(resolver: S
         assert facts["residual_whitened"] <= 1.001 * facts["residual_expected"]
 
 
-def test_without_a_noise_level_nothing_is_corrected_and_the_user_is_told(resolver: SuperResolver) -> None:
+def test_without_a_noise_level_a_typical_one_is_used_and_the_user_is_told(resolver: SuperResolver) -> None:
     result = resolver(make_maps(), samples=0)
-    assert result.provenance["data_consistency"]["applied"] == "off"
+    assert result.provenance["data_consistency"]["applied"] == "soft"
+    for name, share in (("tNAA", 0.05), ("tCho", 0.06)):
+        facts = result.provenance["maps"][name]
+        assert facts["noise_source"] == "assumed" and facts["noise_factor"] <= 2
+        assert facts["noise_sd"] == pytest.approx(share * 5.5, rel=0.03)
+        assert facts["residual_whitened"] < 1.3 * facts["residual_expected"]
     assert any("noise level of tNAA, tCho is not known" in sentence for sentence in result.warnings)
+
+
+@pytest.mark.parametrize("value, percent", [(1e-13, 16.0), (200.0, 0.2)])
+def test_one_false_voxel_moves_no_other(value: float, percent: float) -> None:
+    """A trace with a small %SD, and a blow-up that no limit sees: with the shipped weights, as if not measured."""
+    resolver = SuperResolver.from_pretrained(device="cpu", engine="eager")
+    rules = TrustRules(blow_up_sd=1e9)
+    x, y = np.meshgrid(np.linspace(-1, 1, 16), np.linspace(-1, 1, 16), indexing="ij")
+    brain = 10 * np.exp(-((x**2 + y**2) ** 3))[..., None]
+    noisy = brain + 0.4 * np.random.default_rng(0).standard_normal((2, 16, 16, 1))
+    maps = MapSet(noisy.astype(np.float32), AFFINE, ("tNAA", "tCho"), crlb=np.full((2, 16, 16, 1), 4.0, np.float32))
+    maps.maps[0, 8, 7, 0] = np.nan
+    absent = resolver(maps, rules=rules, samples=0)
+    maps.maps[0, 8, 7, 0], maps.crlb[0, 8, 7, 0] = value, percent
+    false = resolver(maps, rules=rules, samples=0)
+    far = np.ones((32, 32, 1), dtype=bool)
+    far[12:22, 10:20] = False
+    far &= np.isfinite(absent.mean).all(axis=0)
+    noise = absent.provenance["maps"]["tNAA"]["noise_sd"]
+    assert np.abs(false.mean - absent.mean)[:, far].max() < 0.01 * noise
+    assert np.isnan(false.mean[0, 16:18, 14:16]).all()
+    if value > 1:
+        assert any("tNAA: one voxel lies far off" in line and "(8, 7, 0)" in line for line in false.warnings)
+
+
+def test_a_residual_beyond_three_times_the_noise_is_a_warning_with_its_place(resolver: SuperResolver) -> None:
+    maps = make_maps((12, 12, 2))
+    maps.maps[0, 2:5, 7:10, 1] += 6.0  # no outlier: nine voxels agree
+    result = resolver(maps, samples=0, data_consistency="off", noise={"tNAA": 0.05, "tCho": 50.0})
+    facts = result.provenance["maps"]["tNAA"]
+    assert facts["residual_whitened"] > 3 * facts["residual_expected"]
+    assert abs(facts["largest_departure"]["noise_sd"]) > 5 and len(facts["largest_departure"]["voxel"]) == 3
+    alarms = [sentence for sentence in result.warnings if "times what noise explains" in sentence]
+    assert len(alarms) == 1 and alarms[0].startswith("tNAA: the result departs")
 
 
 def test_untrusted_voxels_become_nan_and_do_not_spread(resolver: SuperResolver) -> None:

@@ -146,5 +146,6 @@ def estimate(name: Baseline, problem: Problem, fits: Fits | None, seed: int = 0)
 
 def _held(problem: Problem, found: NDArray) -> Float32:
     """The estimate after the data consistency that every method gets."""
-    held = problem.prepared.consistency.at_end(to_slices(np.asarray(found, np.float32)))
+    slices = to_slices(np.asarray(found, np.float32))
+    held = problem.prepared.consistency.supported_by(slices).at_end(slices)
     return to_volume(held).astype(np.float32, copy=False)

@@ -4,17 +4,22 @@ Three ways, chosen by the caller for a whole run:
 
 - ``hard``: the estimate is projected onto the maps that reproduce the data, ``P(x) = x - Q'Qx + z`` with
   ``z = A+ y``. Right only for data declared to be noise-free and linear; noise would be taken for anatomy.
-- ``soft``: once, at the end, the smallest change that brings the whitened residual to the size that noise explains
-  (the discrepancy principle): ``x + A+[(1 - min(1, sqrt(dof)/|r|_w)) r]``, ``r = y - A x``.
+- ``soft``: once, at the end, the smallest change that brings the whitened residual ``u = (y - A x)/sigma`` to the size
+  that noise explains (the discrepancy principle): ``x + A+[(1 - min(1, size of noise/size of u)) r]``, ``r = y - A x``.
+  Size is measured over the slice with the pull of each voxel bounded, and over each voxel's neighbourhood, so that what
+  departs in one place is corrected there. A voxel that departs alone, with neighbours that do not, is taken for an
+  outlier and pulls the less the further it lies (``residuals.unexplained``).
   Voxels that carry no weight take the residual that makes the change smallest: zeros there would be jumps, which
   undoing a window blows up (Hann, 17x17 voxels, 8 % holes: 50-fold; Hamming: 1.8-fold).
 - ``off``: the estimate stays as the network made it; the residual is still reported.
 
-``auto`` is soft where a noise level is known and off where none is. It never becomes hard.
+``auto`` is soft where a noise level is known or assumed and off where there is none. It never becomes hard. Why the
+size is bounded and local, and how the data scale the noise: docs/decisions/noise_of_measured_maps.md.
 """
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +27,7 @@ import torch
 from torch import Tensor
 
 from mrsi_fast.mrsi.forward import Acquisition, Modes
+from mrsi_fast.mrsi.residuals import gross_outliers, unexplained, white_sd
 
 # Conjugate-gradient steps for voxels without weight; the change is then within a few percent of the smallest. Without
 # a window all measured lines have about the same gain, and zeros in those voxels are as good.
@@ -61,6 +67,7 @@ class DataConsistency:
             unless ``hard``.
         trusted: ``[..., M, nx, ny]`` 1 for voxels that count as data, 0 for others.
         weight: ``[..., M, nx, ny]`` 1/sigma, and 0 where a voxel is untrusted or its noise level unknown.
+        noise_factor: ``[M, 1, 1]`` what the noise was multiplied with because the data support it; 1 as constructed.
     """
 
     def __init__(
@@ -71,6 +78,7 @@ class DataConsistency:
         noise_sd: Tensor | None = None,
         trusted: Tensor | None = None,
         exact: Tensor | None = None,
+        largest_factor: Tensor | None = None,
     ) -> None:
         """Prepare for one batch of measured maps.
 
@@ -82,6 +90,7 @@ class DataConsistency:
                 example CRLB times concentration). NaN, infinite, zero and negative values mean "not known".
             trusted: true where a voxel is data; broadcasts to ``y``. All voxels without it.
             exact: ``[..., M, X, Y]`` ``A+ y``, if the caller has computed it already; only ``hard`` needs it.
+            largest_factor: ``[M]`` how far ``supported_by`` may raise the noise of each map; 1 without it.
 
         Raises:
             ValueError: for an unknown mode, ``soft`` without ``noise_sd``, or shapes that do not fit ``y``.
@@ -109,9 +118,39 @@ class DataConsistency:
         self.weight = torch.where(known, 1.0 / torch.where(known, sd, 1.0), 0.0)
         self._expected = known.sum(dim=(-2, -1), keepdim=True).to(y.dtype).sqrt()
         self._known = known.to(y.dtype)
+        self.noise_factor = torch.ones(y.shape[-3] if y.ndim > 2 else 1, 1, 1, dtype=torch.float64)
+        limit = self.noise_factor if largest_factor is None else largest_factor.double().reshape(-1, 1, 1)
+        self._largest_factor = limit.expand_as(self.noise_factor)
         # Kept alive here, because a captured graph points into them.
         self._modes = acquisition.modes(y.dtype, y.device)
         self._wide_modes = acquisition.modes(y.dtype if y.device.type == "mps" else torch.float64, y.device)
+
+    def supported_by(self, x0: Tensor) -> DataConsistency:
+        """Return the same with the noise of each map scaled to what the residual of an estimate supports.
+
+        The stated level is a lower bound. The part of the whitened residual that neighbouring voxels do not share is
+        noise: its variance over all slices of a map, extrapolated from the covariances at one and two voxels to none,
+        is the square of the factor; never below 1, never above ``largest_factor``.
+
+        Args:
+            x0: ``[..., M, X, Y]`` estimate that was not corrected yet, in the unit of ``y``.
+        """
+        if self.applied == "hard" or not bool((self._largest_factor > 1).any()):
+            return self
+        found = white_sd(self.whitened(x0), self._known)
+        scaled = copy.copy(self)
+        scaled.noise_factor = torch.minimum(found.clamp_min(1.0).to("cpu", torch.float64), self._largest_factor)
+        scaled.weight = self.weight / scaled.noise_factor.to(self.weight)
+        return scaled
+
+    def gross_outliers(self, x0: Tensor) -> Tensor:
+        """Return the voxels ``[..., M, nx, ny]`` (bool) that no noise and no neighbour explains; none if ``hard``.
+
+        Args:
+            x0: ``[..., M, X, Y]`` estimate that was not corrected yet, in the unit of ``y``.
+        """
+        found = gross_outliers(self.whitened(x0), self._known)
+        return torch.zeros_like(found) if self.applied == "hard" else found
 
     def at_end(self, x0: Tensor) -> Tensor:
         """Apply what belongs after the last step: the projection if hard, the soft correction if soft.
@@ -126,12 +165,20 @@ class DataConsistency:
             return x0
         if self.z is not None:
             return x0 - self._modes.measured(x0) + self.z
+        residual = self._misfit(x0)
+        pull, held = unexplained(residual * self.weight, self._known)
+        iterations = _FILL_ITERATIONS[self.acquisition.window]
+        wanted = _fill_smallest(self._wide_modes, pull * residual, self._known * held, iterations)
+        return x0 + self._wide_modes.pinv(wanted).to(x0)
+
+    def _misfit(self, x: Tensor) -> Tensor:
+        """``y - A x`` where the noise level is known, in double precision where there is one."""
         modes = self._wide_modes
-        residual = (self._data.to(modes.gains) - modes.forward(x0.to(modes.gains))) * self._known
-        size = torch.linalg.vector_norm(residual * self.weight, dim=(-2, -1), keepdim=True)
-        excess = 1.0 - (self._expected / size.clamp_min(torch.finfo(size.dtype).tiny)).clamp_max(1.0)
-        wanted = _fill_smallest(modes, excess * residual, self._known, _FILL_ITERATIONS[self.acquisition.window])
-        return x0 + modes.pinv(wanted).to(x0)
+        return (self._data.to(modes.gains) - modes.forward(x.to(modes.gains))) * self._known
+
+    def whitened(self, x: Tensor) -> Tensor:
+        """Return ``(y - A x)/sigma`` as ``[..., M, nx, ny]``, 0 where the noise level is unknown."""
+        return self._misfit(x) * self.weight
 
     def residual(self, x: Tensor, over: tuple[int, ...] = (-2, -1)) -> Residual:
         """Measure how far an estimate lies from the data.
@@ -159,11 +206,15 @@ class DataConsistency:
             text = "Data consistency: hard, every estimate reproduces the data, which were declared noise-free"
         elif self.applied == "soft":
             text = (
-                "Data consistency: soft, one correction at the end down to the residual that noise explains"
-                f" (noise level known for {known} of {maps} map slices, the others are left alone)"
+                "Data consistency: soft, one correction at the end down to the residual that noise explains, each"
+                f" voxel's pull bounded (noise level stated or assumed for {known} of {maps} map slices, the others are"
+                " left alone)"
             )
+            factors = [float(factor) for factor in self.noise_factor.flatten()]
+            if max(factors) > 1:
+                text += f", the noise raised {min(factors):.2g} to {max(factors):.2g} times, as the residual supports"
         elif self.mode == "auto":
-            text = "Data consistency: off, because the noise level of the maps is not known"
+            text = "Data consistency: off, because no map has a noise level"
         else:
             text = "Data consistency: off, as asked for"
         return f"{text}. Operator: {self.acquisition.describe()}"

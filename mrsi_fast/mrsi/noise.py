@@ -1,12 +1,17 @@
-"""The noise of measured maps: given by the user, taken from CRLB maps, or assumed.
+"""The noise of measured maps: given by the user, taken from CRLB maps, or assumed; and how far the data may correct it.
 
-What is assumed are typical levels of short-TE MRSI at 3 T; see ``TYPICAL_NOISE``.
+A Cramér-Rao bound is reported as a percentage of the concentration, so the noise level that it gives vanishes with the
+concentration: 1e-13 with 16 %SD would be the most certain voxel of the brain. The noise of a spectrum does not depend
+on what it holds; therefore no voxel is taken to be better than ``SMALLEST_SHARE`` of its map's median noise. And the
+bound is a lower one: measured scatter lies at several times it. ``LARGEST_FACTOR`` says how far the residual may raise
+it (``consistency.DataConsistency.supported_by``). Derivation: docs/decisions/noise_of_measured_maps.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,20 +28,42 @@ short-TE MRSI at 3 T (5-7 % for tNAA, tCr and tCho, 10-13 % for Ins and Glx over
 
 OTHER_TYPICAL_NOISE = 0.15
 
+SMALLEST_SHARE = 0.5
+"""Noise of a voxel, at least this share of its map's median noise. On a PRESS scan at 3 T (14x14x3, five maps) 95 % of
+the bounds of trusted voxels lie above 0.53 of the map's median, and the smallest of all at 0.38."""
+
+Source = Literal["given", "declared noise-free", "crlb", "assumed"]
+
+LARGEST_FACTOR: dict[Source, float] = {"given": 1.0, "declared noise-free": 1.0, "crlb": 10.0, "assumed": 2.0}
+"""How far the residual may raise the noise. What the user states stands. CRLB: scatter beyond tissue and smooth fields
+was 4 to 9 times it on two scans at 3 T. Assumed: the range of published coefficients of variation."""
+
 
 @dataclass(frozen=True, eq=False)
 class Noise:
     """Noise of every voxel and of every map, in the maps' units.
 
     Attributes:
-        sd: Standard deviation per voxel, [M, X, Y, Z] float32; NaN where it is only assumed.
+        sd: Standard deviation per voxel, [M, X, Y, Z] float32; NaN where nothing is known: voxels without a bound, maps
+            declared noise-free, maps without a level to take a share of.
         level: Standard deviation of a typical voxel of each map, [M]; 0 for a map declared noise-free, never NaN.
-        source: Per map "given", "declared noise-free", "crlb" or "assumed".
+        source: Per map where both come from.
     """
 
     sd: Float32
     level: NDArray[np.float64]
-    source: tuple[str, ...]
+    source: tuple[Source, ...]
+
+    @property
+    def stated(self) -> Float32:
+        """``sd`` without what is only assumed."""
+        assumed = np.array([origin == "assumed" for origin in self.source])
+        return np.where(assumed[:, None, None, None], np.float32(np.nan), self.sd)
+
+    @property
+    def largest_factor(self) -> NDArray[np.float64]:
+        """[M] how far the residual may raise each map's noise."""
+        return np.array([LARGEST_FACTOR[origin] for origin in self.source])
 
 
 def noise_of(maps: MapSet, trust: Trust, noise: NoiseLevel = None) -> Noise:
@@ -58,18 +85,21 @@ def noise_of(maps: MapSet, trust: Trust, noise: NoiseLevel = None) -> Noise:
     if bad := sorted(name for name, value in given.items() if not 0 <= value < np.inf):
         raise MapInputError(f"The noise level of {', '.join(bad)} must be a number of at least 0 in the maps' units.")
     sd = np.full(maps.maps.shape, np.nan, dtype=np.float32)
-    level, source = np.zeros(len(maps.names)), []
+    level = np.zeros(len(maps.names))
+    source: list[Source] = []
     for index, name in enumerate(maps.names):
         if name in given:
             level[index] = given[name]
             sd[index] = given[name] or np.nan  # 0 is not a weight: noise-free maps have no soft correction
             source.append("given" if given[name] else "declared noise-free")
         elif trust.sigma is not None and np.isfinite(trust.noise[index]):
-            level[index], sd[index] = trust.noise[index], trust.sigma[index]
+            level[index] = trust.noise[index]
+            sd[index] = np.maximum(trust.sigma[index], np.float32(SMALLEST_SHARE * level[index]))  # NaN stays NaN
             source.append("crlb")
         else:
             typical = TYPICAL_NOISE.get(name, OTHER_TYPICAL_NOISE)
             level[index] = typical * max(float(np.nan_to_num(trust.level[index])), 0.0)
+            sd[index] = level[index] or np.nan
             source.append("assumed")
     sd[~np.isfinite(sd)] = np.nan
     return Noise(sd, level, tuple(source))

@@ -1,0 +1,114 @@
+"""Robust statistics of whitened residuals: what noise explains, where they depart, how much of them is white."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+OUTLIER_SD = 3.0
+"""Robust standard deviations of the residual beyond which a voxel counts no more than this for the size of the slice's
+residual, and, if its neighbours do not depart with it, pulls the less the further it lies."""
+
+SUPPORTED = 2.0
+"""How many times its second most departing neighbour a voxel may depart without standing alone."""
+
+GROSS_SD = 10.0
+"""Robust standard deviations beyond which a voxel that stands alone is no measurement at all (``gross_outliers``). In
+nine simulated volumes of six maps with fit errors it holds for at most 3 voxels of 2,000, and for none in a lesion."""
+
+_LOCAL_ALARM = 2.326  # a neighbourhood of noise alone is taken for a departure in one case of a hundred
+
+
+def unexplained(whitened: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Share of each voxel's residual that noise does not explain, and which voxels hold (1) or are outliers (0).
+
+    Args:
+        whitened: ``[..., nx, ny]`` residual in noise standard deviations, 0 where unknown.
+        known: 1 where the noise level is known, else 0.
+    """
+    bound = OUTLIER_SD * _robust_sd(whitened, known)
+    weight = known * _lone_weights(whitened, known, bound)
+    power = weight * whitened**2
+    tiny = torch.finfo(power.dtype).tiny
+    voxels = weight.sum((-2, -1), keepdim=True)
+    size = torch.minimum(power, bound**2).sum((-2, -1), keepdim=True)
+    near = _box_sum(weight)
+    freedom = 2.0 / (9.0 * near.clamp_min(1.0))
+    by_chance = (1.0 - freedom + _LOCAL_ALARM * freedom.sqrt()) ** 3  # of a mean of squares (Wilson & Hilferty 1931)
+    shares = (voxels / size.clamp_min(tiny), by_chance * near / _box_sum(power).clamp_min(tiny))
+    explained = torch.minimum(*(share.clamp_max(1.0).sqrt() for share in shares))
+    return (1.0 - explained) * weight, (weight > 0.5).to(weight)
+
+
+def gross_outliers(whitened: Tensor, known: Tensor) -> Tensor:
+    """Voxels (bool) that stand alone by more than :data:`GROSS_SD`, from the residual of an uncorrected estimate.
+
+    A gross outlier disturbs the estimate of its neighbours and of the other maps; what is less than a third of the
+    largest departure next to it, in any map, may be its doing and does not count.
+
+    Args:
+        whitened: ``[..., M, nx, ny]`` residual in noise standard deviations, 0 where unknown.
+        known: 1 where the noise level is known, else 0.
+    """
+    bound = GROSS_SD * _robust_sd(whitened, known)
+    size = whitened.abs() * known
+    nearby = size.amax(dim=-3, keepdim=True).flatten(0, -3)
+    nearby = torch.nn.functional.max_pool2d(nearby, 3, stride=1, padding=1).reshape(size[..., :1, :, :].shape)
+    return (known > 0) & (_lone_weights(whitened, known, bound) < 1) & (size >= nearby / 3)
+
+
+def _lone_weights(whitened: Tensor, known: Tensor, bound: Tensor) -> Tensor:
+    """Weight of each voxel: 1, or ``(bound/d)^2`` where it departs by ``d > bound`` beyond its neighbours.
+
+    ``d = |u| - 2 s`` with ``s`` the second largest departure to the same side among the (up to eight) known neighbours:
+    a lesion that the estimate missed departs together, if not evenly, and keeps its weight; an outlier stands alone,
+    and its pull ``u (bound/d)^2`` falls as it grows.
+    """
+    nx, ny = whitened.shape[-2:]
+    padded = torch.nn.functional.pad(whitened * known, (1, 1, 1, 1))  # what is unknown departs nowhere
+    shifts = [(i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1)]
+    beside = torch.stack([padded[..., i : i + nx, j : j + ny] for i, j in shifts]) * whitened.sign()
+    second = beside.topk(2, dim=0).values[1].clamp_min(0.0)
+    alone = whitened.abs() - SUPPORTED * second
+    return (bound / torch.maximum(alone, bound)) ** 2
+
+
+def _robust_sd(whitened: Tensor, known: Tensor) -> Tensor:
+    """1.4826 times the median of ``|u|`` over the known voxels of each slice, at least 1."""
+    size = torch.where(known > 0, whitened.abs(), torch.nan).flatten(-2).nanmedian(dim=-1).values
+    return (1.4826 * size.nan_to_num(0.0)).clamp_min(1.0)[..., None, None]
+
+
+def white_sd(whitened: Tensor, known: Tensor) -> Tensor:
+    """Standard deviation of the part of a residual that is uncorrelated from voxel to voxel, ``[M, 1, 1]``.
+
+    Covariances within slices, over both axes and all slices; lone outliers left out, what else is large clipped. A
+    covariance that falls off as a parabola from lag 0 has ``C(0) = (4 C(1) - C(2))/3``; what ``C(0)`` holds beyond that
+    is white.
+    """
+    bound = OUTLIER_SD * _robust_sd(whitened, known)
+    used = known * (_lone_weights(whitened, known, bound) == 1)
+    clipped = used * torch.minimum(torch.maximum(whitened, -bound), bound)
+    over = tuple(d for d in range(clipped.ndim) if d != clipped.ndim - 3)
+
+    def covariance(lag: int) -> Tensor:
+        total, pairs = torch.zeros(()), torch.zeros(())
+        for axis in (-2, -1) if lag else (-1,):
+            count = max(clipped.shape[axis] - lag, 0)
+            first, second = (
+                (values.narrow(axis, 0, count), values.narrow(axis, values.shape[axis] - count, count))
+                for values in (clipped, used)
+            )
+            total = total + (first[0] * first[1]).sum(over)
+            pairs = pairs + (second[0] * second[1]).sum(over)
+        return total / pairs.clamp_min(1.0)
+
+    shared = (4.0 * covariance(1) - covariance(2)) / 3.0
+    return (covariance(0) - shared.clamp_min(0.0)).clamp_min(0.0).sqrt()[:, None, None]
+
+
+def _box_sum(values: Tensor) -> Tensor:
+    """Sum over each voxel's 3x3 neighbourhood."""
+    nx, ny = values.shape[-2:]
+    padded = torch.nn.functional.pad(values, (1, 1, 1, 1))
+    return torch.stack([padded[..., i : i + nx, j : j + ny] for i in range(3) for j in range(3)]).sum(0)
