@@ -18,8 +18,9 @@ from nibabel.spatialimages import SpatialImage
 from numpy.typing import ArrayLike, NDArray
 
 from mrsi_fast.mrsi.geometry import check_affine, hr_affine
+from mrsi_fast.mrsi.images import read_image
 from mrsi_fast.mrsi.mapset import Float32, MapInputError
-from mrsi_fast.mrsi.nifti import Volume, read_nifti, volume_from_image
+from mrsi_fast.mrsi.nifti import Volume, volume_from_image
 
 MINIMUM_OVERLAP = 0.9
 """Below this share of covered voxels a warning says that the image may not belong to the maps."""
@@ -90,7 +91,7 @@ def _load(source: Any) -> tuple[Volume, str]:
         if data.ndim != 3:
             raise MapInputError(f"anatomy: an array of shape {data.shape} cannot be used; give [X, Y, Z].")
         return Volume(data[None], check_affine(source[1], "anatomy"), 1, ()), "anatomy"
-    volume = read_nifti(source)
+    volume = read_image(source)
     return volume, str(getattr(source, "name", source)).rsplit("/", 1)[-1]
 
 

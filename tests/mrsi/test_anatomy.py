@@ -130,3 +130,12 @@ def test_the_outermost_slices_keep_their_level() -> None:
     affine = np.diag([3.0, 3.0, 10.0, 1.0])
     found = resample_anatomy((image, affine), affine, image.shape)
     np.testing.assert_allclose(found.image, image, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["T1.mgz", "T1.hdr", "T1.img"])
+def test_images_of_other_formats_are_the_same_image(tmp_path, name) -> None:
+    data, affine = np.random.default_rng(0).uniform(5, 9, (8, 8, 4)).astype(np.float32), np.diag([2.0, 2.0, 3.0, 1.0])
+    nib.save((nib.MGHImage if name.endswith("mgz") else nib.Nifti1Pair)(data, affine), tmp_path / name)
+    target = np.diag([4.0, 4.0, 3.0, 1.0])
+    wanted = resample_anatomy((data, affine), target, (4, 4, 4))
+    np.testing.assert_allclose(resample_anatomy(tmp_path / name, target, (4, 4, 4)).image, wanted.image, rtol=1e-5)
