@@ -15,6 +15,7 @@ from mrsi_fast.models.pretrained import ModelFolderError, shipped_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"(<!-- not run: [^>]+ -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
 
 
@@ -80,12 +81,41 @@ def test_links_lead_somewhere(target: str) -> None:
     assert (ROOT / target).exists(), f"README.md links to {target}, which is not there"
 
 
-def test_commands_and_options_exist() -> None:
-    """Every ``mrsi-fast`` command of the README, run or not, is one that the program has."""
-    from typer.testing import CliRunner
+def commands_of(text: str) -> list[tuple[str, list[str]]]:
+    """(command, its long and short options) of every ``mrsi-fast`` command line in a text, continued lines joined."""
+    lines = re.sub(r"\\\n\s*", " ", text)
+    found = re.findall(r"mrsi-fast (\w+)([^\n`#|]*)", lines)
+    return [(command, re.findall(r"(?<=\s)(--?[a-zA-Z][\w-]*)", rest)) for command, rest in found]
+
+
+def unknown(text: str) -> list[str]:
+    """What a text names and the program has not: commands, and options of commands."""
+    from typer.main import get_command
 
     from mrsi_fast.cli.app import app
 
-    shown = CliRunner().invoke(app, ["--help"]).output
-    for command in set(re.findall(r"mrsi-fast (\w+)", README)):
-        assert re.search(rf"^\W*{command}\b", shown, re.MULTILINE), command
+    commands = get_command(app).commands
+    missing = []
+    for command, options in commands_of(text):
+        if command not in commands:
+            missing.append(command)
+            continue
+        known = {name for one in commands[command].params for name in (*one.opts, *one.secondary_opts)} | {
+            "-h",
+            "--help",
+        }
+        missing += [f"{command} {option}" for option in options if option not in known]
+    return missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_and_options_exist(page: Path) -> None:
+    """Run or not: every ``mrsi-fast`` command line that people read is one that the program takes."""
+    text = page.read_text(encoding="utf-8")
+    assert page.name != "README.md" or page.parent != ROOT or len(commands_of(text)) > 4
+    assert unknown(text) == []
+
+
+def test_a_command_or_option_that_is_not_there_is_found() -> None:
+    planted = "`mrsi-fast sr -i a --scael 4 \\\n  --solver heun -x` then `mrsi-fast bench compare`"
+    assert unknown(planted) == ["sr --scael", "sr -x", "bench"]

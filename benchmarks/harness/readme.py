@@ -140,16 +140,16 @@ def _engines(history: History) -> list[str]:
 
 
 def _remarks(history: History, threads: Sequence[int]) -> list[str]:
-    """How far the native engine is from what its arithmetic allows, and what it gains by the second thread."""
+    """How far the native engine is from a model of its arithmetic, and what it gains by the second thread."""
     sentences = []
     for t in threads:
         name = f"bench_unet[native-t{t}]"
-        over = history.over_floor(name) if name in history.rows else None
+        over = history.over_model(name) if name in history.rows else None
         if over is not None:
             sentences.append(f"{over:.2f} times with {t} thread{'s' * (t > 1)}")
     if sentences:
         sentences = [
-            "The floor of its arithmetic (stride-1 3x3 convolutions at 0.85 x 4 R, all else at R) is exceeded "
+            "Of what a model of its arithmetic says (stride-1 3x3 convolutions at 0.85 x 4 R, all else at R) it takes "
             f"{', '.join(sentences)}."
         ]
     scaling = history.scaling("bench_unet[native-t1]")

@@ -228,10 +228,10 @@ class History(Settings):
             found |= {"gb_per_s": row.bytes / self.seconds(name) / 1e9, "share_of_copy": share}
         return found
 
-    def over_floor(self, name: str, winograd_share: float = 0.85 * 4) -> float | None:
-        """How many times longer a row takes than its arithmetic needs at least, or None where that is not counted.
+    def over_model(self, name: str, winograd_share: float = 0.85 * 4) -> float | None:
+        """How many times longer a row takes than a model of its arithmetic says, or None where that is not counted.
 
-        The floor lets stride-1 3x3 convolutions run at ``winograd_share`` R (Winograd F(4x4,3x3) multiplies a quarter
+        The model lets stride-1 3x3 convolutions run at ``winograd_share`` R (Winograd F(4x4,3x3) multiplies a quarter
         as often, 0.85 of R being what its transforms leave) and all else at R, the best matrix product of its rounds.
         """
         row = self.rows[name]

@@ -31,7 +31,7 @@ class Kind:
     seconds: float = 0.0
     gflops: float = 0.0
     megabytes: float = 0.0
-    floor: float = 0.0
+    model: float = 0.0
 
 
 def describe(operation: Operation, method: str) -> str:
@@ -71,7 +71,7 @@ def measure(batch: int, size: int, threads: int, pairs: bool = False) -> tuple[d
         kind.seconds += statistics.median(one.seconds for one in times)
         kind.gflops += times[0].gflops
         kind.megabytes += times[0].megabytes
-        kind.floor += times[0].gflops / rate / (3.4 if is_winograd_case(operation) else 1.0)
+        kind.model += times[0].gflops / rate / (3.4 if is_winograd_case(operation) else 1.0)
     return kinds, rate
 
 
@@ -83,11 +83,11 @@ def lines(batch: int, size: int, threads: int, pairs: bool = False) -> Iterator[
     yield (
         f"Batch {batch}, {size}x{size}, {threads} thread{'s' * (threads > 1)}, R = {rate:.0f} GFLOP/s: "
         f"{total.seconds * 1e3:.1f} ms,\n"
-        f"{total.seconds / total.floor:.2f} of the floor F(stride-1 3x3)/(0.85 x 4R) + F(rest)/R.\n"
+        f"{total.seconds / total.model:.2f} of the model F(stride-1 3x3)/(0.85 x 4R) + F(rest)/R.\n"
     )
-    yield "| operations | count | ms | share | GFLOP | MB | of R | over the floor (ms) |"
+    yield "| operations | count | ms | share | GFLOP | MB | of R | over the model (ms) |"
     yield "|---|---|---|---|---|---|---|---|"
     for name, kind in sorted([*kinds.items(), ("all", total)], key=lambda item: -item[1].seconds):
         shares = f"{kind.seconds / total.seconds:.1%} | {kind.gflops:.2f} | {kind.megabytes:.1f}"
-        over = f"{kind.gflops / kind.seconds / rate:.2f} | {(kind.seconds - kind.floor) * 1e3:.2f}"
+        over = f"{kind.gflops / kind.seconds / rate:.2f} | {(kind.seconds - kind.model) * 1e3:.2f}"
         yield f"| {name} | {kind.count} | {kind.seconds * 1e3:.2f} | {shares} | {over} |"

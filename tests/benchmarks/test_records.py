@@ -47,13 +47,13 @@ def test_arithmetic_is_measured_by_the_better_product(history):
     assert history(0, {OWN_GEMM: 0.5}, noise=0.0).contests["ops-t1"].gemm == OWN_GEMM
 
 
-def test_the_floor_lets_winograd_multiply_a_quarter_as_often(history):
+def test_the_model_lets_winograd_multiply_a_quarter_as_often(history):
     made = history(0, noise=0.0)
     row = made.rows["bench_conv[ours-t1]"].model_copy(update={"facts": {"winograd_flops": 1.7e9}})
     made = made.model_copy(update={"rows": {**made.rows, "bench_conv[ours-t1]": row}})
     rate = GEMM_FLOPS / 25e-3
-    assert made.over_floor("bench_conv[ours-t1]") == pytest.approx(6e-3 / (1.7e9 / 3.4 / rate + 0.3e9 / rate))
-    assert made.over_floor("bench_norm[ours-t1]") is None
+    assert made.over_model("bench_conv[ours-t1]") == pytest.approx(6e-3 / (1.7e9 / 3.4 / rate + 0.3e9 / rate))
+    assert made.over_model("bench_norm[ours-t1]") is None
 
 
 def test_scaling_is_that_of_the_row_over_that_of_the_product(history):

@@ -58,17 +58,46 @@ def test_random_shapes_are_clean_under_the_sanitizers(build, tmp_path):
     assert f"plain: {ROUNDS} rounds" in result.stdout
 
 
-def test_the_avx512_tile_is_made_of_full_width_fused_multiply_adds(build, tmp_path):
-    """Whether the processor can run it or not: this shows in the machine code."""
-    assembly = tmp_path / "network.s"
-    kernel = '-DMRSI_FAST_KERNEL_FILE="cpu/network.inl"'
-    stub = str(CSRC / "cpu" / "isa_avx512.cpp")
-    compile_all([[*build.CXX_FLAGS, *build.ISA_FLAGS["avx512"], kernel, "-S", stub, "-o", str(assembly)]])
-    blocks = re.split(r"^\.L\w+:", assembly.read_text(), flags=re.MULTILINE)
-    fused = [len(re.findall(r"vfmadd\d+ps\s.*%zmm", block)) for block in blocks]
-    spills = [len(re.findall(r"vmov[au]ps\s+%zmm\d+, -?\d*\(%r[sb]p\)", block)) for block in blocks]
-    inner = [spill for count, spill in zip(fused, spills, strict=True) if count == 24]  # 12 rows x 2 vectors a step
-    assert inner and max(inner) == 0
+# The register tiles of csrc/cpu/gemm.h: rows and panels of the two that the network multiplies most with.
+TILES = {(8, 1), (6, 2)}
+PROBE = """#include "cpu/gemm.h"
+namespace mrsi_fast { namespace MRSI_ISA {
+__attribute__((used, visibility("default"))) decltype(&tile<8, 1>) probes[] = {tile<8, 1>, tile<6, 2>};
+}}
+"""
+
+
+def avx512_tiles(build, folder: Path, kernel: str, *options: str) -> dict[tuple[int, int], list[tuple[int, int]]]:
+    """(rows, panels) of each register tile in the machine code of a kernel file: its blocks with FMAs on 512 bits, as
+    (how many, 512-bit values read from or written to the stack)."""
+    assembly = folder / "kernel.s"
+    flags = [*build.CXX_FLAGS, *build.ISA_FLAGS["avx512"], *options, f'-DMRSI_FAST_KERNEL_FILE="{kernel}"']
+    compile_all([[*flags, f"-I{folder}", "-S", str(CSRC / "cpu" / "isa_avx512.cpp"), "-o", str(assembly)]])
+    function = re.compile(r"^(\S*tileILi(\d+)ELi(\d+)E\S*):\n(.*?)^\s+\.size\s+\1", re.MULTILINE | re.DOTALL)
+    found = {}
+    for _, rows, panels, body in function.findall(assembly.read_text()):
+        blocks = re.split(r"^\.L\w+:", body, flags=re.MULTILINE)
+        fused = [len(re.findall(r"vfmadd\d+ps\s.*%zmm", block)) for block in blocks]
+        spilled = [len(re.findall(r"%zmm\d+, *-?\d*\(%r[sb]p|\(%r[sb]p[^)]*\),.*%zmm", block)) for block in blocks]
+        found[int(rows), int(panels)] = [pair for pair in zip(fused, spilled, strict=True) if pair[0]]
+    return found
+
+
+def test_the_avx512_tiles_are_made_of_full_width_fused_multiply_adds(build, tmp_path):
+    """Whether the processor can run them or not: every sum stays in a register, one FMA each a step."""
+    found = avx512_tiles(build, tmp_path, "cpu/network.inl")
+    assert set(found) >= TILES
+    for rows, panels in TILES:
+        assert found[rows, panels] == [(rows * 2 * panels, 0)]
+
+
+def test_sums_on_the_stack_are_seen(build, tmp_path):
+    """The test above can fail: with half of the registers taken away, the same code spills."""
+    (tmp_path / "probe.inl").write_text(PROBE)
+    assert avx512_tiles(build, tmp_path, "probe.inl") == {(r, p): [(r * 2 * p, 0)] for r, p in TILES}
+    taken = [f"-ffixed-xmm{register}" for register in range(16, 32)]
+    for blocks in avx512_tiles(build, tmp_path, "probe.inl", *taken).values():
+        assert all(spilled > 0 for _, spilled in blocks)
 
 
 def test_products_of_pairs_are_made_in_tiles(build, tmp_path):

@@ -16,6 +16,7 @@ from mrsi_fast.ops import group_norm_silu
 from support.compare import assert_as_accurate
 from support.kernels import mapped, usable_isas, using, with_gradients
 from support.shapes import AWKWARD_MAPS, MapShape, model_maps
+from support.terms import norm_terms
 
 OP = torch.ops.mrsi_fast.group_norm_silu.default
 BACKWARD = torch.ops.mrsi_fast.group_norm_silu_backward.default
@@ -58,32 +59,6 @@ def eager(x, weight, bias, num_groups, scale, shift, eps) -> Tensor:
 # ---- numbers
 
 
-def terms(inputs: list, grad: Tensor) -> tuple[Tensor, ...]:
-    """Sums of absolute terms behind y and the gradients of x, weight, bias, scale and shift, in float64."""
-    x, weight, bias, groups, scale, shift, eps = mapped(inputs, Tensor.double)
-
-    def over_group(t: Tensor) -> Tensor:
-        return t.reshape(blocks.shape).mean(-1, keepdim=True).expand_as(blocks).reshape(x.shape)
-
-    blocks = x.reshape(x.shape[0], groups, -1)
-    inverse = (blocks.var(-1, correction=0) + eps).rsqrt()
-    xhat = ((blocks - blocks.mean(-1, keepdim=True)) * inverse[..., None]).reshape(x.shape)
-    inverse = inverse.repeat_interleave(x.shape[1] // groups, dim=1)[:, :, None, None]
-    film = 1 + scale[:, :, None, None] if scale is not None else torch.ones_like(x[:, :, :1, :1])
-    shift = shift[:, :, None, None] if shift is not None else torch.zeros_like(film)
-    normal = xhat * weight[:, None, None] + bias[:, None, None]
-    v = normal * film + shift
-    sizes = ((xhat * weight[:, None, None]).abs() + bias[:, None, None].abs()) * film.abs() + shift.abs()
-    # Roundings in silu'(v) = sigma (1 + v (1 - sigma)), and those of v times |silu''| <= 1/2: also where silu'(v) is 0.
-    sigma = torch.sigmoid(v)
-    dv = grad.double().abs() * (sigma * (1 + v.abs() * (1 - sigma)) + 0.5 * sizes)
-    k, film, xhat = (film * weight[:, None, None]).abs(), film.abs(), xhat.abs()
-    normal = xhat * weight[:, None, None].abs() + bias[:, None, None].abs()
-    by_x = inverse * (k * dv + over_group(k * dv) + xhat * over_group(k * dv * xhat))
-    in_params = ((dv * film * xhat).sum((0, 2, 3)), (dv * film).sum((0, 2, 3)))
-    return (sizes, by_x, *in_params, (dv * normal).sum((2, 3)), dv.sum((2, 3)))
-
-
 def check_against_float64(inputs: list) -> None:
     grad = torch.randn(inputs[0].shape)
     ours = with_gradients(group_norm_silu, inputs, grad)
@@ -91,7 +66,7 @@ def check_against_float64(inputs: list) -> None:
     truth = with_gradients(eager, mapped(inputs, Tensor.double), grad.double())
     names = ("y", "gradient of x", "gradient of weight", "gradient of bias", "gradient of scale", "gradient of shift")
     values = ((one[0], *one[1]) for one in (ours, peer, truth))
-    for name, a, b, true, size in zip(names, *values, terms(inputs, grad), strict=False):
+    for name, a, b, true, size in zip(names, *values, norm_terms(inputs, grad), strict=False):
         assert_as_accurate(a, b, true, name, terms=size)
 
 

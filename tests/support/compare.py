@@ -30,7 +30,13 @@ def cosine(value: Tensor, truth: Tensor) -> float:
 
 
 def assert_as_accurate(
-    ours: Tensor, peer: Tensor, truth: Tensor, what: str = "result", terms: Tensor | None = None, factor: float = 2.0
+    ours: Tensor,
+    peer: Tensor,
+    truth: Tensor,
+    what: str = "result",
+    terms: Tensor | None = None,
+    factor: float = 2.0,
+    growth: tuple[float, float] = (1.0, 1.0),
 ) -> None:
     """Fail unless our error is at most ``factor`` times the peer's, plus one rounding of what was added up.
 
@@ -45,19 +51,22 @@ def assert_as_accurate(
         terms: For a result that is a sum, the sum of its terms' absolute values: a small sum of large terms is as exact
             as its terms are. Default: the absolute value of ``truth``.
         factor: How many times the peer's error is allowed.
+        growth: How many times more an algorithm of another kind errs in theory, in its largest error and in the 2-norm;
+            multiplies ``factor`` (``support.terms.winograd_growth``).
     """
     if ours.shape != truth.shape or peer.shape != truth.shape:
         raise AssertionError(f"{what}: shapes differ: {tuple(ours.shape)}, {tuple(peer.shape)}, {tuple(truth.shape)}.")
     if truth.dtype != torch.float64:
         raise AssertionError(f"{what}: truth must be float64, got {truth.dtype}.")
     rounding = torch.finfo(ours.dtype).eps * (truth.abs() if terms is None else terms.double())
-    for order, name in ((float("inf"), "largest error"), (2, "2-norm of the error")):
+    norms = ((float("inf"), "largest error", growth[0]), (2, "2-norm of the error", growth[1]))
+    for order, name, grown in norms:
         if truth.numel() == 0:
             return
         got, reached, floor = (
             torch.linalg.vector_norm(one, order).item()
             for one in (ours.double() - truth, peer.double() - truth, rounding.expand(truth.shape))
         )
-        if not got <= factor * reached + floor:  # NaN fails too
-            allowed = factor * reached + floor
+        allowed = factor * grown * reached + floor
+        if not got <= allowed:  # NaN fails too
             raise AssertionError(f"{what}: {name} {got:.3g} is above {allowed:.3g} (PyTorch: {reached:.3g}).")
