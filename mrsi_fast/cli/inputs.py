@@ -137,7 +137,9 @@ def check_output(output: Path, sets: Sequence[InputSet]) -> None:
 
 
 def with_anatomy(sets: Sequence[InputSet], anatomy: str | None) -> list[InputSet]:
-    """Gives each set its anatomical image: the one that lies beside it (``auto``), or the file that was named.
+    """Gives each set its anatomical image: the one beside it (``auto``), that of a pattern, or the file that was named.
+
+    In a pattern ``{label}``, ``{sub}`` and ``{ses}`` stand for what the set is called (``anat/sub-{sub}_T1w.nii.gz``).
 
     Raises:
         CommandError: There is no such file, or one file is named for several subjects.
@@ -146,6 +148,8 @@ def with_anatomy(sets: Sequence[InputSet], anatomy: str | None) -> list[InputSet
         return list(sets)
     if anatomy == "auto":
         return [replace(entry, anatomy=entry.t1_found()) for entry in sets]
+    if "{" in anatomy and not Path(anatomy).exists():
+        return [replace(entry, anatomy=_by_pattern(entry, anatomy)) for entry in sets]
     path = Path(anatomy)
     subjects = {_subject(entry) for entry in sets}
     if len(sets) > 1 and (len(subjects) > 1 or None in subjects):
@@ -156,6 +160,22 @@ def with_anatomy(sets: Sequence[InputSet], anatomy: str | None) -> list[InputSet
     if not path.is_file():
         raise CommandError(f"--anatomy {path}: there is no such file.")
     return [replace(entry, anatomy=path) for entry in sets]
+
+
+def _by_pattern(entry: InputSet, pattern: str) -> Path | None:
+    known = {"label": entry.label, **dict(re.findall(r"(sub|ses)-([0-9A-Za-z]+)", entry.label))}
+    try:
+        shape = pattern.format_map({key: glob.escape(value) for key, value in known.items()})
+    except KeyError as error:
+        raise CommandError(f"--anatomy {pattern}: {entry.label} has no {error.args[0]} in its name.") from error
+    except (ValueError, IndexError, AttributeError) as error:
+        raise CommandError(f"--anatomy {pattern}: is no pattern ({error}). Use {{label}}, {{sub}}, {{ses}}.") from error
+    found = sorted(glob.glob(shape, recursive=True))
+    if len(found) > 1:
+        raise CommandError(
+            f"--anatomy {pattern}: {len(found)} files fit {entry.label}, e.g. {found[0]} and {found[1]}."
+        )
+    return Path(found[0]) if found else None
 
 
 def _subject(entry: InputSet) -> str | None:

@@ -52,7 +52,10 @@ WindowName = Annotated[
 SupportName = Annotated[Literal["square", "ellipse"] | None, typer.Option(help="k-space support. Assumed square.")]
 Anatomy = Annotated[
     str | None,
-    typer.Option(metavar="FILE|auto", help="Coregistered T1 image to guide the result; auto: the one beside the maps."),
+    typer.Option(
+        metavar="FILE|auto|PATTERN",
+        help="Coregistered T1 image to guide the result; auto: the one beside the maps; a pattern: with {sub}, {ses}.",
+    ),
 ]
 Mask = Annotated[Path | None, typer.Option(help="Region where the maps are valid; resampled if on another grid.")]
 Model = Annotated[Path | None, typer.Option(help="Model folder. Default: the weights shipped with mrsi-fast.")]
@@ -169,8 +172,8 @@ def _say_what_was_found(sets: list[InputSet], anatomy: str | None, terminal: Ter
         found = entry.t1_found()
         if found is not None and anatomy is None:
             lines.append(f"not used: {found.name}: an anatomical image; --anatomy auto guides the result by it")
-        if anatomy == "auto" and found is None:
-            lines.append("no anatomical image lies beside the maps, so none guides the result")
+        if anatomy is not None and entry.anatomy is None:
+            lines.append(f"no anatomical image was found ({anatomy}), so none guides the result")
         for line in lines:
             terminal.say(f"{entry.label}: {line}")
 

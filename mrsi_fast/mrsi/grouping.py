@@ -166,7 +166,7 @@ def _list_unused(sets: Sequence[tuple[MapFiles, str, dict[str, str]]], found: Se
         if one.path in known or (one.what.role in _QUALITY and not _near(sets, one)):
             continue  # quality files of a place without maps are a set of their own, with a problem
         reason = one.what.reason or _why_left(one.what)
-        (_near(sets, one) or list(sets))[0][0].unused.append(Unused(one.path, reason))
+        (_near(sets, one) or list(sets))[0][0].unused.append(Unused(one.path, reason, one.what.lost))
     for files, _, _ in sets:
         for path in files.paths():
             if (why := unfetched(path)) is not None:

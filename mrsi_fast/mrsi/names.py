@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import permutations
 
 CHANNELS: tuple[str, ...] = ("tNAA", "tCr", "tCho", "Ins", "Glx", "2HG", "other1", "other2")
@@ -149,9 +150,15 @@ def canonical_name(name: str) -> str:
             f"{name!r} is not a metabolite name: it holds no letter or digit of the Latin alphabet. "
             "Use a name such as tNAA."
         )
-    return _BY_KEY.get(_key(stripped)) or _sum(stripped) or _total(stripped) or stripped
+    return _resolved(stripped)
 
 
+@lru_cache(maxsize=8192)
+def _resolved(name: str) -> str:
+    return _BY_KEY.get(_key(name)) or _sum(name) or _total(name) or name
+
+
+@lru_cache(maxsize=8192)
 def is_known(name: str) -> bool:
     """Tell whether a text is a spelling of a metabolite, lipid or macromolecule (not merely a word)."""
     try:

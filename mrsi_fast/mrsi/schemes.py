@@ -216,6 +216,7 @@ class Finding:
         variant: One of :data:`VARIANTS`.
         unit: Unit of the values, where the scheme fixes it.
         reason: Why it is not used, for the roles ``ratio`` and ``other``.
+        lost: It would be a map if its name could be used: worth a warning.
     """
 
     role: Role
@@ -226,6 +227,7 @@ class Finding:
     variant: str = ""
     unit: str = ""
     reason: str = ""
+    lost: bool = False
 
 
 def classify(path: str) -> Finding:
@@ -302,7 +304,7 @@ def _by_entities(path: str, entities: dict[str, str]) -> Finding:
     if _ROLE_IN_ACQ.fullmatch(tags.get("acq", "")):
         del tags["acq"]
     if entities.get("met") == "":
-        return Finding("other", layout="bids", tags=tags, reason="its met- names no metabolite")
+        return Finding("other", layout="bids", tags=tags, reason="its met- names no metabolite", lost=True)
     for scheme in ENTITY_SCHEMES:
         if all(re.fullmatch(p, entities.get(key, ""), re.IGNORECASE) for key, p in scheme.where.items()):
             break
@@ -313,7 +315,8 @@ def _by_entities(path: str, entities: dict[str, str]) -> Finding:
         try:
             name = canonical_name(entities[scheme.met])
         except ValueError:
-            return Finding("other", layout="bids", tags=tags, reason=f"its {scheme.met}- names no metabolite")
+            reason = f"its {scheme.met}- names no metabolite"
+            return Finding("other", layout="bids", tags=tags, reason=reason, lost=True)
         if scheme.rank == 2 and not is_known(entities[scheme.met]):
             return Finding("other", layout="bids", tags=tags, reason="no metabolite or role is known by that name")
     if scheme.role not in ("anatomy", "other") and space not in _ACQUIRED_SPACES:
@@ -350,7 +353,7 @@ def _taken(scheme: Scheme, match: re.Match[str]) -> Finding | None:
         return Finding(scheme.role, canonical_name(named), tags=tags, unit=unit)
     except ValueError:
         reason = "its name has no letter or digit of the Latin alphabet: give it by hand (--map NAME=FILE)"
-        return Finding("other", tags=tags, reason=reason)
+        return Finding("other", tags=tags, reason=reason, lost=scheme.role == "map")
 
 
 def _compile(pattern: str) -> re.Pattern[str]:

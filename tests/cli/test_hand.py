@@ -148,8 +148,8 @@ def test_one_bad_name_leaves_the_rest_alone(tmp_path: Path) -> None:
     write(tmp_path / "twice" / "tNAA.nii.gz")
     done = validate("-i", tmp_path / "good", "-i", tmp_path / "odd", "-i", tmp_path / "twice")
     assert done.exit_code == 4 and "good: OK" in done.output and "twice: FAIL" in done.output
-    assert "conc_乳酸.nii.gz: its name has no letter or digit of the Latin alphabet" in done.output
-    assert "its met- names no metabolite" in done.output and "odd: OK" in done.output
+    assert "warning: conc_乳酸.nii.gz: its name has no letter or digit of the Latin alphabet" in done.output
+    assert "its met- names no metabolite" in done.output and "odd: WARN" in done.output
 
 
 def test_each_set_gets_its_own_anatomical_image(tmp_path: Path) -> None:
@@ -165,6 +165,25 @@ def test_each_set_gets_its_own_anatomical_image(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="no such file"):
         with_anatomy(sets[:1], str(tmp_path / "none.nii"))
     assert with_anatomy(sets[:1], str(tmp_path / "sub-02/anat/T1.nii.gz"))[0].anatomy is not None
+
+
+def test_images_by_a_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("sub-01", "sub-02"):
+        write(tmp_path / "maps" / name / "conc_tNAA.nii.gz")
+    write(tmp_path / "raw" / "sub-01" / "x_T1.nii.gz")
+    sets = collect([Path("maps")])
+    assert [one.anatomy for one in with_anatomy(sets, "raw/sub-{sub}/*T1*")] == [Path("raw/sub-01/x_T1.nii.gz"), None]
+    assert with_anatomy(sets, "raw/{label}/*T1*")[0].anatomy == Path("raw/sub-01/x_T1.nii.gz")
+    write(tmp_path / "raw" / "sub-01" / "y_T1.nii.gz")
+    for pattern, said in (
+        ("raw/{label}/*", "2 files fit sub-01"),
+        ("{ses}", "no ses"),
+        ("{", "no pattern"),
+        ("{0}", "no"),
+    ):
+        with pytest.raises(CommandError, match=said):
+            with_anatomy(sets, pattern)
 
 
 def test_two_sessions_of_one_person_may_share_an_image(tmp_path: Path) -> None:
