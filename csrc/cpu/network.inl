@@ -1,5 +1,5 @@
 // The kernels of the native network engine, gathered in one table per instruction set.
-#include "attention.h"
+#include "self_attention.h"
 #include "conv.h"
 #include "film.h"
 #include "filter_gradient.h"
