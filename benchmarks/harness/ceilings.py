@@ -24,18 +24,10 @@ def own_gemm(threads: int, size: int = GEMM_SIZE) -> tuple[Callable[[], object],
     weight = torch.randn(size, size)  # [channels out, channels in]
     width = 32
     plan = _native.module().Plan(2 * size * size, 0, threads)
-    plan.add_conv(
-        sources=[(0, -1, size, False)],
-        grid=[1, size // width, width],
-        groups=0,
-        eps=0.0,
-        affine=[0, 0],
-        film=[-1, -1],
-        tile=0,
-        shape=[1, 1, size],
-        weights=[weight.data_ptr(), 0],
-        buffers=[-1, size * size, -1],
-    )
+    source = _native.struct("SourceSpec", data=0, channels=size)
+    image = {"batch": 1, "height": size // width, "width": width}
+    product = {"kernel": 1, "out_channels": size, "weight": weight.data_ptr(), "out": size * size}
+    plan.add_conv(_native.struct("ConvSpec", sources=[source], **image, **product))
     arena = torch.from_numpy(np.ctypeslib.as_array((ctypes.c_float * (2 * size * size)).from_address(plan.arena)))
     arena[: size * size].normal_()
     left, result = arena[: size * size].view(size, size), arena[size * size :].view(size, size)

@@ -39,24 +39,35 @@ def _address(buffer: Any) -> int:
     return ctypes.addressof(buffer)
 
 
+def _struct(module: Any, kind: str, /, **fields: Any) -> Any:
+    """As ``mrsi_fast.ops._native.struct``, which imports PyTorch."""
+    filled = getattr(module, kind)()
+    for field, value in fields.items():
+        setattr(filled, field, value)
+    return filled
+
+
 def _group_norm_silu(module: Any, backward: bool) -> Call:
-    batch, channels, spatial, groups = sizes = (1, 96, 32 * 32, 6)
+    batch, channels, spatial = 1, 96, 32 * 32
     x, out, grad, grad_x = (_floats(batch * channels * spatial) for _ in range(4))
     small = [_floats(channels) for _ in range(4)]
-    inputs = (*map(_address, (x, *small[:2])), 0, 0, sizes, True, 1e-5, 1)
+    sizes = {"batch": batch, "channels": channels, "spatial": spatial, "groups": 6, "channels_last": True, "eps": 1e-5}
+    given = {"x": _address(x), "weight": _address(small[0]), "bias": _address(small[1])}
+    request = _struct(module, "GroupNormSilu", **given, **sizes)
+    wanted = {"x": _address(grad_x), "weight": _address(small[2]), "bias": _address(small[3])}
+    gradients = _struct(module, "GroupNormSiluGradients", out=_address(grad), **wanted)
 
     def call() -> None:
         _ = x  # what is passed by address has to live
         if backward:
-            grads = [_address(grad_x), _address(small[2]), _address(small[3]), 0, 0]
-            module.group_norm_silu_backward(*inputs, _address(grad), grads)
+            module.group_norm_silu_backward(request, gradients)
         else:
-            module.group_norm_silu(*inputs, _address(out))
+            module.group_norm_silu(request, _address(out))
 
     return call
 
 
-def _convolution(module: Any, inputs: int, outputs: int, size: int, tile: int) -> Call:
+def _convolution(module: Any, inputs: int, outputs: int, size: int, method: str) -> Call:
     strips, pixels = -(-size // 4), size * size
     starts, end = [], 0
     for floats in (pixels * inputs, strips * 2 * inputs, pixels * outputs, strips * 2 * outputs):
@@ -64,25 +75,26 @@ def _convolution(module: Any, inputs: int, outputs: int, size: int, tile: int) -
         end += -(-floats // 16) * 16
     affine, weights = [_floats(inputs) for _ in range(2)], [_floats(9 * inputs * outputs), _floats(outputs)]
     plan = module.Plan(end, 0, 1)
-    plan.add_conv(
-        sources=[(starts[0], starts[1], inputs, False)],
-        grid=[1, size, size],
-        groups=inputs // 16,
-        eps=1e-5,
-        affine=list(map(_address, affine)),
-        film=[-1, -1],
-        tile=tile,
-        shape=[3, 1, outputs],
-        weights=list(map(_address, weights)),
-        buffers=[-1, starts[2], starts[3]],
+    spec = _struct(
+        module,
+        "ConvSpec",
+        sources=[_struct(module, "SourceSpec", data=starts[0], stats=starts[1], channels=inputs)],
+        **{"batch": 1, "height": size, "width": size, "out_channels": outputs, "groups": inputs // 16, "eps": 1e-5},
+        method=module.ConvMethod.__members__[method],
+        out=starts[2],
+        out_stats=starts[3],
     )
+    spec.gamma, spec.beta = map(_address, affine)
+    spec.weight, spec.bias = map(_address, weights)
+    plan.add_conv(spec)
     return lambda: plan.evaluate(0)
 
 
 def _attention(module: Any, tokens: int, heads: int) -> Call:
     channels = 32 * heads
     plan = module.Plan(4 * tokens * channels, 0, 1)
-    plan.add_attention(0, 3 * tokens * channels, 1, tokens, heads, 32)
+    sizes = {"batch": 1, "tokens": tokens, "heads": heads, "head_channels": 32}
+    plan.add_attention(_struct(module, "AttentionSpec", qkv=0, out=3 * tokens * channels, **sizes))
     return lambda: plan.evaluate(0)
 
 
@@ -92,9 +104,9 @@ _EVALUATE = "mrsi_fast::Plan::evaluate(*"
 KERNELS: dict[str, tuple[str, Callable[[Any], Call]]] = {
     "group_norm_silu 96x32x32": (_FORWARD, lambda module: _group_norm_silu(module, backward=False)),
     "group_norm_silu backward 96x32x32": (_BACKWARD, lambda module: _group_norm_silu(module, backward=True)),
-    "conv3x3_gn_silu 96to96 32x32": (_EVALUATE, lambda module: _convolution(module, 96, 96, 32, 4)),
-    "conv3x3_gn_silu 256to256 8x8": (_EVALUATE, lambda module: _convolution(module, 256, 256, 8, 4)),
-    "conv3x3_gn_silu direct 32to32 8x8": (_EVALUATE, lambda module: _convolution(module, 32, 32, 8, 0)),
+    "conv3x3_gn_silu 96to96 32x32": (_EVALUATE, lambda module: _convolution(module, 96, 96, 32, "winograd4")),
+    "conv3x3_gn_silu 256to256 8x8": (_EVALUATE, lambda module: _convolution(module, 256, 256, 8, "winograd4")),
+    "conv3x3_gn_silu direct 32to32 8x8": (_EVALUATE, lambda module: _convolution(module, 32, 32, 8, "direct")),
     "self_attention 16x16 5x32": (_EVALUATE, lambda module: _attention(module, 256, 5)),
 }
 """By name: the function whose instructions are counted, and what makes the call."""

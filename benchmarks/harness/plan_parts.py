@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.peers import Missing
-from mrsi_fast.engine.native import NativePlan, amx_obstacle
+from mrsi_fast.engine.native import STEP_FIELDS, NativePlan, amx_obstacle, step_coefficients
 from mrsi_fast.engine.plan import STRIP_ROWS, AttentionOp, ConvOp, Operation, Plan, Source, Value
 from mrsi_fast.models.blocks import GroupNormSiLU
 from mrsi_fast.models.unet import SelfAttentionUNet
@@ -39,7 +39,7 @@ class _Part(NativePlan):
         for name, floats in starts:
             self.plan.offsets[name] = self.plan.arena_floats
             self.plan.arena_floats += -(-floats // 16) * 16
-        self.batch, self.threads, self.tiles, self.pairs = source.batch, threads, {}, pairs
+        self.batch, self.threads, self.pairs = source.batch, threads, pairs
         self.native = _native.module().Plan(self.plan.arena_floats, 0, threads)
         self._add(operation, 0)
 
@@ -121,7 +121,7 @@ class OneSolverStep(NativePlan):
     Args:
         network: Whose maps, grid and pixel-unshuffle are taken.
         head: [B, K f^2, X/f, Y/f] the network's output.
-        row: Coefficients in the order of ``native_row``.
+        row: Coefficients in the order of ``STEP_FIELDS``.
         projection: Whose measured band is removed from the estimate, or None.
         threads: OpenMP threads.
     """
@@ -139,7 +139,7 @@ class OneSolverStep(NativePlan):
             raise Missing(missing)
         factor = network.config.stem_factor
         super().__init__(network, len(head), (factor * head.shape[2], factor * head.shape[3]), threads)
-        self.row = row
+        self.row = step_coefficients(dict(zip(STEP_FIELDS, row, strict=True)))
         self.view(self.plan.head).copy_(head.permute(0, 2, 3, 1))
         self.view(self.plan.state["presence"]).fill_(1.0)
         if projection is None:

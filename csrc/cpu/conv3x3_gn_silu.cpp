@@ -2,11 +2,14 @@
 #include "mrsi_fast/conv3x3_gn_silu.h"
 
 #include <algorithm>
+#include <atomic>
+#include <new>
 #include <vector>
 
+#include "mrsi_fast/memory.h"
 #include "mrsi_fast/network.h"
 #include "mrsi_fast/pack.h"
-#include "mrsi_fast/plan.h"
+#include "mrsi_fast/partition.h"
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -23,7 +26,7 @@ Conv describe(const Conv3x3GnSilu& r, const float* stats) {
     c.in_channels = r.in_channels;
     c.groups = r.groups, c.eps = static_cast<float>(r.eps), c.gamma = r.gamma, c.beta = r.beta;
     c.scale = r.scale, c.shift = r.shift, c.film_stride = r.in_channels;
-    c.method = static_cast<Method>(r.tile), c.kernel = 3, c.stride = 1, c.out_channels = r.out_channels;
+    c.method = r.method, c.kernel = 3, c.stride = 1, c.out_channels = r.out_channels;
     c.weight = r.weight, c.bias = r.bias, c.residual = r.residual, c.out = r.out;
     return c;
 }
@@ -44,8 +47,8 @@ void share_stats(const Conv3x3GnSilu& r, const NetworkKernels& kernels, float* s
 
 }  // namespace
 
-std::size_t conv3x3_packed_floats(int tile, int in_channels, int out_channels) {
-    const Filters filters = {nullptr, 0, 0, 0, static_cast<Method>(tile), 3, 1, in_channels, out_channels};
+std::size_t conv3x3_packed_floats(ConvMethod method, int in_channels, int out_channels) {
+    const Filters filters = {nullptr, 0, 0, 0, method, 3, 1, in_channels, out_channels};
     return MRSI_FAST_PICK(kNetworkKernels).conv.packed_size(&filters);
 }
 
@@ -60,17 +63,21 @@ void conv3x3_gn_silu(const Conv3x3GnSilu& r) {
     cut_work(&c, r.threads, kernels.conv.panel);
     const int items = conv_items(&c);
     const std::size_t scratch_floats = kernels.conv.scratch(&c);
+    std::atomic<bool> lacking{false};
 #ifdef _OPENMP
 #pragma omp parallel num_threads(r.threads)
 #endif
     {
-        Block& scratch = thread_scratch(scratch_floats);
+        float* scratch = thread_scratch(scratch_floats);
+        if (!scratch) lacking = true;
         share_stats(r, kernels, stats.data());
 #ifdef _OPENMP
 #pragma omp for schedule(dynamic, 1)
 #endif
-        for (int item = 0; item < items; ++item) kernels.conv.item(&c, item, scratch.data());
+        for (int item = 0; item < items; ++item)
+            if (!lacking) kernels.conv.item(&c, item, scratch);
     }
+    if (lacking) throw std::bad_alloc();
 }
 
 std::size_t conv3x3_filter_gradient_workspace(const Conv3x3GnSilu& r) {
@@ -89,22 +96,27 @@ void conv3x3_filter_gradient(const Conv3x3GnSilu& r, const float* grad, const Fi
     g.grad = grad, g.v = workspace, g.m = workspace + gradient_floats(&c, r.in_channels);
     g.out = out, g.out_step = filters.out_step, g.in_step = filters.in_step, g.tap_step = filters.tap_step;
     const std::size_t scratch_floats = kernels.filter_gradient_scratch(&g);
+    std::atomic<bool> lacking{false};
     const int transforms = kernels.filter_gradient_items(&g, 0), blocks = kernels.filter_gradient_items(&g, 1);
 #ifdef _OPENMP
 #pragma omp parallel num_threads(r.threads)
 #endif
     {
-        Block& scratch = thread_scratch(scratch_floats);
+        float* scratch = thread_scratch(scratch_floats);
+        if (!scratch) lacking = true;
         share_stats(r, kernels, stats.data());
 #ifdef _OPENMP
 #pragma omp for schedule(dynamic, 1)
 #endif
-        for (int item = 0; item < transforms; ++item) kernels.filter_gradient_item(&g, 0, item, scratch.data());
+        for (int item = 0; item < transforms; ++item)
+            if (!lacking) kernels.filter_gradient_item(&g, 0, item, scratch);
 #ifdef _OPENMP
 #pragma omp for schedule(dynamic, 1)
 #endif
-        for (int item = 0; item < blocks; ++item) kernels.filter_gradient_item(&g, 1, item, scratch.data());
+        for (int item = 0; item < blocks; ++item)
+            if (!lacking) kernels.filter_gradient_item(&g, 1, item, scratch);
     }
+    if (lacking) throw std::bad_alloc();
 }
 
 }  // namespace mrsi_fast

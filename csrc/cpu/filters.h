@@ -8,7 +8,7 @@ namespace MRSI_ISA {
 
 // G g G' of one 3x3 filter per lane: filter [9][lane] -> transformed [(method + 2)^2][lane]. Lanes are innermost, so
 // that the compiler makes vectors of them.
-static void transform_filters(Method method, const double (*filter)[kPanel], double (*transformed)[kPanel]) {
+static void transform_filters(ConvMethod method, const double (*filter)[kPanel], double (*transformed)[kPanel]) {
     const double (*matrix)[3] = method == kWinograd4 ? kFour : kTwo;
     const int a = method + 2;
     for (int i = 0; i < a; ++i) {

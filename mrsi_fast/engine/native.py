@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +14,12 @@ from torch import Tensor
 from mrsi_fast.diffusion.denoiser import Denoiser
 from mrsi_fast.diffusion.solvers import Step
 from mrsi_fast.engine.job import EngineError, Estimate, SamplingJob, one_step_job
-from mrsi_fast.engine.plan import AttentionOp, ConvOp, Value, plan_network
+from mrsi_fast.engine.plan import AttentionOp, Operation, Source, Value, plan_network
 from mrsi_fast.models.condition import Condition
 from mrsi_fast.models.unet import SelfAttentionUNet
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.ops import _native
-from mrsi_fast.ops.conv3x3_gn_silu import method_costs, winograd_tile
+from mrsi_fast.ops.conv3x3_gn_silu import cheapest_method, method_costs
 
 FILM_STEPS = 64
 """Steps whose FiLM rows are computed at once: a chain of 1000 runs in pieces of this many."""
@@ -27,41 +27,42 @@ FILM_STEPS = 64
 PLANS = 3
 """Batch shapes whose plans are kept: equal batches of a volume, a smaller last one, one more. Weights are shared."""
 
-METHODS = {0: "direct", 1: "pairs of bfloat16", 2: "Winograd F(2x2,3x3)", 4: "Winograd F(4x4,3x3)"}
+METHODS = {
+    "direct": "direct",
+    "pairs": "pairs of bfloat16",
+    "winograd2": "Winograd F(2x2,3x3)",
+    "winograd4": "Winograd F(4x4,3x3)",
+}
+"""Names of the extension's ``ConvMethod`` in words."""
 
 
-def conv_tile(conv: torch.nn.Conv2d, height: int, width: int) -> int:
-    """Winograd output tile for a convolution of an image, 0 for the direct method."""
+def convolution_method(conv: torch.nn.Conv2d, height: int, width: int) -> str:
+    """The method, in float32, of a convolution of an image."""
     if conv.kernel_size != (3, 3) or conv.stride != (1, 1):
-        return 0
-    return winograd_tile(height, width, conv.in_channels, conv.out_channels)
+        return "direct"
+    return cheapest_method(height, width, conv.in_channels, conv.out_channels)
 
 
-PAIRS = 1
-"""The method of every convolution of the engine "native-amx" (csrc/cpu/pairs.h)."""
-
-
-def is_winograd_case(operation: ConvOp | AttentionOp) -> TypeGuard[ConvOp]:
-    """Whether an operation is a convolution for which there is a choice of methods."""
-    if not isinstance(operation, ConvOp):
-        return False
-    return operation.conv.kernel_size == (3, 3) and operation.conv.stride == (1, 1)
-
-
-def explain_method(operation: ConvOp, pairs: bool) -> str:
-    """How a convolution is computed and what that and the other methods cost, as one line."""
-    conv, (height, width) = operation.conv, operation.grid
-    if pairs:
-        return (
-            f"convolution 3x3 {conv.in_channels} -> {conv.out_channels} on {height}x{width}: Winograd F(4,3) along the "
-            "rows, in AMX tiles, on sums of two bfloat16 (16 significant bits)"
-        )
-    costs = method_costs(height, width, conv.in_channels, conv.out_channels)
-    chosen, *others = sorted(costs, key=lambda tile: costs[tile])
-    against = ", ".join(f"{METHODS[tile]} {costs[tile] / 1e6:.1f}" for tile in others)
-    return (
-        f"convolution 3x3 {conv.in_channels} -> {conv.out_channels} on {height}x{width}: {METHODS[chosen]}, "
-        f"{costs[chosen] / 1e6:.1f} million multiply-adds and their like per slice (not {against})"
+def describe_operation(operation: Any) -> str:
+    """One line on an ``OperationInfo`` of the extension: what is called, and what other methods would have cost."""
+    kernels = f"{operation.kernels} kernels"
+    if operation.kind != "convolution":
+        return f"{operation.kind}: {kernels}"
+    inputs, outputs, method = operation.in_channels, operation.out_channels, operation.method.name
+    kind = f"convolution {operation.kernel}x{operation.kernel}" + (", stride 2" if operation.stride == 2 else "")
+    line = f"{kind} {inputs} -> {outputs} on {operation.height}x{operation.width}, {kernels}: "
+    choice = (operation.kernel, operation.stride) == (3, 1)
+    if method == "pairs":
+        how = "Winograd F(4,3) along the rows" if choice else "direct"
+        return line + f"{how}, on sums of two bfloat16 (16 significant bits)"
+    if not choice:
+        return line + METHODS[method]
+    costs = method_costs(operation.height, operation.width, inputs, outputs)
+    others = ", ".join(
+        f"{METHODS[one]} {costs[one] / 1e6:.1f}" for one in sorted(costs, key=costs.get) if one != method
+    )
+    return line + (
+        f"{METHODS[method]}, {costs[method] / 1e6:.1f} million multiply-adds and their like per slice (not {others})"
     )
 
 
@@ -89,59 +90,84 @@ class NativePlan:
         self.plan, self.film = plan_network(network, batch, grid)
         self.batch, self.grid, self.threads, self.pairs = batch, grid, threads, pairs
         self.native = _native.module().Plan(self.plan.arena_floats, self.film.width, threads, weights)
-        self.tiles: dict[str, int] = {}
         for index, operation in enumerate(self.plan.operations):
             self._add(operation, index)
         if self.plan.both_heads is not None:
             self._add(self.plan.both_heads, len(self.plan.operations))
         weight, bias = self.film.weight.float().T.contiguous(), self.film.bias.float()
         self.native.set_film(len(weight), weight.data_ptr(), bias.data_ptr())
-        plan, state = self.plan, [self.plan.state[name] for name in ("eval", "base", "previous", "noise", "presence")]
-        factor, maps = network.config.stem_factor, len(network.config.channels)
-        self.native.set_solver(
-            maps=[batch, maps, *grid],
-            stem=[factor, plan.stem.height, plan.stem.width, plan.stem.channels],
-            buffers=[plan.offsets[value.name] for value in (plan.head, plan.stem, *state)],
-        )
-        if plan.both_heads is not None:
-            self.native.set_spread(
-                head=plan.offsets[plan.both_heads.out.name], spread=plan.offsets[plan.state["spread"].name]
-            )
+        self.native.set_solver(self._solver(network.config.stem_factor))
 
-    def _add(self, operation: ConvOp | AttentionOp, index: int) -> None:
+    def _solver(self, factor: int) -> Any:
+        """Where the solver step finds and leaves what it works on."""
+        plan, offsets = self.plan, self.plan.offsets
+        places = {name: offsets[value.name] for name, value in plan.state.items()}
+        if plan.both_heads is not None:
+            places["both_heads"] = offsets[plan.both_heads.out.name]
+        maps = plan.state["eval"]
+        return _native.struct(
+            "SolverSpec",
+            batch=maps.batch,
+            maps=maps.height,
+            x=maps.width,
+            y=maps.channels,
+            factor=factor,
+            grid_x=plan.stem.height,
+            grid_y=plan.stem.width,
+            stem_channels=plan.stem.channels,
+            head=offsets[plan.head.name],
+            stem=offsets[plan.stem.name],
+            **places,
+        )
+
+    def _add(self, operation: Operation, index: int) -> None:
         offsets, out = self.plan.offsets, operation.out
         if isinstance(operation, AttentionOp):
-            tokens, head = out.height * out.width, out.channels // operation.heads
-            self.native.add_attention(
-                offsets[operation.qkv.name], offsets[out.name], out.batch, tokens, operation.heads, head
+            spec = _native.struct(
+                "AttentionSpec",
+                name=operation.name,
+                qkv=offsets[operation.qkv.name],
+                out=offsets[out.name],
+                batch=out.batch,
+                tokens=out.height * out.width,
+                heads=operation.heads,
+                head_channels=out.channels // operation.heads,
             )
+            self.native.add_attention(spec)
             return
-        conv, norm = operation.conv, operation.norm
-        height, width = operation.grid
+        conv, (height, width) = operation.conv, operation.grid
         weight, bias = conv.weight.detach().contiguous(), conv.bias
-        self.tiles[operation.name] = PAIRS if self.pairs else conv_tile(conv, height, width)
-        film = operation.film
-        residual = operation.residual
-        self.native.add_conv(
-            sources=[
-                (offsets[s.value.name], offsets.get(s.value.name + ".stats", -1), s.value.channels, s.upsample)
-                for s in operation.sources
-            ],
-            grid=[out.batch, height, width],
-            groups=norm.num_groups if norm else 0,
-            eps=1e-5,
-            affine=[norm.weight.data_ptr(), norm.bias.data_ptr()] if norm else [0, 0],
-            film=[-1, -1] if film is None else [film, film + conv.in_channels],
-            tile=self.tiles[operation.name],
-            shape=[conv.kernel_size[0], conv.stride[0], conv.out_channels],
-            weights=[weight.data_ptr(), 0 if bias is None else bias.data_ptr()],
-            buffers=[
-                -1 if residual is None else offsets[residual.name],
-                offsets[out.name],
-                offsets.get(out.name + ".stats", -1),
-            ],
+        method = "pairs" if self.pairs else convolution_method(conv, height, width)
+        spec = _native.struct(
+            "ConvSpec",
+            name=operation.name,
+            sources=[self._source(source) for source in operation.sources],
+            batch=out.batch,
+            height=height,
+            width=width,
+            method=_native.conv_method(method),
+            kernel=conv.kernel_size[0],
+            stride=conv.stride[0],
+            out_channels=conv.out_channels,
+            weight=weight.data_ptr(),
+            bias=_native.address(bias),
+            out=offsets[out.name],
+            out_stats=offsets.get(out.name + ".stats", -1),
             key=index,  # the same convolution in every plan of the network
         )
+        if (norm := operation.norm) is not None:
+            spec.groups, spec.eps = norm.num_groups, 1e-5
+            spec.gamma, spec.beta = norm.weight.data_ptr(), norm.bias.data_ptr()
+        if operation.film is not None:
+            spec.film_scale, spec.film_shift = operation.film, operation.film + conv.in_channels
+        if operation.residual is not None:
+            spec.residual = offsets[operation.residual.name]
+        self.native.add_conv(spec)
+
+    def _source(self, source: Source) -> Any:
+        value, offsets = source.value, self.plan.offsets
+        place = {"data": offsets[value.name], "stats": offsets.get(value.name + ".stats", -1)}
+        return _native.struct("SourceSpec", channels=value.channels, upsample=source.upsample, **place)
 
     def film_rows(self, noise_labels: Sequence[float], vector: Tensor) -> Tensor:
         """``FilmTable.rows``, flattened over steps, with the large product in C++ on weights half the size."""
@@ -218,12 +244,10 @@ class NativeEngine:
         return next(reversed(self.plans.values()), None)
 
     def details(self) -> list[str]:
-        """One line for each kind of stride-1 3x3 convolution of the plan that ran last: its method and why."""
+        """One line for each kind of operation of the plan that ran last, as the extension holds it."""
         if self.plan is None:
             return ["convolutions: the method of each is chosen when a grid is first seen"]
-        return list(
-            dict.fromkeys(explain_method(op, self.pairs) for op in self.plan.plan.operations if is_winograd_case(op))
-        )
+        return list(dict.fromkeys(map(describe_operation, self.plan.native.operations())))
 
     def run(self, job: SamplingJob) -> Tensor:
         """Returns the final residual [B, K, X, Y], float32, on the CPU."""
@@ -261,7 +285,7 @@ class NativeEngine:
         for first in range(0, len(job.steps), FILM_STEPS):
             part = scales[first : first + FILM_STEPS]
             film = plan.film_rows([row["c_noise"] for row in part], cond.vector)
-            plan.native.run([native_row(row) for row in part], film.data_ptr(), before_noise, after_step, spread)
+            plan.native.run([step_coefficients(row) for row in part], film.data_ptr(), before_noise, after_step, spread)
         state = plan.plan.state
         sd = plan.view(state["spread"]).clone() if spread else None
         return Estimate(plan.view(state["base"]).clone(), sd)
@@ -291,9 +315,14 @@ def coefficients(denoiser: Denoiser, steps: Sequence[Step]) -> list[dict[str, fl
     return rows
 
 
-def native_row(row: dict[str, float]) -> list[float]:
-    """The numbers of a step in the order of ``StepCoefficients`` (csrc/include/mrsi_fast/plan.h)."""
-    return [row[name] for name in ("c_skip", "c_out", "base", "now", "prev", "noise", "next_c_in", "commit")]
+STEP_FIELDS = ("c_skip", "c_out", "base", "now", "prev", "noise", "next_c_in", "commit")
+
+
+def step_coefficients(row: dict[str, float]) -> Any:
+    """A row of ``coefficients`` as the extension takes it."""
+    return _native.struct(
+        "StepCoefficients", **{name: row[name] for name in STEP_FIELDS} | {"commit": row["commit"] != 0}
+    )
 
 
 def start(plan: NativePlan, job: SamplingJob, c_in: float) -> None:
@@ -301,9 +330,12 @@ def start(plan: NativePlan, job: SamplingJob, c_in: float) -> None:
     cond, state = job.cond, plan.plan.state["eval"]
     maps = (state.batch, state.height, state.width, state.channels)
     one = (maps[0], 1, *maps[2:])
-    given = [(job.initial, maps), (cond.z, maps), (cond.mask, maps), (cond.anatomy, one), (cond.presence, maps[:2])]
-    inputs = [tensor.expand(shape).to(torch.float32).contiguous() for tensor, shape in given]
-    plan.native.start([tensor.data_ptr() for tensor in inputs], c_in)
+    shapes = {"initial": maps, "z": maps, "mask": maps, "anatomy": one, "presence": maps[:2]}
+    given = {"initial": job.initial, "z": cond.z, "mask": cond.mask, "anatomy": cond.anatomy, "presence": cond.presence}
+    inputs = {name: one.expand(shapes[name]).to(torch.float32).contiguous() for name, one in given.items()}
+    addresses = {name: one.data_ptr() for name, one in inputs.items()}
+    presence = addresses.pop("presence")
+    plan.native.start(_native.struct("SolverStart", **addresses, c_in=c_in), presence)
 
 
 def set_projection(native: Any, job: SamplingJob) -> None:

@@ -40,7 +40,7 @@ def profile(plan: NativePlan, evaluations: int) -> Iterator[OperationTime]:
         plan: Has run ``evaluations`` network evaluations since its times were last taken.
         evaluations: How many.
     """
-    seconds = plan.native.take_seconds()
+    seconds, called = plan.native.take_seconds(), {one.name: one for one in plan.native.operations()}
     for operation, total in zip(plan.plan.operations, seconds, strict=False):  # the solver step comes last, unnamed
-        method = METHODS[plan.tiles[operation.name]] if isinstance(operation, ConvOp) else "attention"
+        method = METHODS[called[operation.name].method.name] if isinstance(operation, ConvOp) else "attention"
         yield OperationTime(operation.name, method, total / evaluations, operation.flops / 1e9, operation.bytes / 1e6)

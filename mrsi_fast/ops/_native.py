@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 # Before _C: the extension finds its OpenMP symbols in the runtime that torch has loaded, so both share a thread pool.
-import torch  # noqa: F401
+import torch
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -60,6 +60,28 @@ def lacks(function: str) -> str | None:
             f"the extension was built without CUDA: {build_info().get('cuda', {}).get('reason', 'no reason recorded')}"
         )
     return f"the extension has no {function}: it is older than this code; rebuild it (python csrc/build.py --inplace)"
+
+
+def struct(kind: str, /, **fields: Any) -> Any:
+    """A structure of the extension with these fields set; the others keep their defaults.
+
+    Raises:
+        AttributeError: It has no field of such a name.
+    """
+    filled = getattr(module(), kind)()
+    for field, value in fields.items():
+        setattr(filled, field, value)
+    return filled
+
+
+def address(tensor: torch.Tensor | None) -> int:
+    """Where a tensor lies, 0 where there is none."""
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def conv_method(name: str) -> Any:
+    """The extension's ``ConvMethod`` of that name."""
+    return module().ConvMethod.__members__[name]
 
 
 @functools.cache

@@ -85,26 +85,24 @@ TRANSFORM_COST, WEIGHT_COST = 8.0, 6.0
 """What a transformed value and a packed weight cost beside a multiply-add, measured with AVX2 at batch 8."""
 
 
-def method_costs(height: int, width: int, inputs: int, outputs: int) -> dict[int, float]:
-    """Cost per image, in multiply-adds, of the direct method (key 0) and of Winograd with output tiles of 2 and 4.
+def method_costs(height: int, width: int, inputs: int, outputs: int) -> dict[str, float]:
+    """Cost per image, in multiply-adds, of each method in float32 (names of ``ConvMethod`` in C++).
 
-    Products, transforms (Winograd) and reading the packed weights, of which a batch of 8 shares one reading.
+    "direct", and Winograd with output tiles of 2 and 4: products, transforms (Winograd) and reading the packed weights,
+    of which a batch of 8 shares one reading.
     """
     weights = WEIGHT_COST / 8 * inputs * outputs
-    costs = {0: 9.0 * (height * width * inputs * outputs + weights)}
-    for tile in (2, 4):
+    costs = {"direct": 9.0 * (height * width * inputs * outputs + weights)}
+    for method, tile in (("winograd2", 2), ("winograd4", 4)):
         tiles, points = -(-height // tile) * -(-width // tile), (tile + 2) ** 2
-        costs[tile] = points * (tiles * (inputs * outputs + TRANSFORM_COST * (inputs + outputs)) + weights)
+        costs[method] = points * (tiles * (inputs * outputs + TRANSFORM_COST * (inputs + outputs)) + weights)
     return costs
 
 
-def winograd_tile(height: int, width: int, inputs: int, outputs: int) -> int:
-    """Output tile of the cheapest method, 0 for the direct one.
-
-    It depends on one image and the filters alone, so that results never depend on the batch.
-    """
+def cheapest_method(height: int, width: int, inputs: int, outputs: int) -> str:
+    """The method that costs least: from one image and the filters alone, so that results never depend on the batch."""
     costs = method_costs(height, width, inputs, outputs)
-    return min(costs, key=lambda tile: costs[tile])
+    return min(costs, key=lambda method: costs[method])
 
 
 def _refuse(x: Tensor, *others: Any) -> str | None:
@@ -116,9 +114,9 @@ def _refuse(x: Tensor, *others: Any) -> str | None:
     return None
 
 
-def _steps(filters: Tensor) -> tuple[int, int, int]:
+def _steps(filters: Tensor) -> dict[str, int]:
     """How far apart output channels, input channels and taps lie, in floats; see ``_in_one_step``."""
-    return filters.stride(0), filters.stride(1), filters.stride(3)
+    return {"out_step": filters.stride(0), "in_step": filters.stride(1), "tap_step": filters.stride(3)}
 
 
 def _in_one_step(filters: Tensor) -> Tensor:
@@ -126,19 +124,20 @@ def _in_one_step(filters: Tensor) -> Tensor:
     return filters if filters.stride(2) == 3 * filters.stride(3) else filters.contiguous()
 
 
-def _pack(weight: Tensor, tile: int, transposed: bool) -> Tensor:
+def _pack(weight: Tensor, method: Any, transposed: bool) -> Tensor:
     """Weights as the kernel reads them; ``transposed``: of the convolution that takes the gradient back."""
     native: Any = _native.module()
     weight = _in_one_step(weight)
     outputs, inputs = weight.shape[:2]
-    out_step, in_step, tap_step = _steps(weight)
-    address = weight.data_ptr()
+    steps, data = _steps(weight), weight.data_ptr()
     if transposed:  # channels exchanged, filters turned by 180 degrees
-        address += 8 * tap_step * weight.element_size()
-        outputs, inputs, out_step, in_step, tap_step = inputs, outputs, in_step, out_step, -tap_step
-    packed = torch.empty(native.conv3x3_packed_floats(tile, inputs, outputs), dtype=torch.float32)
-    steps, threads = (out_step, in_step, tap_step), torch.get_num_threads()
-    native.conv3x3_pack(address, steps, tile, inputs, outputs, packed.data_ptr(), threads)
+        data += 8 * steps["tap_step"] * weight.element_size()
+        outputs, inputs = inputs, outputs
+        steps = {"out_step": steps["in_step"], "in_step": steps["out_step"], "tap_step": -steps["tap_step"]}
+    packed = torch.empty(native.conv3x3_packed_floats(method, inputs, outputs), dtype=torch.float32)
+    channels = {"in_channels": inputs, "out_channels": outputs}
+    filters = _native.struct("Filters", data=data, method=method, kernel=3, stride=1, **channels, **steps)
+    native.conv3x3_pack(filters, packed.data_ptr(), torch.get_num_threads())
     return packed
 
 
@@ -146,13 +145,27 @@ Norm = tuple[Tensor | None, Tensor | None, int, Tensor | None, Tensor | None, fl
 NO_NORM: Norm = (None, None, 0, None, None, 0.0)
 
 
-def _inputs(x: Tensor, outputs: int, norm: Norm) -> tuple[tuple[int, ...], list[int], list[Tensor | None]]:
-    """Shape and addresses that every kernel takes first, and what must live as long as these."""
+def _request(x: Tensor, outputs: int, norm: Norm) -> tuple[Any, list[Tensor | None]]:
+    """What every kernel is told first, and the tensors that must live as long as it is used."""
     batch, channels, height, width = x.shape
-    norm_weight, norm_bias, groups, scale, shift, _ = norm
-    tensors = [x, *(one if one is None else one.contiguous() for one in (norm_weight, norm_bias, scale, shift))]
-    shape = (batch, height, width, channels, outputs, groups, winograd_tile(height, width, channels, outputs))
-    return shape, [0 if one is None else one.data_ptr() for one in tensors], tensors
+    norm_weight, norm_bias, groups, scale, shift, eps = norm
+    kept = [one if one is None else one.contiguous() for one in (norm_weight, norm_bias, scale, shift)]
+    vectors = zip(("gamma", "beta", "scale", "shift"), kept, strict=True)
+    request = _native.struct(
+        "Conv3x3GnSilu",
+        x=x.data_ptr(),
+        batch=batch,
+        height=height,
+        width=width,
+        in_channels=channels,
+        out_channels=outputs,
+        groups=groups,
+        eps=eps,
+        method=_native.conv_method(cheapest_method(height, width, channels, outputs)),
+        threads=torch.get_num_threads(),
+        **{name: _native.address(one) for name, one in vectors},
+    )
+    return request, kept
 
 
 def _convolve(
@@ -165,13 +178,13 @@ def _convolve(
     transposed: bool = False,
 ) -> None:
     """``out = conv3x3(prologue(x)) + bias + residual``."""
-    native: Any = _native.module()
-    shape, addresses, _kept = _inputs(x, out.shape[1], norm)
-    packed = _pack(weight, shape[-1], transposed)
+    request, _kept = _request(x, out.shape[1], norm)
+    packed = _pack(weight, request.method, transposed)
     bias = None if bias is None else bias.contiguous()
     residual = None if residual is None else residual.contiguous(memory_format=torch.channels_last)
-    others = [0 if one is None else one.data_ptr() for one in (packed, bias, residual, out)]
-    native.conv3x3_gn_silu(shape, norm[-1], addresses, *others, torch.get_num_threads())
+    request.weight, request.bias = packed.data_ptr(), _native.address(bias)
+    request.residual, request.out = _native.address(residual), out.data_ptr()
+    _native.module().conv3x3_gn_silu(request)
 
 
 def _native_out(*arguments: Any) -> None:
@@ -183,15 +196,15 @@ def _native_out(*arguments: Any) -> None:
 def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, norm: Norm) -> Tensor:
     """By Winograd, too, unless the image is too small for it; laid out as the weights are."""
     native: Any = _native.module()
-    shape, addresses, _kept = _inputs(x, weight.shape[0], norm)
-    if shape[-1] == 0:
+    request, _kept = _request(x, weight.shape[0], norm)
+    if request.method == native.ConvMethod.direct:
         activated = torch.ops.mrsi_fast.group_norm_silu(x, *norm)
         arguments = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1, [False, True, False])
         return torch.ops.aten.convolution_backward(grad, activated, weight, None, *arguments)[1]
     result = torch.empty_like(_in_one_step(weight))
-    workspace = torch.empty(native.conv3x3_filter_gradient_workspace(shape), dtype=torch.float32)
-    pointers = (grad.data_ptr(), workspace.data_ptr(), result.data_ptr())
-    native.conv3x3_filter_gradient(shape, norm[-1], addresses, *pointers, _steps(result), torch.get_num_threads())
+    workspace = torch.empty(native.conv3x3_filter_gradient_workspace(request), dtype=torch.float32)
+    filters = _native.struct("Filters", **_steps(result))
+    native.conv3x3_filter_gradient(request, grad.data_ptr(), filters, workspace.data_ptr(), result.data_ptr())
     return result
 
 

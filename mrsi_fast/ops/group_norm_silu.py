@@ -94,27 +94,35 @@ def _refuse(
     return None
 
 
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
-
-
-def _call(function: str, inputs: tuple[Any, ...], channels_last: bool, *results: Any) -> None:
-    """Call the extension with the addresses of the tensors, their sizes, and where the results go."""
+def _request(inputs: tuple[Any, ...], channels_last: bool) -> tuple[Any, list[Tensor | None]]:
+    """What the kernels are told, and the tensors that must live as long as it is used."""
     x, weight, bias, num_groups, scale, shift, eps, *_ = inputs
     # Rows of a chunked embedding are strided; copying [B, C] is cheaper than strides in the kernel.
-    tensors = [None if one is None else one.contiguous() for one in (weight, bias, scale, shift)]
+    kept = [None if one is None else one.contiguous() for one in (weight, bias, scale, shift)]
     batch, channels = x.shape[:2]
-    sizes = (batch, channels, x.numel() // (batch * channels), num_groups)
-    addresses = [_address(one) for one in tensors]
-    getattr(_native.module(), function)(
-        x.data_ptr(), *addresses, sizes, channels_last, eps, torch.get_num_threads(), *results
+    request = _native.struct(
+        "GroupNormSilu",
+        x=x.data_ptr(),
+        **{name: _native.address(one) for name, one in zip(VECTORS, kept, strict=True)},
+        batch=batch,
+        channels=channels,
+        spatial=x.numel() // (batch * channels),
+        groups=num_groups,
+        channels_last=channels_last,
+        eps=eps,
+        threads=torch.get_num_threads(),
     )
+    return request, kept
+
+
+VECTORS = ("weight", "bias", "scale", "shift")
 
 
 def _native_out(*arguments: Any) -> None:
     *inputs, out = arguments
     if out.numel():
-        _call("group_norm_silu", tuple(inputs), not out.is_contiguous(), out.data_ptr())
+        request, _kept = _request(tuple(inputs), not out.is_contiguous())
+        _native.module().group_norm_silu(request, out.data_ptr())
 
 
 def _native_backward(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
@@ -125,8 +133,11 @@ def _native_backward(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
     gradients = [_allocate(x)]
     for one in (weight, bias, scale, shift):
         gradients.append(x.new_empty(0) if one is None else one.new_empty(one.shape))
-    addresses = [one.data_ptr() for one in gradients]
-    _call("group_norm_silu_backward", inputs, not gradients[0].is_contiguous(), grad.data_ptr(), addresses)
+    request, _kept = _request(inputs, not gradients[0].is_contiguous())
+    addresses = {name: one.data_ptr() for name, one in zip(("x", *VECTORS), gradients, strict=True)}
+    _native.module().group_norm_silu_backward(
+        request, _native.struct("GroupNormSiluGradients", out=grad.data_ptr(), **addresses)
+    )
     return tuple(gradients)
 
 

@@ -58,8 +58,17 @@ def _refuse_native(qkv: Tensor, scale: float) -> str | None:
 def _native_out(qkv: Tensor, scale: float, out: Tensor) -> None:
     if out.numel() > 0:
         batch, tokens, _, heads, head_size = qkv.shape
-        shape, threads = (batch, tokens, heads, head_size), torch.get_num_threads()
-        _native.module().self_attention(shape, scale, qkv.data_ptr(), out.data_ptr(), threads)
+        request = _native.struct(
+            "Attention",
+            qkv=qkv.data_ptr(),
+            out=out.data_ptr(),
+            batch=batch,
+            tokens=tokens,
+            heads=heads,
+            head_channels=head_size,
+            scale=scale,
+        )
+        _native.module().self_attention(request, torch.get_num_threads())
 
 
 # ---- CUDA C++ and Triton ---------------------------------------------------------------------------------------------

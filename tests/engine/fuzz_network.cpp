@@ -105,7 +105,7 @@ void conv_round(const NetworkKernels& kernels, unsigned seed, bool pairs = false
     Conv c{};
     c.kernel = random.below(4) ? 3 : 1;
     c.stride = c.kernel == 3 && random.below(4) == 0 ? 2 : 1;
-    const Method methods[] = {kDirect, kWinograd2, kWinograd4};
+    const ConvMethod methods[] = {kDirect, kWinograd2, kWinograd4};
     c.method = pairs ? kPairs : c.kernel == 3 && c.stride == 1 ? methods[random.below(3)] : kDirect;
     c.sources = random.from_to(1, 2);
     const int group = random.from_to(1, 5);

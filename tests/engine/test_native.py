@@ -9,7 +9,8 @@ import torch
 
 from mrsi_fast.engine.eager import EagerEngine
 from mrsi_fast.engine.job import SamplingJob
-from mrsi_fast.engine.native import PLANS, NativeEngine
+from mrsi_fast.engine.native import PLANS, NativeEngine, NativePlan, convolution_method
+from mrsi_fast.engine.plan import AttentionOp
 from mrsi_fast.ops import _native
 from support.networks import CASES, random_denoiser, random_job
 
@@ -72,6 +73,32 @@ def test_details_give_the_method_of_each_convolution_and_what_the_others_cost(de
     assert len(set(lines)) == len(lines) > 3
     line = next(line for line in lines if "32 -> 32 on 8x12" in line)
     assert "Winograd F(4x4,3x3), 0.4 million" in line and "direct 0.9" in line
+
+
+@pytest.mark.parametrize("isa", native.usable_isas() if native else [])
+def test_a_plan_holds_the_kernels_and_methods_that_were_asked_for(denoiser, isa):
+    before = native.use_isa(isa)
+    try:
+        plan = NativePlan(denoiser.network, 1, (16, 24), threads=1)
+    finally:
+        native.use_isa(before)
+    held = {one.name: one for one in plan.native.operations()}
+    assert {one.kernels for one in held.values()} == {isa}
+    for operation in plan.plan.operations:
+        if isinstance(operation, AttentionOp):
+            assert held[operation.name].kind == "self-attention"
+            continue
+        found, conv = held[operation.name], operation.conv
+        assert (found.height, found.width) == operation.grid
+        assert (found.in_channels, found.out_channels) == (conv.in_channels, conv.out_channels)
+        assert (found.kernel, found.stride) == (conv.kernel_size[0], conv.stride[0])
+        assert found.method.name == convolution_method(conv, *operation.grid)
+    assert {one.method.name for one in held.values()} == {"direct", "winograd2", "winograd4"}
+
+
+def test_a_field_that_does_not_exist_is_refused():
+    with pytest.raises(AttributeError):
+        _native.struct("ConvSpec", tile=4)
 
 
 def test_a_long_chain_is_the_same_in_pieces(denoiser, monkeypatch):

@@ -13,6 +13,7 @@ from mrsi_fast.engine.choose import choose_engine
 from mrsi_fast.engine.eager import EagerEngine
 from mrsi_fast.engine.job import EngineError, SamplingJob
 from mrsi_fast.engine.native import NativeEngine, NativePlan, amx_obstacle
+from mrsi_fast.engine.plan import ConvOp
 from mrsi_fast.ops import _native
 from support.networks import CASES, random_denoiser, random_job
 
@@ -32,18 +33,19 @@ def convolve(x, weight, stride=1, threads=1, bias=None, residual=None):
     rows, columns = (height - 1) // stride + 1, (width - 1) // stride + 1
     sizes = [x.numel(), batch * outputs * rows * columns]
     plan = _native.module().Plan(sizes[0] + 2 * sizes[1], 0, threads)
-    plan.add_conv(
-        sources=[(0, -1, inputs, False)],
-        grid=[batch, height, width],
-        groups=0,
-        eps=0.0,
-        affine=[0, 0],
-        film=[-1, -1],
-        tile=1,
-        shape=[kernel, stride, outputs],
-        weights=[weight.data_ptr(), 0 if bias is None else bias.data_ptr()],
-        buffers=[-1 if residual is None else sum(sizes), sizes[0], -1],
+    spec = _native.struct(
+        "ConvSpec",
+        sources=[_native.struct("SourceSpec", data=0, channels=inputs)],
+        **{"batch": batch, "height": height, "width": width, "kernel": kernel, "stride": stride},
+        out_channels=outputs,
+        method=_native.conv_method("pairs"),
+        weight=weight.data_ptr(),
+        bias=_native.address(bias),
+        residual=-1 if residual is None else sum(sizes),
+        out=sizes[0],
     )
+    plan.add_conv(spec)
+    assert [one.kernels for one in plan.operations()] == ["amx"]
     floats = ctypes.c_float * (sizes[0] + 2 * sizes[1])
     arena = torch.from_numpy(np.ctypeslib.as_array(floats.from_address(plan.arena)))
     arena[: sizes[0]] = x.permute(0, 2, 3, 1).reshape(-1)
@@ -135,7 +137,9 @@ def test_threads_batch_and_repetition_change_no_bit(denoiser):
 @pytest.mark.parametrize(("batch", "threads"), list(itertools.product((1, 8), (1, 2))))
 def test_every_convolution_of_a_plan_is_made_of_pairs(denoiser, batch, threads):
     plan = NativePlan(denoiser.network, batch, (16, 16), threads, pairs=True)
-    assert set(plan.tiles.values()) == {1}
+    called = [one for one in plan.native.operations() if one.kind == "convolution"]
+    assert len(called) == sum(isinstance(one, ConvOp) for one in plan.plan.operations)
+    assert {(one.kernels, one.method.name) for one in called} == {("amx", "pairs")}
 
 
 @needs_amx

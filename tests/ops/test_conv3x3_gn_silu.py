@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mrsi_fast import ops
 from mrsi_fast.ops import _native, conv3x3_gn_silu
-from mrsi_fast.ops.conv3x3_gn_silu import TRANSFORM_COST, WEIGHT_COST, method_costs, winograd_tile
+from mrsi_fast.ops.conv3x3_gn_silu import TRANSFORM_COST, WEIGHT_COST, cheapest_method, method_costs
 from support.compare import assert_as_accurate, relative_l2
 from support.kernels import mapped, usable_isas, using, with_gradients
 from support.terms import conv_terms, winograd_growth
@@ -61,8 +61,8 @@ def eager(x, norm_weight, norm_bias, groups, weight, bias, scale, shift, residua
 def growth(inputs: list, how: str) -> tuple[float, float]:
     """How much more than a direct convolution the method that is chosen for these inputs may err."""
     x, weight = inputs[0], inputs[4]
-    tile = 0 if how == "reference" else winograd_tile(*x.shape[2:], *weight.shape[1::-1])
-    return winograd_growth(tile)
+    method = "direct" if how == "reference" else cheapest_method(*x.shape[2:], *weight.shape[1::-1])
+    return winograd_growth({"direct": 0, "winograd2": 2, "winograd4": 4}[method])
 
 
 @pytest.mark.parametrize("optional", [True, False], ids=["all", "bare"])
@@ -215,20 +215,29 @@ def test_wrong_inputs_are_named(position: int, value, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("grid", "tile"), [((1, 1), 0), ((2, 2), 2), ((4, 4), 4), ((6, 6), 2), ((8, 8), 4), ((32, 32), 4), ((33, 33), 4)]
+    ("grid", "method"),
+    [
+        ((1, 1), "direct"),
+        ((2, 2), "winograd2"),
+        ((4, 4), "winograd4"),
+        ((6, 6), "winograd2"),
+        ((8, 8), "winograd4"),
+        ((32, 32), "winograd4"),
+        ((33, 33), "winograd4"),
+    ],
 )
-def test_algorithm_has_the_fewest_multiplications_where_these_are_the_cost(grid: tuple[int, int], tile: int) -> None:
-    assert winograd_tile(*grid, 96, 96) == tile
+def test_algorithm_has_the_fewest_multiplications_where_these_are_the_cost(grid: tuple[int, int], method: str) -> None:
+    assert cheapest_method(*grid, 96, 96) == method
 
 
 def test_with_few_channels_the_transforms_do_not_pay() -> None:
-    assert winograd_tile(32, 32, 2, 3) == 0
+    assert cheapest_method(32, 32, 2, 3) == "direct"
 
 
-@pytest.mark.parametrize("tile", [0, 2, 4])
-def test_cost_counts_products_transforms_and_weights(tile: int) -> None:
+@pytest.mark.parametrize("method", ["direct", "winograd2", "winograd4"])
+def test_cost_counts_products_transforms_and_weights(method: str) -> None:
     """Against the sums written out for an 8x8 image: 64, 16 and 4 tiles of 9, 16 and 36 products."""
-    tiles, points = {0: (64, 9), 2: (16, 16), 4: (4, 36)}[tile]
-    transforms = 0 if tile == 0 else points * tiles * TRANSFORM_COST * (5 + 7)
+    tiles, points = {"direct": (64, 9), "winograd2": (16, 16), "winograd4": (4, 36)}[method]
+    transforms = 0 if method == "direct" else points * tiles * TRANSFORM_COST * (5 + 7)
     expected = points * tiles * 35 + transforms + points * 35 * WEIGHT_COST / 8
-    assert method_costs(8, 8, 5, 7)[tile] == pytest.approx(expected)
+    assert method_costs(8, 8, 5, 7)[method] == pytest.approx(expected)

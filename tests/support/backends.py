@@ -7,10 +7,25 @@ import os
 from mrsi_fast import __version__, kernels
 from support.data import data_dir
 
+ISAS = ("plain", "avx2", "avx512")
+
+
+def _other_isa(wanted: str) -> str | None:
+    """Why kernels of an instruction set are not the ones in use, or None."""
+    from mrsi_fast.ops import _native
+
+    extension = _native.module()
+    if extension is None:
+        return _native.reason()
+    if wanted not in extension.usable_isas():
+        return f"usable here are the kernels for {', '.join(extension.usable_isas())}"
+    return None if extension.isa() == wanted else f"the kernels for {extension.isa()} are in use (MRSI_FAST_ISA)"
+
 
 def _missing(backend: str) -> str | None:
     import torch
 
+    from mrsi_fast.engine.native import amx_obstacle
     from mrsi_fast.ops import _native
 
     if backend == "native":
@@ -22,7 +37,11 @@ def _missing(backend: str) -> str | None:
         if not torch.cuda.is_available():
             return "torch sees no CUDA device"
         return _native.lacks("cuda_launch_count")
-    return "MRSI_FAST_REQUIRE knows native, cuda and triton"
+    if backend == "amx":
+        return amx_obstacle()
+    if backend in ISAS:
+        return _other_isa(backend)
+    return f"MRSI_FAST_REQUIRE knows native, cuda, triton, amx, {', '.join(ISAS)}"
 
 
 def required() -> list[str]:
@@ -47,7 +66,8 @@ def describe() -> list[str]:
     if extension is not None:
         native = f"{extension.isa()} of {', '.join(extension.usable_isas())}, built {info.get('built_at', 'unknown')}"
     others = [
-        f"{name} {'yes' if (reason := _missing(name)) is None else f'no ({reason})'}" for name in ("cuda", "triton")
+        f"{name} {'yes' if (reason := _missing(name)) is None else f'no ({reason})'}"
+        for name in ("amx", "cuda", "triton")
     ]
     return [
         f"mrsi_fast {__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads; native: {native}",

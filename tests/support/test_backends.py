@@ -26,7 +26,7 @@ def test_a_missing_backend_is_named_with_its_reason(monkeypatch):
     monkeypatch.setattr(_native, "reason", lambda: "it was left out")
     missing = missing_required()
     assert missing["native"] == "it was left out"
-    assert "knows native, cuda and triton" in missing["nonsense"]
+    assert "knows native, cuda, triton, amx, plain, avx2, avx512" in missing["nonsense"]
     assert any("native: it was left out" in line for line in describe())
 
 
@@ -37,3 +37,27 @@ def test_a_run_that_requires_it_ends_with_code_4(folder):
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
     assert run.returncode == 4, run.stdout + run.stderr
     assert "MRSI_FAST_REQUIRE asks for what is not here: nonsense" in run.stdout + run.stderr
+
+
+def test_an_instruction_set_can_be_required(monkeypatch):
+    extension = _native.module()
+    if extension is None:
+        pytest.skip(_native.reason())
+    monkeypatch.setenv("MRSI_FAST_REQUIRE", "plain")
+    before = extension.use_isa("plain")
+    try:
+        assert missing_required() == {}
+        for isa in set(extension.usable_isas()) - {"plain"}:
+            extension.use_isa(isa)
+            assert f"kernels for {isa} are in use" in missing_required()["plain"]
+    finally:
+        extension.use_isa(before)
+    monkeypatch.setattr(_native, "module", lambda: type("Old", (), {"usable_isas": lambda self: ["plain"]})())
+    monkeypatch.setenv("MRSI_FAST_REQUIRE", "avx512")
+    assert missing_required()["avx512"] == "usable here are the kernels for plain"
+
+
+def test_amx_can_be_required(monkeypatch):
+    monkeypatch.setenv("MRSI_FAST_REQUIRE", "amx")
+    monkeypatch.setattr("mrsi_fast.engine.native.amx_obstacle", lambda: "no tiles in this processor")
+    assert missing_required() == {"amx": "no tiles in this processor"}

@@ -25,10 +25,10 @@ struct Source {
 };
 
 // kPairs: on pairs of bfloat16 in AMX tiles, where pair_kernels() are; see cpu/pairs.h.
-enum Method { kDirect = 0, kPairs = 1, kWinograd2 = 2, kWinograd4 = 4 };
+enum ConvMethod { kDirect = 0, kPairs = 1, kWinograd2 = 2, kWinograd4 = 4 };
 
 // Matrices that the filters of one convolution become: one per tap, or one per point of the Winograd transform.
-static inline int planes_of(Method method, int kernel) {
+static inline int planes_of(ConvMethod method, int kernel) {
     return method == kDirect ? kernel * kernel : (method + 2) * (method + 2);
 }
 
@@ -37,7 +37,7 @@ static inline int planes_of(Method method, int kernel) {
 struct Filters {
     const float* data;
     int64_t out_step, in_step, tap_step;
-    Method method;
+    ConvMethod method;
     int kernel, stride, in_channels, out_channels;
 };
 
@@ -54,7 +54,7 @@ struct Conv {
     const float* shift;
     long film_stride;
 
-    Method method;       // Winograd needs kernel 3 and stride 1
+    ConvMethod method;   // Winograd needs kernel 3 and stride 1
     int kernel, stride;  // 1 or 3, zero padding kernel / 2
     int out_height, out_width, out_channels;
     const float* weight;    // as pack_weights leaves it

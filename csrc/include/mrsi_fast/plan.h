@@ -7,93 +7,77 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <functional>
-#include <map>
 #include <memory>
-#include <tuple>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
+#include "mrsi_fast/memory.h"
 #include "mrsi_fast/network.h"
+#include "mrsi_fast/packed_weights.h"
 
 namespace mrsi_fast {
 
 struct SourceSpec {
-    std::int64_t data, stats;
-    int channels;
-    bool upsample;
+    std::int64_t data = -1, stats = -1;
+    int channels = 0;
+    bool upsample = false;
 };
 
 struct ConvSpec {
+    std::string name;
     std::vector<SourceSpec> sources;
-    int batch, height, width;
-    int groups;
-    double eps;
-    const float *gamma, *beta;  // [in_channels], null where groups is 0
-    std::int64_t film_scale, film_shift;
-    Method method;
-    int kernel, stride, out_channels;
-    const float *weight, *bias;  // [out][in][kernel][kernel], [out]
-    std::int64_t residual, out, out_stats;
-    std::int64_t key;  // of the weights among PackedWeights, -1: they are this plan's own
+    int batch = 0, height = 0, width = 0;
+    int groups = 0;
+    double eps = 0.0;
+    const float *gamma = nullptr, *beta = nullptr;  // [in_channels], null where groups is 0
+    std::int64_t film_scale = -1, film_shift = -1;
+    ConvMethod method = kDirect;
+    int kernel = 3, stride = 1, out_channels = 0;
+    const float *weight = nullptr, *bias = nullptr;  // [out][in][kernel][kernel], [out]
+    std::int64_t residual = -1, out = -1, out_stats = -1;
+    std::int64_t key = -1;  // of the weights among PackedWeights, -1: they are this plan's own
+};
+
+struct AttentionSpec {
+    std::string name;
+    std::int64_t qkv = -1, out = -1;
+    int batch = 0, tokens = 0, heads = 0, head_channels = 0;
 };
 
 struct SolverSpec {
-    int batch, maps, x, y, factor, grid_x, grid_y, stem_channels;
-    std::int64_t head, stem, eval, base, previous, noise, presence;
+    int batch = 0, maps = 0, x = 0, y = 0, factor = 1, grid_x = 0, grid_y = 0, stem_channels = 0;
+    std::int64_t head = -1, stem = -1, eval = -1, base = -1, previous = -1, noise = -1, presence = -1;
+    // Where the network has two heads: the operation added last takes the place of the one before it when the spread is
+    // wanted too. It leaves the channels of both at `both_heads`, the solver step the standard deviation
+    // [N][K][X][Y] at `spread`.
+    std::int64_t both_heads = -1, spread = -1;
 };
 
 // Coefficients of one step, see SolverStep.
 struct StepCoefficients {
-    double c_skip, c_out, base, now, prev, noise, next_c_in;
-    bool commit;
+    double c_skip = 0.0, c_out = 0.0, base = 0.0, now = 0.0, prev = 0.0, noise = 0.0, next_c_in = 0.0;
+    bool commit = true;
 };
 
-// Memory on cache-line boundaries, not initialised; its address never changes. From 2 MiB on it asks for huge pages: the
-// Winograd transforms write to 36 places at once, more than the processor's first page table cache follows.
-class Block {
-  public:
-    explicit Block(std::size_t floats = 0);
-    float* data() { return memory_.get(); }
-    std::size_t size() const { return size_; }
-
-  private:
-    struct Free {
-        void operator()(float* memory) const { std::free(memory); }
-    };
-    std::unique_ptr<float, Free> memory_;
-    std::size_t size_;
+// What a plan calls for one of its operations, for people and tests.
+struct OperationInfo {
+    std::string name;
+    const char* kind;     // "convolution" or "self-attention"
+    const char* kernels;  // instruction set: "plain", "avx2", "avx512" or "amx"
+    ConvMethod method;    // of a convolution, as are all that follow
+    int kernel, stride, in_channels, out_channels, height, width;
+    int items;  // work items
 };
-
-// Memory of the calling thread, kept for its next call: allocating it anew costs page faults.
-Block& thread_scratch(std::size_t floats);
-
-// Packed weights of one network, for plans of several batch shapes.
-class PackedWeights {
-  public:
-    // Packs on the first call for this key, method and panel.
-    const float* get(std::int64_t key, const Filters& filters, const ConvKernels& kernels, int threads);
-    std::size_t floats() const { return used_; }
-
-  private:
-    std::map<std::tuple<std::int64_t, int, int>, const float*> packed_;
-    std::vector<Block> slabs_;  // many weights in one, so that huge pages waste little
-    std::size_t left_ = 0, used_ = 0;
-};
-
-// Sets how a convolution is cut into work items for so many threads; `panel` is that of its kernels.
-void cut_work(Conv* conv, int threads, int panel);
 
 class Plan {
   public:
     Plan(std::size_t arena_floats, std::size_t film_width, int threads, std::shared_ptr<PackedWeights> weights);
 
     void add_conv(const ConvSpec& spec);
-    void add_attention(std::int64_t qkv, std::int64_t out, int batch, int tokens, int heads, int head_channels);
+    void add_attention(const AttentionSpec& spec);
     void set_solver(const SolverSpec& spec);
-    // The operation added last takes the place of the one before it where the spread is wanted too: it leaves the
-    // channels of both heads at `head`, and the solver step leaves the standard deviation [N][K][X][Y] at `spread`.
-    void set_spread(std::int64_t head, std::int64_t spread);
     // Hard data consistency with qx [rank_x][X], qy [rank_y][Y], kept [rank_x][rank_y] or null; rank_x = 0 ends it.
     void set_projection(int rank_x, int rank_y, const float* qx, const float* qy, const float* kept);
 
@@ -114,12 +98,14 @@ class Plan {
     std::size_t arena_floats() const { return arena_.size(); }
     std::size_t weight_floats() const;
     std::size_t scratch_floats() const;
+    std::vector<OperationInfo> operations() const;
     // Seconds spent in each operation since the last call, the solver step last.
     std::vector<double> take_seconds();
 
   private:
     enum class Kind { conv, attention };
     struct Operation {
+        std::string name;
         Kind kind;
         Conv conv;
         const ConvKernels* kernels;
@@ -127,7 +113,21 @@ class Plan {
         std::int64_t film_scale, film_shift;
         int items;
     };
-    class Caller;
+
+    // Holds the plan for one call: its buffers serve one run at a time.
+    class Caller {
+      public:
+        explicit Caller(Plan* plan) : plan_(plan) {
+            if (plan_->busy_.exchange(true))
+                throw std::runtime_error("this plan is running in another thread; make one engine per thread.");
+        }
+        ~Caller() { plan_->busy_ = false; }
+        Caller(const Caller&) = delete;
+        Caller& operator=(const Caller&) = delete;
+
+      private:
+        Plan* plan_;
+    };
 
     float* at(std::int64_t offset) { return offset < 0 ? nullptr : arena_.data() + offset; }
     const float* keep(const float* values, std::size_t count);
@@ -135,6 +135,7 @@ class Plan {
     void execute(const float* film, const SolverStep* solver);
 
     const NetworkKernels* kernels_;
+    Isa isa_;  // of these kernels
     int threads_;
     std::size_t film_width_;
     Block arena_;
