@@ -58,7 +58,7 @@ def _group_norm_silu(module: Any, backward: bool) -> Call:
     gradients = _struct(module, "GroupNormSiluGradients", out=_address(grad), **wanted)
 
     def call() -> None:
-        _ = x  # what is passed by address has to live
+        _ = x, small, grad, grad_x  # what is passed by address has to live
         if backward:
             module.group_norm_silu_backward(request, gradients)
         else:

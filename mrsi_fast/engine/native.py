@@ -58,11 +58,10 @@ def describe_operation(operation: Any) -> str:
     if not choice:
         return line + METHODS[method]
     costs = method_costs(operation.height, operation.width, inputs, outputs)
-    others = ", ".join(
-        f"{METHODS[one]} {costs[one] / 1e6:.1f}" for one in sorted(costs, key=costs.get) if one != method
-    )
+    others = sorted((cost, METHODS[one]) for one, cost in costs.items() if one != method)
+    against = ", ".join(f"{words} {cost / 1e6:.1f}" for cost, words in others)
     return line + (
-        f"{METHODS[method]}, {costs[method] / 1e6:.1f} million multiply-adds and their like per slice (not {others})"
+        f"{METHODS[method]}, {costs[method] / 1e6:.1f} million multiply-adds and their like per slice (not {against})"
     )
 
 
