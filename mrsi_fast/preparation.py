@@ -11,8 +11,10 @@ operator works on slices [Z, M, X, Y] within stage 3 (``to_slices``, ``to_volume
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,8 @@ Bool = NDArray[np.bool_]
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Factors = tuple[int, int, int]
+
+_KEY_VOXELS = 64
 
 
 class AcquisitionSettings(Settings):
@@ -190,7 +194,7 @@ def prepare(
     judged = judge(maps, rules)
     affine = hr_affine(maps.affine, request.factors)
     region = upsample_nearest(judged.trust.support, request.factors)
-    return _prepared(judged, request, *place_anatomy(anatomy, affine, region.shape, region))
+    return _prepared(judged, request, content_key(judged), *place_anatomy(anatomy, affine, region.shape, region))
 
 
 def without(prepared: Prepared, distrusted: Bool) -> Prepared:
@@ -204,10 +208,13 @@ def without(prepared: Prepared, distrusted: Bool) -> Prepared:
         MapInputError: Nothing else is left.
     """
     judged = judge(prepared.maps, prepared.request.rules, distrusted)
-    return _prepared(judged, prepared.request, prepared.volume.anatomy, prepared.anatomy_warnings)
+    volume = prepared.volume
+    return _prepared(judged, prepared.request, volume.content_key, volume.anatomy, prepared.anatomy_warnings)
 
 
-def _prepared(judged: Judged, request: Request, image: Float32 | None, remarks: tuple[str, ...]) -> Prepared:
+def _prepared(
+    judged: Judged, request: Request, key: bytes, image: Float32 | None, remarks: tuple[str, ...]
+) -> Prepared:
     """Stages 2 and 3, and everything put together."""
     maps, trust, factors, mode = judged.maps, judged.trust, request.factors, request.data_consistency
     measured = measure(judged, request)
@@ -223,6 +230,7 @@ def _prepared(judged: Judged, request: Request, image: Float32 | None, remarks: 
         voxel_mm=voxel_sizes_mm(affine)[:2],
         anatomy=image,
         slices=tuple(int(index) for index in np.flatnonzero(judged.valid.any(axis=(0, 1, 2)))),
+        content_key=key,
     )
     return Prepared(
         maps=maps,
@@ -300,6 +308,24 @@ def invert(judged: Judged, measured: Measured, mode: Mode) -> Inverted:
         largest_factor=torch.from_numpy(noise.largest_factor),
     )
     return Inverted(to_volume(z), to_volume(operator.zero_fill(low)), consistency)
+
+
+def content_key(judged: Judged) -> bytes:
+    """Key of what was measured, for the noise of samples: 16 bytes that differ between any two subjects.
+
+    It is made of the order of size of 64 voxels of each map that holds anything, evenly spread over its data. An order
+    does not change with the unit of the maps, nor with the order in which they come, their files' names or the machine;
+    the maps of two subjects, or of one subject measured twice, share it by chance in one of 64! cases.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for name, values, valid in sorted(
+        zip(judged.maps.names, judged.maps.maps, judged.valid, strict=True), key=itemgetter(0)
+    ):
+        data = values[valid]
+        if data.any():
+            chosen = data[np.linspace(0, data.size - 1, min(data.size, _KEY_VOXELS)).round().astype(int)]
+            digest.update(name.encode() + np.argsort(chosen, kind="stable").astype("<u4").tobytes())
+    return digest.digest()
 
 
 def place_anatomy(

@@ -6,7 +6,7 @@ import inspect
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,28 +24,24 @@ from mrsi_fast.engine.choose import choose_engine
 from mrsi_fast.engine.job import EngineError
 from mrsi_fast.identity import identity_record
 from mrsi_fast.models.pretrained import Pretrained, load_pretrained
-from mrsi_fast.mrsi.consistency import DataConsistency, Mode
+from mrsi_fast.mrsi.consistency import Mode
 from mrsi_fast.mrsi.geometry import fov_corner_difference_mm, parse_factors, voxel_sizes_mm
 from mrsi_fast.mrsi.io import read_maps, with_mask
 from mrsi_fast.mrsi.mapset import MapSet
-from mrsi_fast.mrsi.names import ABSENT_IN_HEALTHY_BRAIN
 from mrsi_fast.mrsi.noise import NoiseLevel
 from mrsi_fast.mrsi.planes import back_to, check_matrix, order_with_last, reordered, slices_last
 from mrsi_fast.mrsi.quality import TrustRules, restore_nan
-from mrsi_fast.preparation import AcquisitionSettings, Prepared, prepare, to_slices, to_volume, without
+from mrsi_fast.posterior import Posterior, Progress, estimate
+from mrsi_fast.preparation import AcquisitionSettings, Prepared, prepare, to_slices
 from mrsi_fast.result import Result
 from mrsi_fast.sampling import Sampler, solver_steps
 
 Float32 = NDArray[np.float32]
-Progress = Callable[[int, int], None]
 
 _NO_SETTINGS = frozenset({"self", "maps", "mask", "anatomy", "progress"})
 """Arguments of a call that are not settings: the inputs, and what cannot change a voxel."""
 
-SAMPLES_FOR_STD = 8
 LARGE_VOXEL_MM = 15.0
-OUTLIER_PASSES = 3
-"""How often gross outliers are looked for; the largest hide others."""
 
 
 class SuperResolver:
@@ -110,7 +106,7 @@ class SuperResolver:
         self,
         maps: Any,
         scale: int | str | Sequence[int] = 2,
-        samples: int = 8,
+        samples: int = 0,
         steps: int = 8,
         seed: int = 0,
         data_consistency: Mode = "auto",
@@ -127,7 +123,8 @@ class SuperResolver:
         Args:
             maps: A MapSet, a path (file or folder), a NIfTI image, ``(array, affine)``, or a mapping from name to one.
             scale: 2, 4 or 8 in plane, or per array axis such as ``"4,2,1"``; 1 along the slices' axis.
-            samples: Posterior samples; 0 gives the one-step posterior mean alone (fastest).
+            samples: Posterior samples to draw beside mean and standard deviation, for ratios, probabilities and
+                pictures; a model without a head for the deviation needs 8 to tell it.
             steps: Solver steps of a sample.
             seed: Seed of the noise, 0 to 2^63 - 1; results depend on neither batch, file order nor device.
             data_consistency: "auto", "soft", "hard" or "off" (see ``mrsi.consistency``).
@@ -165,27 +162,25 @@ class SuperResolver:
             anatomy,
             rules,
         )
-        prepared, mean, drawn, consistency, uncorrected, outliers = self._draw(prepared, samples, steps, seed, progress)
+        plan = solver_steps(self.solver, steps, self.pretrained.config.diffusion)
+        found = estimate(prepared, self._sampler, samples, plan, seed, progress)
+        prepared, order = found.prepared, back_to(inputs.slice_axis)
         agreed, alarms = agreement(
-            inputs.names, consistency, to_slices(uncorrected), to_slices(mean), back_to(inputs.slice_axis)
+            inputs.names, found.consistency, to_slices(found.uncorrected), to_slices(found.mean), order
         )
-        outlying = outlier_sentences(inputs.names, outliers, back_to(inputs.slice_axis))
-        std = np.full_like(mean, np.nan)
-        if drawn is not None and samples >= SAMPLES_FOR_STD:
-            std = drawn.std(axis=0, ddof=1, dtype=np.float64).astype(np.float32)
+        outlying = outlier_sentences(inputs.names, found.outliers, order)
 
         def finish(values: Float32) -> Float32:
             return values if keep_filled else restore_nan(values, prepared.trust.trusted, prepared.factors)
 
-        provenance = self._provenance(prepared, samples, steps, seed, data_consistency, time.monotonic() - started)
-        provenance["data_consistency"]["description"] = consistency.describe()
+        provenance = self._provenance(found, samples, steps, seed, data_consistency, time.monotonic() - started)
         provenance["maps"] = _map_facts(prepared, agreed)
         provenance["identity"] = identity
         result = Result(
             names=inputs.names,
-            mean=finish(mean),
-            std=finish(std),
-            samples=None if drawn is None else np.stack([finish(one) for one in drawn]),
+            mean=finish(found.mean),
+            std=finish(found.std),
+            samples=None if found.samples is None else np.stack([finish(one) for one in found.samples]),
             zero_fill=finish(prepared.zero_fill),
             affine=prepared.affine,
             lr=seen.maps,
@@ -226,58 +221,6 @@ class SuperResolver:
         images = {"anatomy": asked.get("anatomy")}
         return identity_record(inputs, images, settings, self.pretrained.sha256, __version__)
 
-    def _draw(
-        self, prepared: Prepared, samples: int, steps: int, seed: int, progress: Progress | None
-    ) -> tuple[Prepared, Float32, Float32 | None, DataConsistency, Float32, NDArray[np.bool_]]:
-        """The one-step mean and the samples, without NaN; data consistency as applied to them; the mean before it.
-
-        The first estimate shows which voxels are gross outliers; they are bridged and the estimate is made again. The
-        noise that data consistency goes by is scaled to what the mean's residual supports, samples included.
-        """
-        volume = prepared.volume
-        plan = solver_steps(self.solver, steps, self.pretrained.config.diffusion)
-        total = self._sampler.evaluations(volume, 1, 1)
-        total += self._sampler.evaluations(volume, samples, len(plan)) if samples else 0
-        done = 0
-
-        def count() -> None:
-            nonlocal done
-            done += 1
-            if progress is not None:
-                progress(done, total)
-
-        projection = prepared.acquisition if prepared.consistency.applied == "hard" else None
-
-        def completed(values: Float32) -> Float32:
-            passed_on = [index for index, kind in enumerate(prepared.content) if kind == "noise"]
-            values[passed_on] = prepared.volume.z[passed_on]
-            return values
-
-        uncorrected = completed(self._sampler.mean(volume, projection, count)[0])
-        outliers = np.zeros_like(prepared.trust.trusted)
-        for _ in range(OUTLIER_PASSES):
-            found = _gross_outliers(prepared, uncorrected)
-            if not found.any():
-                break
-            outliers |= found
-            prepared = without(prepared, outliers)
-            volume = prepared.volume
-            total += self._sampler.evaluations(volume, 1, 1)
-            uncorrected = completed(self._sampler.mean(volume, projection, count)[0])
-        consistency = prepared.consistency.supported_by(to_slices(uncorrected))
-
-        def finished(values: Float32) -> Float32:
-            return to_volume(consistency.at_end(to_slices(values)))
-
-        drawn = None
-        if samples:
-            raw = self._sampler.draw(volume, range(samples), plan, seed, projection, count)
-            drawn = np.stack([finished(completed(one)) for one in raw])
-        mean = finished(uncorrected)
-        if drawn is not None and samples >= SAMPLES_FOR_STD:
-            mean = drawn.mean(axis=0, dtype=np.float64).astype(np.float32)
-        return prepared, mean, drawn, consistency, uncorrected, outliers
-
     def _range_warnings(self, prepared: Prepared) -> tuple[str, ...]:
         settings, sentences = self.pretrained.config, []
         voxel = [float(size) for size in voxel_sizes_mm(prepared.maps.affine)[:2]]
@@ -300,9 +243,10 @@ class SuperResolver:
         return tuple(sentences)
 
     def _provenance(
-        self, prepared: Prepared, samples: int, steps: int, seed: int, mode: Mode, seconds: float
+        self, found: Posterior, samples: int, steps: int, seed: int, mode: Mode, seconds: float
     ) -> dict[str, Any]:
-        maps, engine = prepared.maps, self._choice.engine
+        prepared, engine = found.prepared, self._choice.engine
+        maps = prepared.maps
         return {
             "software": {
                 "mrsi_fast": __version__,
@@ -327,11 +271,10 @@ class SuperResolver:
             "data_consistency": {
                 "asked": mode,
                 "applied": prepared.consistency.applied,
-                "description": prepared.consistency.describe(),
+                "description": found.consistency.describe(),
             },
-            "operating_point": f"mean of {samples} samples"
-            if samples >= SAMPLES_FOR_STD
-            else "one-step posterior mean",
+            "operating_point": "one-step posterior mean",
+            "standard_deviation": found.std_source,
             "samples": samples,
             "steps": steps,
             "solver": self.solver,
@@ -372,16 +315,6 @@ def _as_given(result: Result, slice_axis: int) -> Result:
         affine=reordered(result.affine, order),
         lr_affine=reordered(result.lr_affine, order),
     )
-
-
-def _gross_outliers(prepared: Prepared, uncorrected: Float32) -> NDArray[np.bool_]:
-    """[M, X, Y, Z] voxels that are no data, as the first estimate shows; none in maps of what healthy brain lacks.
-
-    There a high value in a low map is the finding itself.
-    """
-    found = to_volume(prepared.consistency.gross_outliers(to_slices(uncorrected)))
-    found[[name in ABSENT_IN_HEALTHY_BRAIN for name in prepared.maps.names]] = False
-    return found
 
 
 def _map_facts(prepared: Prepared, agreed: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -26,8 +26,9 @@ class Result:
 
     Attributes:
         names: M canonical metabolite names.
-        mean: Average of the samples if there are 8 or more, else the one-step estimate of the posterior mean.
-        std: Standard deviation over the samples; NaN below 8 samples.
+        mean: The one-step estimate of the posterior mean, always.
+        std: Posterior standard deviation from the same evaluation; of a model without a head for it over the samples,
+            if there are 8 or more, else NaN. ``provenance["standard_deviation"]`` says which.
         samples: [S, M, X, Y, Z], or None if none were drawn.
         zero_fill: Zero-filled interpolation of the measured maps, for comparison: what was measured, nothing inferred.
         affine: [4, 4] voxel index to RAS+ mm of the finer grid.
@@ -71,7 +72,11 @@ class Result:
         threshold: float | None = None,
         times_reference: float | None = None,
     ) -> RatioMaps:
-        """Ratio of two maps, divided sample by sample and then summarised; of the mean maps if no samples were drawn.
+        """Ratio of two maps, divided sample by sample and then summarised; without samples of the mean maps.
+
+        Without samples the deviation is to first order that of two independent errors,
+        ``sd^2 = (sd_a/b)^2 + (a sd_b/b^2)^2``, and a probability is that of a normal distribution: what the two maps'
+        errors share is not in it. With samples it is.
 
         Args:
             numerator: Name of the upper map.
@@ -84,9 +89,10 @@ class Result:
             MapInputError: A map is missing.
             ValueError: The denominator has no positive median in the reference region.
         """
+        first, second = self.index(numerator), self.index(denominator)
         stack = self.mean[None] if self.samples is None else self.samples
-        above, below = stack[:, self.index(numerator)], stack[:, self.index(denominator)]
-        return ratio_maps(above, below, None, reference, threshold, times_reference)
+        deviations = (self.std[first], self.std[second]) if self.samples is None else None
+        return ratio_maps(stack[:, first], stack[:, second], None, reference, threshold, times_reference, deviations)
 
     def stem(self, what: str, name: str | None = None) -> str:
         """BIDS-like file name without suffix: ``res-x4_met-NAANAAG_desc-sr_mrsi``."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mrsi_fast.config import DiffusionConfig
-from mrsi_fast.diffusion.noise import batch_normal
+from mrsi_fast.diffusion.noise import batch_normal, slice_key
 from mrsi_fast.diffusion.schedules import few_levels, karras, vp_linear
 from mrsi_fast.diffusion.solvers import Solver, Step, make_steps
 from mrsi_fast.engine.job import Engine, SamplingJob
@@ -37,6 +37,7 @@ class Volume:
         voxel_mm: In-plane high-resolution voxel size.
         anatomy: [X, Y, Z] standardised anatomical image on the high-resolution grid, or None.
         slices: Indices of the slices that hold any trusted voxel.
+        content_key: Of what was measured; the noise of samples is keyed by it, so that it differs between subjects.
     """
 
     names: tuple[str, ...]
@@ -48,6 +49,7 @@ class Volume:
     voxel_mm: tuple[float, float]
     anatomy: Float32 | None
     slices: tuple[int, ...]
+    content_key: bytes = b""
 
 
 def solver_steps(solver: Solver, steps: int, diffusion: DiffusionConfig) -> tuple[Step, ...]:
@@ -146,12 +148,13 @@ class Sampler:
 
         def job(batch: _Batch) -> SamplingJob:
             shape = batch.cond.z.shape[1:]
+            keys = [(slice_key(volume.content_key, index), sample) for index, sample in batch.keys]
             return SamplingJob(
                 cond=batch.cond,
-                initial=steps[0].sigma * batch_normal(seed, batch.keys, 0, shape),
+                initial=steps[0].sigma * batch_normal(seed, keys, 0, shape),
                 steps=steps,
                 projection=projection,
-                step_noise=lambda step: batch_normal(seed, batch.keys, step + 1, shape),
+                step_noise=lambda step: batch_normal(seed, keys, step + 1, shape),
                 on_step=_after_each(on_evaluation),
             )
 

@@ -24,6 +24,15 @@ AFFINE = np.array([[-10.0, 0.5, 0, 70], [0.5, 10.0, 0, -60], [0, 0, 12.0, 5], [0
 
 @pytest.fixture(scope="module")
 def resolver(tmp_path_factory: pytest.TempPathFactory) -> SuperResolver:
+    return random_resolver(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def resolver_with_spread(tmp_path_factory: pytest.TempPathFactory) -> SuperResolver:
+    return random_resolver(tmp_path_factory.mktemp("spread"), spread=True)
+
+
+def random_resolver(folder: Path, **model_settings: bool) -> SuperResolver:
     torch.manual_seed(3)
     model = ModelConfig(
         widths=(32, 64),
@@ -32,6 +41,7 @@ def resolver(tmp_path_factory: pytest.TempPathFactory) -> SuperResolver:
         encoder_attention=(False, True),
         decoder_attention=(False, False),
         embedding_width=32,
+        **model_settings,
     )
     network = SelfAttentionUNet(model)
     for parameter in network.parameters():
@@ -45,7 +55,6 @@ def resolver(tmp_path_factory: pytest.TempPathFactory) -> SuperResolver:
         trained_voxel_mm=(4.0, 20.0),
         trained_grid=(16, 96),
     )
-    folder = tmp_path_factory.mktemp("model")
     save_pretrained(folder, config, network.state_dict(), "# random\n")
     return SuperResolver.from_pretrained(folder, device="cpu", engine="eager")
 
@@ -131,16 +140,49 @@ def test_the_one_step_estimate_is_free_of_noise(resolver: SuperResolver) -> None
     np.testing.assert_array_equal(first.mean, second.mean)
 
 
-def test_operating_points_are_named_and_not_mixed(resolver: SuperResolver) -> None:
+def test_the_mean_is_the_one_step_estimate_whatever_is_drawn_beside_it(resolver: SuperResolver) -> None:
     maps = make_maps()
     none, few, many = (resolver(maps, samples=count, steps=3) for count in (0, 2, 8))
     assert none.samples is None and few.samples.shape[0] == 2
     np.testing.assert_array_equal(none.mean, few.mean)
+    np.testing.assert_array_equal(none.mean, many.mean)
     assert np.isnan(none.std).all() and np.isnan(few.std).all()
-    np.testing.assert_allclose(many.mean, many.samples.mean(0), rtol=1e-5)
     np.testing.assert_allclose(many.std, many.samples.std(0, ddof=1), rtol=1e-3, atol=1e-5)
-    assert none.provenance["operating_point"] == "one-step posterior mean"
-    assert many.provenance["operating_point"] == "mean of 8 samples"
+    assert {one.provenance["operating_point"] for one in (none, few, many)} == {"one-step posterior mean"}
+    assert none.provenance["standard_deviation"].startswith("none: the model has no head")
+    assert many.provenance["standard_deviation"] == "over 8 samples, each held to the data"
+
+
+def test_a_second_head_gives_the_deviation_with_the_mean(resolver_with_spread: SuperResolver) -> None:
+    maps = make_maps(names=("tNAA", "tCho", "2HG"))
+    maps.maps[2] = 0.0
+    maps.maps[0, 3, 3, 0] = np.nan
+    alone, drawn = (resolver_with_spread(maps, samples=count, steps=2) for count in (0, 8))
+    np.testing.assert_array_equal(alone.std, drawn.std)
+    np.testing.assert_array_equal(np.isnan(alone.std), np.isnan(alone.mean))
+    assert (alone.std[:2][np.isfinite(alone.std[:2])] > 0).all() and not alone.std[2].any()
+    assert np.abs(drawn.std - drawn.samples.std(0, ddof=1))[0, 0, 0].max() > 0
+    assert "from the same evaluation" in alone.provenance["standard_deviation"]
+    doubled = resolver_with_spread(MapSet(maps.maps * np.float32(2), AFFINE, maps.names), samples=0)
+    np.testing.assert_allclose(doubled.std, 2 * alone.std, rtol=1e-5)
+    ratio = alone.ratio("tCho", "tNAA", threshold=1.0)
+    by_hand = np.hypot(alone.std[1] / alone.mean[0], alone.mean[1] * alone.std[0] / alone.mean[0] ** 2)
+    held = alone.mean[0] > ratio.floor
+    np.testing.assert_allclose(ratio.sd[held], by_hand[held], rtol=1e-4)
+    above = ratio.median[held] > 1.0
+    assert (ratio.probability[held][above] >= 0.5).all() and (ratio.probability[held][~above] <= 0.5).all()
+
+
+def test_samples_of_different_subjects_are_independent(resolver: SuperResolver) -> None:
+    """Deviations of samples from their mean, three subjects of one grid: no common part."""
+    deviations = []
+    for subject in range(3):
+        maps = make_maps((16, 16, 2))
+        maps.maps[:] = 5 + np.random.default_rng(subject).random(maps.maps.shape)
+        drawn = resolver(maps, samples=6, steps=2, data_consistency="off").samples[:, 0].astype(np.float64)
+        deviations.append((drawn - drawn.mean(axis=0)).ravel())
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        assert abs(np.corrcoef(deviations[first], deviations[second])[0, 1]) < 0.05
 
 
 def test_hard_consistency_reproduces_noise_free_data(resolver: SuperResolver) -> None:

@@ -33,12 +33,16 @@ from mrsi_fast.cli.work import Request, Worker, refuse_input_folders
 if TYPE_CHECKING:
     from mrsi_fast.resolver import SuperResolver
 
-SAMPLES_FOR_STD = 8
 """As in the resolver, which is too heavy to be imported for a usage error."""
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results; one folder an input if several.")]
 Scale = Annotated[str, typer.Option(help="2, 4 or 8 in plane, or a factor for each axis, e.g. 4,2,1.")]
-Samples = Annotated[int, typer.Option(min=0, max=1024, help="Posterior samples; 0 gives the one-step mean (fastest).")]
+DEFAULT_SAVED = 8
+
+Samples = Annotated[
+    int | None,
+    typer.Option(min=0, max=1024, help="Posterior samples beside mean and deviation. Default: none; 8 to be saved."),
+]
 Steps = Annotated[int, typer.Option(min=1, max=1000, help="Solver steps of a sample.")]
 SolverName = Annotated[Literal["dpmpp_2m", "ddim", "heun", "ddpm"], typer.Option(help="Solver.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed; the same seed gives the same maps.")]
@@ -90,7 +94,7 @@ def sr(
     pattern: Patterns = None,
     like: Like = None,
     table_axes: TableAxes = None,
-    samples: Samples = 8,
+    samples: Samples = None,
     steps: Steps = 8,
     solver: SolverName = "dpmpp_2m",
     seed: Seed = 0,
@@ -122,14 +126,15 @@ def sr(
 ) -> None:
     """Super-resolve metabolite maps: finer maps on the same field of view, with their uncertainty.
 
-    Each input gives NIfTI files (mean and, from 8 samples on, standard deviation), a JSON file that says how they
+    Each input gives NIfTI files (mean and standard deviation), a JSON file that says how they
     came about, and an HTML page. Detail beyond the measured k-space is inferred, not measured. Research use only.
     """
     terminal = Terminal(quiet, verbose)
     sets = collect(inputs, more, by_hand(maps, crlb, snr, fwhm, pattern, like, table_axes))
     sets = with_anatomy(sets, anatomy)
     request = Request(
-        scale, samples, steps, seed, data_consistency, window, support, keep_filled, save_samples,
+        scale, _how_many(samples, save_samples), steps, seed, data_consistency, window, support, keep_filled,
+        save_samples,
         names_of(metabolites), names_of(names), units, Path(anatomy) if anatomy else None, mask,
         stated_numbers(crlb_unit, fwhm_unit, mhz, mask_labels, slice_axis, form),
         limits_of_trust(min_snr, max_fwhm, max_crlb),
@@ -147,6 +152,14 @@ def sr(
     conclude(sets, outcomes, output, terminal)
 
 
+def _how_many(samples: int | None, saved: bool) -> int:
+    if samples is None:
+        return DEFAULT_SAVED if saved else 0
+    if saved and samples == 0:
+        raise CommandError("--samples 0 draws none, so --save-samples has nothing to save. Leave one of them out.")
+    return samples
+
+
 def _check(sets: list[InputSet], request: Request) -> None:
     from mrsi_fast.mrsi.geometry import parse_factors
 
@@ -154,11 +167,6 @@ def _check(sets: list[InputSet], request: Request) -> None:
         parse_factors(request.scale)  # per set again, once the axis of its slices is known
     except ValueError as error:
         raise CommandError(str(error)) from error
-    if 0 < request.samples < SAMPLES_FOR_STD and not request.save_samples:
-        raise CommandError(
-            f"--samples {request.samples}: fewer than {SAMPLES_FOR_STD} give neither a mean nor a standard deviation. "
-            f"Give 0 or at least {SAMPLES_FOR_STD}, or --save-samples to keep them."
-        )
     if request.mask is not None and len(sets) > 1:
         raise CommandError(f"--mask belongs to one set of maps, but {len(sets)} were given. Run them one by one.")
     if request.mask is not None and not request.mask.is_file():

@@ -3,8 +3,8 @@
 Counter-based generator Philox4x64-10 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011), as in
 numpy. The key is (seed, slice key), the upper half of the counter (step, sample), and the lower half counts blocks of
 four words within one field; each number fills a 64-bit word of its own. So two different keys never share a word of the
-generator's input: there are no collisions to bound, and none of the four needs hashing. A caller whose slice key is a
-hash of something longer brings the collisions of that hash along.
+generator's input: there are no collisions to bound. A slice key is the hash of what was measured and of the slice's
+index (`slice_key`), 63 bits long: two of a million slices share one with probability 5e-8.
 
 Words become normals through the inverse normal distribution function, one word each, rather than through numpy's own
 normal sampler, whose algorithm may change between versions.
@@ -12,6 +12,7 @@ normal sampler, whose algorithm may change between versions.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 
@@ -50,6 +51,17 @@ def philox_normal(seed: int, slice_key: int, sample: int, step: int, shape: Sequ
     # The upper 52 bits, centred in their cell: exact in float64 and never 0 or 1, so the normal is finite.
     uniform = ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
     return torch.special.ndtri(torch.from_numpy(uniform)).to(torch.float32).reshape(tuple(shape))
+
+
+def slice_key(content: bytes, index: int) -> int:
+    """Key of one slice's noise: the first 63 bits of BLAKE2b over the content's key and the slice's index.
+
+    Args:
+        content: Key of the set of maps, any length; nothing for none, which is a key of its own.
+        index: Of the slice within the volume.
+    """
+    digest = hashlib.blake2b(content + index.to_bytes(8, "little"), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
 
 
 def batch_normal(seed: int, rows: Sequence[tuple[int, int]], step: int, shape: Sequence[int]) -> Tensor:

@@ -11,7 +11,7 @@ import pydantic
 from mrsi_fast.config import ConfigError, Settings
 from mrsi_fast.evaluation import baselines, cases
 from mrsi_fast.mrsi.geometry import parse_factors
-from mrsi_fast.resolver import SAMPLES_FOR_STD
+from mrsi_fast.posterior import SAMPLES_FOR_STD
 from mrsi_fast.simulation.anatomy import head_paths
 from mrsi_fast.simulation.config import SimulationConfig
 from mrsi_fast.simulation.warp import PHANTOM_VARIANTS

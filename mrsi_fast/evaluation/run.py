@@ -197,7 +197,8 @@ def estimates(
             result = resolver(problem.case.measured, samples=config.samples, steps=steps, **call)
             assert result.samples is not None
             yield scoring.Estimate(method, "sample", steps, None, result.samples)
-            yield scoring.Estimate(method, f"mean of {config.samples} samples", steps, result.mean, result.samples)
+            mean = result.samples.mean(axis=0, dtype=np.float64).astype(np.float32)
+            yield scoring.Estimate(method, f"mean of {config.samples} samples", steps, mean, result.samples)
 
 
 def _run_all(config: EvaluationConfig, tasks: Sequence[Task], parts: Path, jobs: int) -> Iterator[Task]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 DENOMINATOR_FLOOR = 0.3  # of the reference median
 SD_SAMPLES = 8  # a standard deviation of fewer samples is not shown, as for the maps themselves
@@ -25,8 +26,8 @@ class RatioMaps:
     Attributes:
         median: median over samples.
         mean: mean over samples.
-        sd: standard deviation over samples; NaN everywhere below 8 samples.
-        probability: share of samples above ``threshold``, or None without a threshold.
+        sd: standard deviation over samples, or to first order from those of the two maps; NaN where there is neither.
+        probability: share of samples above ``threshold``, or that of a normal distribution; None without a threshold.
         floored: share of samples in which the denominator was raised to ``floor``: the ratio is a lower bound there.
         floor: the smallest denominator used, in the denominator's unit.
         reference: median of ``median`` over the reference region.
@@ -50,6 +51,7 @@ def ratio_maps(
     reference: NDArray[np.bool_] | None = None,
     threshold: float | None = None,
     times_reference: float | None = None,
+    deviations: tuple[NDArray, NDArray] | None = None,
 ) -> RatioMaps:
     """Divide two maps sample by sample and summarise the ratio over the samples.
 
@@ -61,6 +63,9 @@ def ratio_maps(
             all valid voxels without it.
         threshold: ratio whose exceedance probability is wanted.
         times_reference: the same as a multiple of the reference ratio (2.0: twice NAWM).
+        deviations: ``[X, Y, Z]`` standard deviations of numerator and denominator, for one sample (their means): the
+            ratio's is then to first order that of two independent errors, and a probability that of a normal
+            distribution.
 
     Returns:
         The summary maps.
@@ -91,16 +96,28 @@ def ratio_maps(
     if times_reference is not None:
         threshold = times_reference * level
     spread = ratio.std(axis=0, ddof=1) if len(ratio) >= SD_SAMPLES else np.full(ratio.shape[1], np.nan)
+    exceeds = None if threshold is None else (ratio > threshold).mean(axis=0)
+    if deviations is not None and len(ratio) == 1:
+        spread = _first_order(above[0], below[0], floor, *(one[use].astype(np.float64) for one in deviations))
+        if threshold is not None:
+            known = np.isfinite(spread) & (spread > 0)
+            exceeds = np.where(known, ndtr((ratio[0] - threshold) / np.where(known, spread, 1.0)), exceeds)
     return RatioMaps(
         median=median,
         mean=_image(ratio.mean(axis=0), use),
         sd=_image(spread, use),
-        probability=None if threshold is None else _image((ratio > threshold).mean(axis=0), use),
+        probability=None if exceeds is None else _image(exceeds, use),
         floored=_image((below < floor).mean(axis=0), use),
         floor=floor,
         reference=level,
         threshold=threshold,
     )
+
+
+def _first_order(above: NDArray, below: NDArray, floor: float, sd_above: NDArray, sd_below: NDArray) -> NDArray:
+    """Standard deviation of ``above/max(below, floor)`` for independent errors; a floored denominator has none."""
+    divisor = np.maximum(below, floor)
+    return np.hypot(sd_above / divisor, np.where(below > floor, above * sd_below / divisor**2, 0.0))
 
 
 def _image(values: NDArray, use: NDArray[np.bool_]) -> Float32:

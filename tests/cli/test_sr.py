@@ -151,7 +151,7 @@ def test_the_same_seed_gives_the_same_files(sr: Callable[..., Result], tmp_path:
         (("--mask", "nowhere.nii.gz"), "no such file"),
         (("--metabolites", "tNAA,,tCho"), "not a list of metabolites"),
         (("--seed", "-1"), "seed"),
-        (("--samples", "3"), "fewer than 8 give neither a mean nor a standard deviation"),
+        (("--samples", "0", "--save-samples"), "has nothing to save"),
     ],
 )
 def test_usage_errors_are_said_before_work(
@@ -245,10 +245,3 @@ def test_names_of_any_kind(sr: Callable[..., Result], tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert (tmp_path / "aus gabe" / odd / "res-x2_met-NAANAAG_desc-sr_mrsi.png").exists()
     assert "Glyph" not in done.output and odd in done.output
-
-
-def test_the_limit_for_a_deviation_is_the_resolvers() -> None:
-    from mrsi_fast import resolver
-    from mrsi_fast.cli.sr import SAMPLES_FOR_STD
-
-    assert SAMPLES_FOR_STD == resolver.SAMPLES_FOR_STD

@@ -8,7 +8,7 @@ import scipy.special
 import scipy.stats
 import torch
 
-from mrsi_fast.diffusion.noise import batch_normal, philox_normal
+from mrsi_fast.diffusion.noise import KEY_LIMIT, batch_normal, philox_normal, slice_key
 
 MASK = 2**64 - 1
 
@@ -127,3 +127,10 @@ def test_keys_out_of_range_are_refused_in_a_sentence(place: int, value: object) 
 def test_empty_batch_is_refused() -> None:
     with pytest.raises(ValueError, match="no rows"):
         batch_normal(0, [], 0, (2,))
+
+
+def test_slice_keys_differ_and_fit() -> None:
+    keys = {slice_key(content, index) for content in (b"", b"one", b"two") for index in range(1000)}
+    assert len(keys) == 3000 and 0 <= min(keys) and max(keys) < KEY_LIMIT
+    assert slice_key(b"one", 7) == slice_key(b"one", 7)
+    assert np.mean([key > KEY_LIMIT // 2 for key in keys]) == pytest.approx(0.5, abs=0.03)

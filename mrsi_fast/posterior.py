@@ -1,0 +1,154 @@
+"""From prepared maps to the posterior: mean and standard deviation of one evaluation, and samples, held to the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrsi_fast.diffusion.solvers import Step
+from mrsi_fast.mrsi.consistency import DataConsistency
+from mrsi_fast.mrsi.forward import Acquisition
+from mrsi_fast.mrsi.names import ABSENT_IN_HEALTHY_BRAIN
+from mrsi_fast.preparation import Prepared, to_slices, to_volume, without
+from mrsi_fast.sampling import Sampler
+
+Bool = NDArray[np.bool_]
+Float32 = NDArray[np.float32]
+Progress = Callable[[int, int], None]
+
+SAMPLES_FOR_STD = 8
+"""Samples from which their standard deviation is given, where the model has no head for it."""
+
+OUTLIER_PASSES = 3
+"""How often gross outliers are looked for; the largest hide others."""
+
+UNCHANGED = "Data consistency moves the mean inside the measured band and leaves the standard deviation as it is."
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """What is known of one set of maps. Arrays are [M, X, Y, Z] in the maps' units, without NaN but in ``std``.
+
+    Attributes:
+        prepared: As it was used, gross outliers no longer taken for data.
+        outliers: [M, x, y, Z] the measured voxels that were found to be gross outliers.
+        consistency: With the noise that the data support.
+        uncorrected: One-step posterior mean before data consistency.
+        mean: The same after it.
+        std: Posterior standard deviation; NaN where there is none.
+        std_source: Where it comes from, a sentence for the record.
+        samples: [S, M, X, Y, Z] after data consistency, or None.
+    """
+
+    prepared: Prepared
+    outliers: Bool
+    consistency: DataConsistency
+    uncorrected: Float32
+    mean: Float32
+    std: Float32
+    std_source: str
+    samples: Float32 | None
+
+
+def estimate(
+    prepared: Prepared,
+    sampler: Sampler,
+    samples: int,
+    steps: tuple[Step, ...],
+    seed: int,
+    progress: Progress | None = None,
+) -> Posterior:
+    """Estimates the posterior of one set of maps.
+
+    The first estimate shows which voxels are gross outliers; they are bridged and the estimate is made again. The noise
+    that data consistency goes by is scaled to what the mean's residual supports, for the samples too.
+
+    Args:
+        prepared: The maps.
+        sampler: Runs the network.
+        samples: How many to draw; 0 for mean and standard deviation alone.
+        steps: The solver's, for the samples.
+        seed: Of their noise.
+        progress: Called with (evaluations done, all); raise from it to cancel.
+    """
+    counter = _Counter(progress)
+    counter.expect(sampler.evaluations(prepared.volume, samples, len(steps)) if samples else 0)
+    uncorrected, sd = _mean(prepared, sampler, counter)
+    outliers = np.zeros_like(prepared.trust.trusted)
+    for _ in range(OUTLIER_PASSES):
+        found = _gross_outliers(prepared, uncorrected)
+        if not found.any():
+            break
+        outliers |= found
+        prepared = without(prepared, outliers)
+        uncorrected, sd = _mean(prepared, sampler, counter)
+    consistency = prepared.consistency.supported_by(to_slices(uncorrected))
+
+    def held(values: Float32) -> Float32:
+        return to_volume(consistency.at_end(to_slices(values)))
+
+    drawn = None
+    if samples:
+        raw = sampler.draw(prepared.volume, range(samples), steps, seed, _projection(prepared), counter)
+        drawn = np.stack([held(_passed_on(prepared, one)) for one in raw])
+    std, source = _deviation(prepared, sd, drawn)
+    return Posterior(prepared, outliers, consistency, uncorrected, held(uncorrected), std, source, drawn)
+
+
+def _mean(prepared: Prepared, sampler: Sampler, counter: _Counter) -> tuple[Float32, Float32 | None]:
+    counter.expect(sampler.evaluations(prepared.volume, 1, 1))
+    mean, sd = sampler.mean(prepared.volume, _projection(prepared), counter)
+    return _passed_on(prepared, mean), sd
+
+
+def _projection(prepared: Prepared) -> Acquisition | None:
+    return prepared.acquisition if prepared.consistency.applied == "hard" else None
+
+
+def _passed_on(prepared: Prepared, values: Float32) -> Float32:
+    """Maps of noise as they were measured, in place of what the network made of them."""
+    noise = [index for index, kind in enumerate(prepared.content) if kind == "noise"]
+    values[noise] = prepared.volume.z[noise]
+    return values
+
+
+def _deviation(prepared: Prepared, sd: Float32 | None, drawn: Float32 | None) -> tuple[Float32, str]:
+    """The standard deviation and where it comes from; of a map of noise it is that noise."""
+    if sd is not None:
+        for index, kind in enumerate(prepared.content):
+            if kind == "noise":
+                sd[index] = prepared.volume.noise[index]
+        return sd, f"of the posterior, from the same evaluation as the mean. {UNCHANGED}"
+    if drawn is not None and len(drawn) >= SAMPLES_FOR_STD:
+        spread = drawn.std(axis=0, ddof=1, dtype=np.float64).astype(np.float32)
+        return spread, f"over {len(drawn)} samples, each held to the data"
+    few = "none: the model has no head for it, and it takes"
+    return np.full_like(prepared.volume.z, np.nan), f"{few} {SAMPLES_FOR_STD} samples or more to tell it from samples"
+
+
+def _gross_outliers(prepared: Prepared, uncorrected: Float32) -> Bool:
+    """[M, x, y, Z] voxels that are no data, as an estimate shows; none in maps of what healthy brain lacks.
+
+    There a high value in a low map is the finding itself.
+    """
+    found = to_volume(prepared.consistency.gross_outliers(to_slices(uncorrected)))
+    found[[name in ABSENT_IN_HEALTHY_BRAIN for name in prepared.maps.names]] = False
+    return found
+
+
+class _Counter:
+    """Counts evaluations for a progress bar whose end may move."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress, self._done, self._total = progress, 0, 0
+
+    def expect(self, more: int) -> None:
+        self._total += more
+
+    def __call__(self) -> None:
+        self._done += 1
+        if self._progress is not None:
+            self._progress(self._done, self._total)
