@@ -14,7 +14,7 @@ from mrsi_fast.cli.exits import CommandError, ExitCode
 from mrsi_fast.cli.hand import ByHand
 
 if TYPE_CHECKING:
-    from mrsi_fast.mrsi.mapfiles import MapFiles
+    from mrsi_fast.mrsi.mapfiles import MapFiles, Unused
     from mrsi_fast.mrsi.mapset import MapSet
 
 
@@ -29,6 +29,7 @@ class InputSet:
         problem: Why it cannot be used, if that is known before reading.
         hand: What the user says of its files.
         anatomy: Its anatomical image, if it is to be used.
+        beside: Quality files that lie beside it and were not given.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class InputSet:
     problem: str | None = None
     hand: ByHand = field(default_factory=ByHand, repr=False)
     anatomy: Path | None = None
+    beside: tuple[Unused, ...] = ()
 
     def read(
         self,
@@ -72,7 +74,7 @@ class InputSet:
         """What was found beside the maps and is not used, a line a reason."""
         from mrsi_fast.mrsi.mapfiles import listing
 
-        return list(listing(self.files.unused)) if self.files is not None else []
+        return list(listing([*(self.files.unused if self.files is not None else ()), *self.beside]))
 
     def t1_found(self) -> Path | None:
         """An anatomical image that lies beside the maps."""
@@ -99,7 +101,7 @@ def collect(
         raise CommandError("Give at least one input: -i FOLDER or -i MAP.nii.gz.")
     files = [path for path in given if not path.is_dir() and (path.exists() or path.is_symlink())]
     sets = [entry for path in given if path not in files for entry in _sets_of(path, hand)]
-    sets = sorted(_sets_of_files(files) + sets, key=lambda entry: given.index(entry.path))
+    sets = sorted(_sets_of_files(files, hand) + sets, key=lambda entry: given.index(entry.path))
     sets = _with_maps(sets, hand)
     if len(sets) > 1 and (hand.quality or hand.like):
         options = [f"--{role}" for role in hand.quality] + (["--like"] if hand.like else [])
@@ -188,7 +190,7 @@ def _expanded(path: Path) -> list[Path]:
     if path.exists() or path.is_symlink() or not glob.has_magic(str(path)):
         return [path]
     found = sorted(
-        glob.glob(str(path)), key=lambda one: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", one)]
+        glob.glob(str(path)), key=lambda one: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", one)]
     )
     return [Path(one) for one in found] or [path]
 
@@ -208,9 +210,9 @@ def _sets_of(path: Path, hand: ByHand) -> list[InputSet]:
     return [InputSet(path, _safe(files.label) or label, files, files.problem) for files in found]
 
 
-def _sets_of_files(paths: Sequence[Path]) -> list[InputSet]:
+def _sets_of_files(paths: Sequence[Path], hand: ByHand) -> list[InputSet]:
     """Files that were given one by one; those of one place and person are one set."""
-    from mrsi_fast.mrsi.discovery import discover_files, is_named
+    from mrsi_fast.mrsi.discovery import discover_files, is_named, quality_beside
     from mrsi_fast.mrsi.images import image_stem
 
     grouped = [path for path in paths if is_named(path)]
@@ -220,7 +222,10 @@ def _sets_of_files(paths: Sequence[Path]) -> list[InputSet]:
         lone = files.problem is not None or (len(files.paths()) == 1 and not files.tables)
         label = image_stem(first) if lone else files.label or first.resolve().parent.name
         sets.append(InputSet(first, _safe(label), None if lone else files, files.problem))
-    return sets
+    if hand.quality:
+        return sets
+    maps = [list(entry.files.maps.values()) if entry.files else [entry.path] for entry in sets]
+    return [replace(one, beside=tuple(quality_beside(files, paths))) for one, files in zip(sets, maps, strict=True)]
 
 
 def _with_maps(sets: list[InputSet], hand: ByHand) -> list[InputSet]:

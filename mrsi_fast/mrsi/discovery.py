@@ -21,7 +21,7 @@ from mrsi_fast.mrsi.foreign import describe_folder
 from mrsi_fast.mrsi.grouping import Found, group, is_above, label_of
 from mrsi_fast.mrsi.images import image_stem, is_image
 from mrsi_fast.mrsi.lcmodel import is_table, place_of
-from mrsi_fast.mrsi.mapfiles import MapFiles
+from mrsi_fast.mrsi.mapfiles import MapFiles, Unused
 from mrsi_fast.mrsi.mapset import MapInputError
 from mrsi_fast.mrsi.patterns import Pattern
 from mrsi_fast.mrsi.schemes import ALL_MAPS, FSL_SCALINGS, Finding, classify, split_name
@@ -61,18 +61,24 @@ def discover(folder: str | Path, scaling: str | None = None, patterns: Sequence[
     if not folder.is_dir():
         raise MapInputError(f"{folder.name}: there is no such folder. Check the path.")
     start = _start(folder)
-    files, others = _walk(start)
+    files, others, failed = _walk(start)
     found = [_look_at(path, start, patterns) for path in files]
     if start != folder:
         scaling = scaling or (folder.name.lower() if folder.name.lower() in FSL_SCALINGS else None)
         found = [one for one in found if one.what.role != "map" or folder in one.path.parents or scaling]
     sets = group(found, scaling) + _table_sets(found, others, start)
+    closed = [
+        Unused(Path(one.filename), f"a folder that cannot be read ({one.strerror})", problem=True) for one in failed
+    ]
     if not sets:
-        raise MapInputError(_nothing(folder, found, others))
+        raise MapInputError(
+            " ".join([_nothing(folder, found, others), *(f"{c.path.name}: {c.reason}." for c in closed)])
+        )
+    sets[0].unused += closed
     if all(one.problem for one in sets):
         raise MapInputError(" ".join(str(one.problem) for one in sets))
     return sorted(
-        sets, key=lambda one: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", one.label)]
+        sets, key=lambda one: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", one.label)]
     )
 
 
@@ -93,6 +99,25 @@ def discover_files(paths: Sequence[str | Path]) -> list[MapFiles]:
     reasons = {one.path: one.what.reason or refusal(one.what) for one in found if one.path not in used}
     refused = [MapFiles(label=image_stem(path), problem=f"{path.name}: {why}.") for path, why in reasons.items()]
     return [one for one in grouped if one.paths()] + _table_sets([], tables, start) + refused
+
+
+def quality_beside(maps: Sequence[Path], given: Sequence[Path]) -> list[Unused]:
+    """Quality files of maps that were given one by one, which lie beside them and are not among what was given."""
+    wanted = [what for path in maps if (what := classify(image_stem(path))).role == "map"]
+    left: list[Unused] = []
+    for folder in dict.fromkeys(path.parent for path in maps):
+        try:
+            others = sorted(path for path in folder.iterdir() if is_image(path) and path not in given)
+        except OSError:
+            continue
+        for path in others:
+            what = classify(image_stem(path))
+            fits = [
+                one for one in wanted if what.name in (ALL_MAPS, one.name) and what.tags.items() <= one.tags.items()
+            ]
+            if what.role in ("crlb", "snr", "fwhm") and fits:
+                left.append(Unused(path, f"was not given; give the folder, or --{what.role}, to use it"))
+    return left
 
 
 def is_named(path: Path) -> bool:
@@ -148,12 +173,16 @@ def _start(folder: Path) -> Path:
     return folder
 
 
-def _walk(start: Path) -> tuple[list[Path], list[Path]]:
-    """Images and other files below a folder, without hidden ones; links to folders are followed, loops are not."""
+def _walk(start: Path) -> tuple[list[Path], list[Path], list[OSError]]:
+    """Images and other files below a folder, without hidden ones, and the folders in it that cannot be read.
+
+    Links to folders are followed, loops are not.
+    """
     images: list[Path] = []
     others: list[Path] = []
+    failed: list[OSError] = []
     seen: set[str] = set()
-    for where, folders, names in os.walk(start, followlinks=True):
+    for where, folders, names in os.walk(start, followlinks=True, onerror=failed.append):
         real = os.path.realpath(where)
         depth = len(Path(where).relative_to(start).parts)
         if real in seen or depth > _MAX_DEPTH:
@@ -164,7 +193,7 @@ def _walk(start: Path) -> tuple[list[Path], list[Path]]:
         paths = [Path(where) / name for name in sorted(names) if not name.startswith(".")]
         images += [path for path in paths if is_image(path) and not _is_second_half(path, names)]
         others += [path for path in paths if not is_image(path)]
-    return images, others
+    return images, others, failed
 
 
 def _is_second_half(path: Path, names: Iterable[str]) -> bool:

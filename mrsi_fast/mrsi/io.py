@@ -94,7 +94,7 @@ def read_maps(
     files, source, listed = named_sources(source, listed, scaling=scaling, like=like, table_axes=table_axes, form=form)
     maps, found = _read_values(reader, files.maps or source, metabolites, listed)
     for text in files.remarks:
-        reader.remark("LCModel tables" if files.layout == "lcmodel" else "the stack", text)
+        reader.remark("LCModel tables" if files.layout == "lcmodel" else "the maps", text)
     for left in files.unused:
         if left.problem:
             reader.remark(left.path.name, left.reason)

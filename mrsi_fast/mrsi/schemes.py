@@ -80,6 +80,7 @@ _FIELDS = r"(?:b0|b1|shim|fieldmap|phase|freq|shift)"
 _PER = r"(?:to|over|2|div|vs|per|by)"
 
 PATH_SCHEMES: tuple[Scheme, ...] = (
+    Scheme("folder", "other", rf"(?:[^/]+_)?truth/{_ANY}", reason="the truth of a simulation, not a measurement"),
     Scheme("fsl_mrsi", "map", rf"concs/(?P<variant>raw|internal|molarity|molality)/{_MET}"),
     Scheme("fsl_mrsi", "crlb", rf"uncertainties/{_MET}_sd"),
     Scheme("fsl_mrsi", "snr", rf"qc/{_MET}_snr"),

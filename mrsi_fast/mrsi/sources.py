@@ -87,6 +87,10 @@ def _of_set(
     if files.tables:
         return _of_tables(files, like, table_axes, form), None, None
     if set(files.maps) != {ALL_MAPS}:
+        if names:
+            files = replace(
+                files, remarks=(*files.remarks, "its maps are single files, so the names given are not used")
+            )
         return files, None, None
     stack = files.maps[ALL_MAPS]
     sorted_files, source, told = _of_file(stack, names, form, named=True)

@@ -74,6 +74,20 @@ def test_files_of_one_person_are_one_set_and_others_stay_apart(tmp_path: Path) -
         found["P07_tCr_to_tNAA"].read(None)
 
 
+def test_quality_files_beside_maps_that_were_given_are_named(tmp_path: Path) -> None:
+    one, two = write(tmp_path / "P07_tNAA.nii.gz"), write(tmp_path / "P07_tCr.nii.gz", 1)
+    for name in ("P07_tNAA_CRLB", "P08_tNAA_CRLB", "SNR", "P07_Ins_CRLB"):
+        write(tmp_path / f"{name}.nii.gz", 2)
+    for given in ([one], [one, two]):
+        (entry,) = collect(given)
+        assert entry.left_out() == [
+            "P07_tNAA_CRLB.nii.gz: was not given; give the folder, or --crlb, to use it",
+            "SNR.nii.gz: was not given; give the folder, or --snr, to use it",
+        ]
+    (entry,) = collect([one], None, by_hand(crlb=[str(tmp_path / "P07_tNAA_CRLB.nii.gz")]))
+    assert entry.left_out() == []
+
+
 def test_quality_maps_given_as_maps_are_refused_with_their_place(tmp_path: Path) -> None:
     done = validate("-i", write(tmp_path / "NAA_sd_map.nii"))
     assert done.exit_code == 3 and "give it with --crlb beside a map" in " ".join(done.output.split())

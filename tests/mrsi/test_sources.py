@@ -84,6 +84,12 @@ def test_a_folder_of_two_stacks(tmp_path):
         read_maps(tmp_path)
 
 
+def test_names_for_single_files_are_not_used_and_that_is_said(tmp_path):
+    save(tmp_path / "conc_tNAA.nii.gz", MAPS[0])
+    maps = read_maps(tmp_path, names="tCr")
+    assert maps.names == ("tNAA",) and any("the names given are not used" in text for text in maps.warnings)
+
+
 def test_a_mapping_may_name_roles(tmp_path):
     maps = {name: (one, AFFINE) for name, one in zip(NAMES, MAPS, strict=True)}
     bounds = dict(zip(NAMES, BOUNDS, strict=True))

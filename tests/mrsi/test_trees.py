@@ -172,6 +172,27 @@ def test_unfetched_and_broken_files_keep_their_place_and_are_named(tmp_path):
     assert "broken link to gone.nii.gz" in said["crlb_tNAA.nii.gz"] and "git lfs pull" in said["snr.nii.gz"]
 
 
+def test_folders_that_cannot_be_read_are_named(tmp_path, monkeypatch):
+    plant(tmp_path, "P01/conc_tNAA.nii", "P02/conc_tNAA.nii")
+    scan = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("P02"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    (files,) = discover(tmp_path)
+    assert unused(files)["P02"] == "a folder that cannot be read (Permission denied)" and files.unused[-1].problem
+    with pytest.raises(MapInputError, match="P02: a folder that cannot be read"):
+        discover(tmp_path / "P02")
+
+
+def test_the_truth_beside_a_simulated_scan_is_no_measurement(tmp_path):
+    (files,) = discover(plant(tmp_path, "sub-000_acq-x4/conc_tNAA.nii.gz", "sub-000_truth/conc_tNAA.nii.gz"))
+    assert files.maps["tNAA"].parent.name == "sub-000_acq-x4"
+
+
 def test_linked_subject_folders_are_followed(tmp_path):
     plant(tmp_path / "store" / "a", "conc_tNAA.nii")
     (tmp_path / "study").mkdir()
