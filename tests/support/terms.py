@@ -13,6 +13,7 @@ import torch
 from numpy.polynomial import polynomial
 from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d
+from torch.nn.grad import conv2d_weight
 
 from support.kernels import mapped
 
@@ -60,7 +61,7 @@ def conv_terms(inputs: Sequence[Any], grad: Tensor) -> tuple[Tensor, ...]:
     through = conv_transpose2d(grad, filters, padding=1)
     sizes, *norm = norm_terms((x, norm_weight, norm_bias, groups, scale, shift, eps), through)
     y = conv2d(sizes, filters, bias=None if bias is None else bias.abs(), padding=1)
-    of_filters = torch.nn.grad.conv2d_weight(sizes, weight.shape, grad, padding=1)
+    of_filters = conv2d_weight(sizes, weight.shape, grad, padding=1)
     optional = [grad.sum((0, 2, 3)), *norm[3:], grad]
     given = [one for one, value in zip(optional, (bias, scale, shift, residual), strict=True) if value is not None]
     return (y if residual is None else y + residual.abs(), *norm[:3], of_filters, *given)
