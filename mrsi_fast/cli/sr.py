@@ -13,6 +13,7 @@ from mrsi_fast.cli.exits import CommandError, ExitCode, guarded
 from mrsi_fast.cli.hand import Crlb, Fwhm, Like, Maps, Patterns, Snr, TableAxes, by_hand
 from mrsi_fast.cli.inputs import InputSet, check_output, collect, output_folders, with_anatomy
 from mrsi_fast.cli.options import Debug, Inputs, Metabolites, MoreInputs, Names, Quiet, Units, Verbose, names_of
+from mrsi_fast.cli.shard import shard_of
 from mrsi_fast.cli.stated import (
     CrlbUnitName,
     FormName,
@@ -75,6 +76,10 @@ SaveSamples = Annotated[
     bool, typer.Option("--save-samples", help="Write every sample too; `mrsi-fast ratio` uses them.")
 ]
 Pictures = Annotated[bool, typer.Option("--pictures", help="Draw every map as PNG too.")]
+Shard = Annotated[
+    str | None,
+    typer.Option(help="Do one part of the inputs, e.g. 2/8; auto takes it from SLURM or torchrun. Default: all."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Redo inputs whose results are finished.")]
 
 
@@ -120,6 +125,7 @@ def sr(
     engine: EngineName = "auto",
     threads: Threads = None,
     overwrite: Overwrite = False,
+    shard: Shard = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -130,6 +136,7 @@ def sr(
     came about, and an HTML page. Detail beyond the measured k-space is inferred, not measured. Research use only.
     """
     terminal = Terminal(quiet, verbose)
+    index, count = shard_of(shard)
     sets = collect(inputs, more, by_hand(maps, crlb, snr, fwhm, pattern, like, table_axes))
     sets = with_anatomy(sets, anatomy)
     request = Request(
@@ -144,11 +151,16 @@ def sr(
     check_output(output, sets)
     refuse_input_folders(sets, output_folders(sets, output))
     _say_what_was_found(sets, anatomy, terminal)
+    if not sets[index::count]:
+        terminal.say(f"Nothing to do: {len(sets)} inputs, and this is part {index + 1} of {count}.")
+        return
     resolver = _load(model, device=device, engine=engine, solver=solver, threads=threads or usable_cpus()[0])
     if verbose:
         terminal.say(resolver.explain())
     worker = Worker(resolver, request, output, overwrite, terminal)
-    outcomes = run_batch(sets, worker, output_folders(sets, output), terminal, debug)
+    folders = output_folders(sets, output)[index::count]
+    sets = sets[index::count]
+    outcomes = run_batch(sets, worker, folders, terminal, debug)
     conclude(sets, outcomes, output, terminal)
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,6 +131,7 @@ class Worker:
             result = self.resolver(maps, **self.request.options(entry.anatomy), progress=progress)
         result.provenance["request"] = self._record()
         result.provenance["input_key"] = self._key(entry)
+        result.provenance["created"] = datetime.now(UTC).isoformat(timespec="seconds")
         return result
 
     def _record(self) -> dict[str, Any]:

@@ -144,11 +144,12 @@ def load_pretrained(path: str | Path | None = None) -> Pretrained:
         weights = safetensors.torch.load_file(folder / WEIGHTS)
     except (ConfigError, safetensors.SafetensorError) as error:
         raise ModelFolderError(f"{folder.name}: the model folder cannot be read: {error}") from error
-    network = SelfAttentionUNet(config.model)
+    with torch.device("meta"):  # no memory and no random numbers: every parameter is replaced below
+        network = SelfAttentionUNet(config.model)
     wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
     if wanted != {name: tensor.shape for name, tensor in weights.items()}:
         raise ModelFolderError(
             f"{folder.name}: {WEIGHTS} does not hold the network that {CONFIG} describes. Copy the model folder again."
         )
-    network.load_state_dict({name: tensor.to(torch.float32) for name, tensor in weights.items()})
+    network.load_state_dict({name: tensor.to(torch.float32) for name, tensor in weights.items()}, assign=True)
     return Pretrained(network.eval().requires_grad_(False), config, digest, folder)

@@ -7,11 +7,12 @@ keeps a map of pure noise small instead of blowing it up to look like signal.
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import chdtri, ndtri
 
 NOISE_FLOOR_SD = 5.0  # the scale is at least this many noise standard deviations
 FALSE_ALARM = 0.01  # share of pure-noise maps that may be taken for signal by either test of ``map_content``
@@ -88,9 +89,11 @@ def to_units(maps: NDArray, scale: ArrayLike) -> NDArray:
 
 def _is_noise(whitened: Float64) -> bool:
     freedom = max(whitened.size / NOISE_CORRELATION, 1.0)
-    largest_power = chdtri(freedom, FALSE_ALARM) / freedom
-    largest_voxel = -ndtri(0.5 * FALSE_ALARM / whitened.size)
-    return bool(np.mean(whitened**2) <= largest_power and np.abs(whitened).max() <= largest_voxel)
+    power = torch.tensor(np.mean(whitened**2), dtype=torch.float64)
+    half = torch.tensor(0.5 * freedom, dtype=torch.float64)
+    by_chance = torch.special.gammaincc(half, half * power)  # of chi-squared / freedom to be larger
+    largest_voxel = -NormalDist().inv_cdf(0.5 * FALSE_ALARM / whitened.size)
+    return bool(by_chance >= FALSE_ALARM and np.abs(whitened).max() <= largest_voxel)
 
 
 def _valid_values(maps: NDArray, valid: NDArray[np.bool_]) -> list[Float64]:
