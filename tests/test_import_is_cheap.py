@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -34,3 +35,19 @@ def test_public_names():
 @pytest.mark.parametrize("name", sorted(set(mrsi_fast.__all__) - {"__version__"}))
 def test_every_public_name_resolves(name):
     assert callable(getattr(mrsi_fast, name))
+
+
+def test_a_command_loads_nothing_that_it_does_not_need(tmp_path: Path):
+    """From command to files: no pictures, no compiler, no statistics; each costs a user a part of a second."""
+    folder = Path(__file__).parents[1] / "examples" / "simulated_glioma"
+    words = ["mrsi-fast", "sr", "-q", "-i", str(folder), "-o", str(tmp_path / "out"), "--samples", "0"]
+    code = (
+        "import sys\nfrom mrsi_fast.cli import main\n"
+        f"sys.argv = {words!r}\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        "print(*sys.modules, sep='\\n')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name for name in done.stdout.split()}
+    unneeded = {"scipy", "skimage", "matplotlib", "PIL", "triton", "torch._dynamo", "torch._inductor", "rich", "sympy"}
+    assert not unneeded & loaded

@@ -130,9 +130,8 @@ class Embedding(nn.Module):
     def __init__(self, vector_width: int, embedding_width: int, frequencies: int = 32) -> None:
         super().__init__()
         # Noise labels ln(sigma)/4 span about -1 to 1: octave-spaced frequencies up to about 16 turns resolve them.
-        rates = (
-            2 * math.pi * torch.logspace(-2, 4, frequencies, base=2.0, device="cpu")
-        )  # not a weight: real on "meta" too
+        # They are no weights, so they are made on the CPU even where weights are only placeholders ("meta").
+        rates = 2 * math.pi * torch.logspace(-2, 4, frequencies, base=2.0, device="cpu")
         self.register_buffer("rates", rates, persistent=False)
         self.layers = nn.Sequential(
             nn.Linear(2 * frequencies + vector_width, embedding_width),

@@ -50,9 +50,10 @@ def estimate_support(maps: MapSet, fitted: Bool | None = None) -> Bool:
 
 def _large_parts(region: Bool) -> Bool:
     """The connected parts of a region that hold at least a tenth of the voxels of the largest one."""
-    sizes = np.bincount(_connected(region).ravel(), minlength=2)
+    parts = _connected(region)
+    sizes = np.bincount(parts.ravel(), minlength=2)
     sizes[0] = 0
-    return (sizes >= _SMALLEST_PART * sizes.max())[_connected(region)] & region
+    return (sizes >= _SMALLEST_PART * sizes.max())[parts] & region
 
 
 def _without_holes(plane: Bool) -> Bool:

@@ -285,6 +285,43 @@ def test_a_report_overwrites_nothing_but_a_page(run: Callable[..., Result], tmp_
     assert target.read_bytes() == before
 
 
+def test_shards_give_what_one_process_gives(run: Callable[..., Result], tmp_path: Path) -> None:
+    """Twelve subjects, five of them broken in different ways: seven done, five named; mended ones alone run again."""
+    cohort = tmp_path / "cohort"
+    for number in range(12):
+        write_subject(cohort / f"s{number:02d}", 5.0 + number, ("tNAA",))
+    (cohort / "s01" / "conc_tNAA.nii.gz").write_bytes(b"not gzip")
+    for path in (cohort / "s03").iterdir():
+        path.unlink()
+    broken = cohort / "s05" / "conc_tNAA.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:60])
+    save(cohort / "s07" / "conc_tNAA.nii.gz", np.full((7, 6), np.nan))
+    save(cohort / "s09" / "crlb_tNAA.nii.gz", np.full((5, 6), 5.0))
+    inputs = [word for number in range(12) for word in ("-i", str(cohort / f"s{number:02d}"))]
+
+    def go(out: Path, *more: str) -> Result:
+        return run("sr", *inputs, "-o", out, "--samples", "0", *more)
+
+    assert go(tmp_path / "whole").exit_code == 4
+    for part in ("1/3", "2/3", "3/3"):
+        assert go(tmp_path / "parts", "--shard", part).exit_code in (0, 3, 4)
+    whole, parts = (
+        {path.relative_to(out): path.read_bytes() for path in out.rglob("*.nii.gz")}
+        for out in (tmp_path / "whole", tmp_path / "parts")
+    )
+    assert whole == parts and len(whole) == 7
+    rows = {row["label"]: row for row in json.loads((tmp_path / "parts" / "run.json").read_text())["inputs"]}
+    bad = {label for label, row in rows.items() if row["status"] != "done"}
+    assert len(rows) == 12 and bad == {"s01", "s03", "s05", "s07", "s09"}
+    assert all(rows[label]["detail"] for label in bad)
+    table = (tmp_path / "parts" / "summary.csv").read_text().splitlines()
+    assert len(table) == 13 and sum(",done," in line for line in table) == 7
+    for label in bad:
+        write_subject(cohort / label, 3.0, ("tNAA",))
+    again = go(tmp_path / "parts")
+    assert again.exit_code == 0 and "5 done, 7 skipped, 0 failed of 12 inputs." in again.output
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("labels", [("sub-01", "sub-02"), ("ana", "bob")])
 def test_two_processes_at_once(
