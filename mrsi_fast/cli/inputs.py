@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -58,7 +59,7 @@ class InputSet:
 
         if self.problem is not None:
             raise MapInputError(self.problem)
-        return read_maps(
+        maps = read_maps(
             self.files or self.path,
             metabolites=metabolites,
             names=names,
@@ -69,6 +70,13 @@ class InputSet:
             **self.hand.quality,
             **(stated or {}),
         )
+        for role, sources in self.hand.quality.items():
+            lost = [name for name in sources if name not in maps.names] if isinstance(sources, Mapping) else []
+            if lost and metabolites is None:
+                raise MapInputError(
+                    f"--{role} {', '.join(lost)}: there is no map of that name; the maps are {', '.join(maps.names)}."
+                )
+        return maps
 
     def left_out(self) -> list[str]:
         """What was found beside the maps and is not used, a line a reason."""
@@ -124,7 +132,7 @@ def check_output(output: Path, sets: Sequence[InputSet]) -> None:
     """
     for entry in sets:
         home = entry.path if entry.path.is_dir() else entry.path.parent
-        if home.resolve() == output.resolve():
+        if _real(home) == _real(output):
             raise CommandError(
                 f"{output}: the output folder is where {entry.path.name} lies, and inputs are never overwritten. "
                 "Choose another folder for -o."
@@ -199,7 +207,7 @@ def _sets_of(path: Path, hand: ByHand) -> list[InputSet]:
     from mrsi_fast.mrsi.discovery import discover
     from mrsi_fast.mrsi.mapset import MapInputError
 
-    label = _safe(path.resolve().name)
+    label = _safe(_real(path).name)
     if not path.exists():
         what = "nothing matches this pattern" if glob.has_magic(str(path)) else "there is no such file or folder"
         return [InputSet(path, label, problem=f"{path}: {what}.")]
@@ -220,7 +228,7 @@ def _sets_of_files(paths: Sequence[Path], hand: ByHand) -> list[InputSet]:
     for files in discover_files(grouped) if len(grouped) > 1 else ():
         first = files.paths()[0] if files.paths() else next(p for p in grouped if image_stem(p) == files.label)
         lone = files.problem is not None or (len(files.paths()) == 1 and not files.tables)
-        label = image_stem(first) if lone else files.label or first.resolve().parent.name
+        label = image_stem(first) if lone else files.label or _real(first).parent.name
         sets.append(InputSet(first, _safe(label), None if lone else files, files.problem))
     if hand.quality:
         return sets
@@ -239,7 +247,7 @@ def _with_maps(sets: list[InputSet], hand: ByHand) -> list[InputSet]:
         raise CommandError(f"--map adds to one set of maps, but {len(sets)} were given. Run them one by one.")
     first = next(iter(hand.maps.values()))
     if not sets:
-        return [InputSet(first, _safe(first.resolve().parent.name), MapFiles("named", maps=dict(hand.maps)))]
+        return [InputSet(first, _safe(_real(first).parent.name), MapFiles("named", maps=dict(hand.maps)))]
     entry = sets[0]
     files = entry.files or MapFiles("named", maps={name_from_file(entry.path): entry.path})
     taken = set(hand.maps.values())
@@ -250,7 +258,7 @@ def _with_maps(sets: list[InputSet], hand: ByHand) -> list[InputSet]:
 def _labels(sets: Sequence[InputSet]) -> list[str]:
     """One label a set: where two are equal, the folders that tell them apart stand before it."""
     labels = [entry.label for entry in sets]
-    parts = [entry.path.resolve().parts for entry in sets]
+    parts = [_real(entry.path).parts for entry in sets]
     for label in {label for label in labels if labels.count(label) > 1}:
         same = [index for index, one in enumerate(labels) if one == label]
         depth = max(len(parts[index]) for index in same)
@@ -267,6 +275,11 @@ def _labels(sets: Sequence[InputSet]) -> list[str]:
     return labels
 
 
+def _real(path: Path) -> Path:
+    """The path without links; one that links to itself stays as it is."""
+    return Path(os.path.realpath(path))
+
+
 def _safe(label: str) -> str:
     """A label that is one plain component of a path and text in any encoding (no bytes that were not decoded)."""
-    return re.sub(r"[/\\\0\ud800-\udfff]", "_", label).lstrip(".")
+    return re.sub(r"[/\\\0-\x1f\x7f\ud800-\udfff]", "_", label).lstrip(".")

@@ -141,7 +141,7 @@ class Worker:
 
     def _key(self, entry: InputSet) -> str:
         """Tells inputs of different places apart without naming them: a digest of the path from the output to it."""
-        where = os.path.relpath(entry.path.resolve(), self.output.resolve())
+        where = os.path.relpath(os.path.realpath(entry.path), os.path.realpath(self.output))
         return blake2b(os.fsencode(f"{where}\0{entry.label}"), digest_size=16).hexdigest()
 
     @contextmanager
@@ -240,9 +240,9 @@ def refuse_input_folders(sets: Sequence[InputSet], folders: Sequence[Path]) -> N
     Raises:
         CommandError: One of the folders does.
     """
-    homes = {(entry.path if entry.path.is_dir() else entry.path.parent).resolve() for entry in sets}
+    homes = {os.path.realpath(entry.path if entry.path.is_dir() else entry.path.parent) for entry in sets}
     for folder in folders:
-        if folder.resolve() in homes:
+        if os.path.realpath(folder) in homes:
             raise CommandError(
                 f"{folder}: results would be written beside the inputs in it, which are never overwritten. Choose "
                 "another folder for -o."

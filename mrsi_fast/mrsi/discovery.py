@@ -60,6 +60,8 @@ def discover(folder: str | Path, scaling: str | None = None, patterns: Sequence[
     folder = Path(folder)
     if not folder.is_dir():
         raise MapInputError(f"{folder.name}: there is no such folder. Check the path.")
+    if folder.name in ("", ".", ".."):
+        folder = folder.resolve()
     start = _start(folder)
     files, others, failed = _walk(start)
     found = [_look_at(path, start, patterns) for path in files]
@@ -139,9 +141,12 @@ def refusal(what: Finding) -> str:
         "fwhm": "a linewidth",
         "mask": "a mask",
         "lipid": "a lipid mask",
+        "map": "a second file for one map",
         "failed": "a mark of failed fits",
         "anatomy": "an anatomical image",
     }
+    if what.role == "map":
+        return words["map"]
     step = f": give it with {options[what.role]} beside a map" if what.role in options else ""
     return f"{words.get(what.role, 'no map')} by its name, not a map of concentrations{step}"
 
@@ -165,7 +170,6 @@ def names_in(stem: str, count: int) -> tuple[str, ...]:
 
 def _start(folder: Path) -> Path:
     """Where to search from: above a folder of maps whose quality files lie beside it."""
-    folder = folder.resolve() if folder.name in ("", ".", "..") else folder
     if folder.parent.name.lower() == "concs" and folder.name.lower() in FSL_SCALINGS:
         return folder.parent.parent
     if folder.name.lower() == "concs" or (_MAPS_FOLDER.fullmatch(folder.name) and any(map(is_image, folder.iterdir()))):

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from mrsi_fast.mrsi.discovery import name_from_file
 from mrsi_fast.mrsi.mapfiles import MapFiles
-from mrsi_fast.mrsi.mapset import Float32, MapInputError, MapSet
+from mrsi_fast.mrsi.mapset import Float32, MapInputError, MapSet, checked_name
 from mrsi_fast.mrsi.marks import shared_values
 from mrsi_fast.mrsi.masks import remarks_on_mask
-from mrsi_fast.mrsi.names import NAMED_CHANNELS, STAND_INS, canonical_name, is_lipid_or_macromolecule
+from mrsi_fast.mrsi.names import NAMED_CHANNELS, STAND_INS, is_lipid_or_macromolecule
 from mrsi_fast.mrsi.nifti import Form, Volume
 from mrsi_fast.mrsi.planes import find_slice_axis
 from mrsi_fast.mrsi.reader import Reader, Source
@@ -228,9 +228,9 @@ def _canonical(names: Sequence[str], values: Mapping[str, Source]) -> dict[str, 
     """Rename to canonical names; refuses none and twice the same."""
     renamed: dict[str, Source] = {}
     for name in names:
-        if canonical_name(name) in renamed:
-            raise MapInputError(f"{name}: a second map of {canonical_name(name)}. Give each map its own name.")
-        renamed[canonical_name(name)] = values.get(name)
+        if checked_name(name) in renamed:
+            raise MapInputError(f"{name}: a second map of {checked_name(name)}. Give each map its own name.")
+        renamed[checked_name(name)] = values.get(name)
     if not renamed:
         raise MapInputError("maps: there is none. Give at least one map.")
     return renamed
@@ -240,7 +240,7 @@ def _wanted(metabolites: str | Sequence[str], found: Sequence[str]) -> list[str]
     parts = metabolites.split(",") if isinstance(metabolites, str) else list(metabolites)
     if [part.strip().lower() for part in parts] == ["all"]:
         return list(found)
-    wanted = list(dict.fromkeys(canonical_name(part) for part in parts if part.strip()))
+    wanted = list(dict.fromkeys(checked_name(part) for part in parts if part.strip()))
     if not wanted:
         raise MapInputError("metabolites: the list is empty. Name at least one, or leave it out.")
     if missing := [name for name in wanted if name not in found]:
@@ -297,11 +297,14 @@ def _quality(reader: Reader, source: Any, names: tuple[str, ...], role: str) -> 
         if data.shape[0] not in (1, len(names)) or (role == "crlb" and data.shape[0] != len(names)):
             raise MapInputError(f"{where}: holds {data.shape[0]} volumes for {len(names)} maps. Give one for each map.")
         return np.broadcast_to(data, shape).copy()
-    table = {ALL_MAPS if name == ALL_MAPS else canonical_name(name): value for name, value in source.items()}
+    table = {ALL_MAPS if name == ALL_MAPS else checked_name(name): value for name, value in source.items()}
     result = np.full(shape, np.nan, dtype=np.float32)
     for index, name in enumerate(names):
         if (one := table.get(name, table.get(ALL_MAPS))) is not None:
-            result[index] = reader.volume(one, f"{role} of {name}")[0][0]
+            data, where = reader.volume(one, f"{role} of {name}")
+            if data.shape[0] != 1:
+                raise MapInputError(f"{where}: holds {data.shape[0]} volumes where one {role} of {name} is expected.")
+            result[index] = data[0]
         else:
             reader.remark(name, f"has no {role}, so it is not judged by it")
     return result if any(name in table or ALL_MAPS in table for name in names) else None

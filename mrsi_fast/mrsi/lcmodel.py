@@ -134,7 +134,7 @@ def read_tables(
         MapInputError: A table cannot be read, two hold one voxel, or they do not fit the grid.
     """
     voxels, remarks = _read_all(paths)
-    if not voxels:
+    if not any(voxel.values for voxel in voxels):
         raise MapInputError(f"{paths[0].name}: holds no voxel's concentrations (nor do the other tables).")
     names = tuple(dict.fromkeys(name for voxel in voxels for name in voxel.values))
     letters = (axes or _default_axes(affine)).upper()
@@ -193,7 +193,10 @@ def parse_csv(text: str, where: str, place: Place) -> list[Voxel]:
     Raises:
         MapInputError: A row is cut short or holds no numbers.
     """
-    table = list(csv.reader(io.StringIO(text), skipinitialspace=True))
+    try:
+        table = list(csv.reader(io.StringIO(text), skipinitialspace=True))
+    except csv.Error as error:
+        raise MapInputError(f"{where}: cannot be read as a table ({error}). Check the file.") from error
     heads = [cell.strip() for cell in table[0]] if table else []
     column = {head.lower(): number for number, head in enumerate(heads)}
     names = [head for head in heads if f"{head} %sd".lower() in column]

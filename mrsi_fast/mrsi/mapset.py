@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,18 @@ Float32 = NDArray[np.float32]
 
 class MapInputError(ValueError):
     """An input that cannot be used. The message is a sentence: what, where, and what to do about it."""
+
+
+def checked_name(name: Any) -> str:
+    """The canonical name of a metabolite that a user or a file gives.
+
+    Raises:
+        MapInputError: It is no name.
+    """
+    try:
+        return canonical_name(name)
+    except ValueError as error:
+        raise MapInputError(str(error)) from error
 
 
 @dataclass(frozen=True, eq=False)

@@ -134,6 +134,7 @@ PATH_SCHEMES: tuple[Scheme, ...] = (
     # Stacks of all maps.
     Scheme("folder", "crlb", rf"{{id}}(?:{_CRLB}|{_SD}){_MAP}", rank=3),
     Scheme("folder", "map", rf"{{id}}{_CONC}{_MAP}", rank=9),
+    Scheme("folder", "map", rf"{{id}}(?:(?:all|mrsi){_O})?maps", rank=9),
     # Maps.
     Scheme("Vienna", "map", r"{name}_amp_map"),
     Scheme("folder", "map", rf"{{name}}{_S}{_CONC}{_MAP}{_UNIT}"),

@@ -18,8 +18,7 @@ from mrsi_fast.mrsi.geometry import check_affine
 from mrsi_fast.mrsi.images import image_stem, is_image, names_beside, read_image
 from mrsi_fast.mrsi.lcmodel import TableMaps, is_table, read_tables
 from mrsi_fast.mrsi.mapfiles import MapFiles
-from mrsi_fast.mrsi.mapset import MapInputError
-from mrsi_fast.mrsi.names import canonical_name
+from mrsi_fast.mrsi.mapset import MapInputError, checked_name
 from mrsi_fast.mrsi.nifti import Form, Volume
 from mrsi_fast.mrsi.schemes import ALL_MAPS, Finding, classify
 
@@ -103,7 +102,7 @@ def _of_set(
         raise MapInputError(
             f"{files.crlb[ALL_MAPS].name}: holds {bounds.data.shape[0]} volumes, but {stack.name} {len(wanted)} maps."
         )
-    keys = [canonical_name(name) for name in wanted]
+    keys = [checked_name(name) for name in wanted]
     maps = dict(zip(keys, _volumes(volume), strict=True))
     crlb = dict(zip(keys, _volumes(bounds), strict=True))
     return replace(files, maps=maps, crlb=crlb, units=sorted_files.units), None, None
@@ -149,7 +148,9 @@ def _names_of(path: Path, names: Sequence[str] | None, count: int) -> Sequence[s
 
 
 def _has_roles(names: Sequence[str]) -> bool:
-    return any(isinstance(name, str) and classify(name).role in ("crlb", "snr", "fwhm", "mask") for name in names)
+    return any(
+        isinstance(name, str) and classify(name).role in ("crlb", "snr", "fwhm", "mask", "ratio") for name in names
+    )
 
 
 def _volumes(stack: Volume) -> list[Volume]:
@@ -167,6 +168,12 @@ def _parted(files: MapFiles, stack: Any, names: Sequence[str]) -> tuple[MapFiles
         raise MapInputError(f"the stack holds {stack.data.shape[0]} maps but {len(names)} names were given.")
     for name, one in zip(names, _volumes(stack), strict=True):
         _put(files, classify(name), name, one)
+    if not files.maps:
+        raise MapInputError(f"the stack: holds no map by the names of its volumes ({', '.join(names)}).")
+    quality = (("crlb", files.crlb), ("snr", files.snr), ("fwhm", files.fwhm))
+    lone = [f"{role} of {name}" for role, table in quality for name in table if name not in (*files.maps, ALL_MAPS)]
+    if lone:
+        files.remarks = (*files.remarks, f"there is no map for the {', '.join(lone)}")
     return files, None, None
 
 
@@ -176,7 +183,7 @@ def _put(files: MapFiles, what: Finding, name: str, one: Any) -> None:
     role = "map" if what.role in ("ratio", "other") else what.role
     table = files.table(role)
     unnamed = what.role != role or (role == "map" and what.name == ALL_MAPS)
-    key = role if table is files.single else _canonical(name) if unnamed else what.name
+    key = role if table is files.single else checked_name(name) if unnamed else what.name
     if key in table:
         raise MapInputError(f"{name}: a second {role} of {key}. Give each its own name.")
     table[key] = one
@@ -198,20 +205,13 @@ def _of_mapping(source: Mapping[Any, Any]) -> MapFiles:
                 entries = value if isinstance(value, Mapping) else {ALL_MAPS: value}
                 table = files.table(_ROLE_KEYS[key])  # type: ignore[arg-type]
                 for name, one in entries.items():
-                    table[name if name == ALL_MAPS else _canonical(name)] = one
+                    table[name if name == ALL_MAPS else checked_name(name)] = one
         return files
     for name, value in source.items():
-        _put(files, classify(name) if "/" not in name else Finding("map", _canonical(name)), name, value)
+        _put(files, classify(name) if "/" not in name else Finding("map", checked_name(name)), name, value)
     if not files.maps:
         raise MapInputError("maps: there is none. Give at least one map.")
     return files
-
-
-def _canonical(name: Any) -> str:
-    try:
-        return canonical_name(name)
-    except ValueError as error:
-        raise MapInputError(str(error)) from error
 
 
 def _of_tables(files: MapFiles, like: Any, table_axes: str | None, form: Form) -> MapFiles:

@@ -1,0 +1,99 @@
+"""Inputs that nobody means: each ends in one sentence, for itself alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from mrsi_fast.cli.hand import by_hand
+from mrsi_fast.cli.inputs import collect
+from mrsi_fast.mrsi.mapset import MapInputError
+
+AFFINE = np.diag([10.0, 10.0, 12.0, 1.0])
+VALUES = np.random.default_rng(0).uniform(5, 9, (12, 10, 2)).astype(np.float32)
+
+
+def save(path: Path, values: np.ndarray = VALUES) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(values, AFFINE), path)
+    return path
+
+
+def test_the_folder_that_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "P07" / "tNAA.nii.gz")
+    monkeypatch.chdir(tmp_path / "P07")
+    for given in (".", "../P07", "", "../P07/."):
+        (entry,) = collect([Path(given)])
+        assert entry.label == "P07" and entry.read(None).names == ("tNAA",)
+
+
+def test_things_that_are_no_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "conc_tNAA.nii.gz")
+    os.symlink("self", tmp_path / "self")
+    (tmp_path / "tCr.nii.gz").mkdir()
+    sets = collect([tmp_path / "conc_tNAA.nii.gz", tmp_path / "self", tmp_path / "tCr.nii.gz", Path("/dev/null")])
+    assert len(sets) == 4
+    for entry, said in zip(sets, ("is not a file", "broken link", "no metabolite map", "is not a file"), strict=True):
+        with pytest.raises(MapInputError, match=said):
+            entry.read(None)
+
+
+@pytest.mark.parametrize(
+    "name", ["a\nb_tNAA", "\x1b[31mP_tNAA", os.fsdecode(b"P\xff_tNAA"), "x" * 200 + "_tNAA", "-o_tNAA"]
+)
+def test_names_that_terminals_and_folders_do_not_like(tmp_path: Path, name: str) -> None:
+    save(tmp_path / "in" / "x.nii.gz").rename(tmp_path / "in" / f"{name}.nii.gz")
+    (entry,) = collect([tmp_path / "in"])
+    assert entry.read(None).names == ("tNAA",)
+    assert entry.label.isprintable() and "/" not in entry.label
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [(["tNAA", "乳酸"], "Latin"), (["tNAA", "NAANAAG"], "second map"), (["crlb_tNAA", "crlb_tCr"], "holds no map"),
+     (["tNAA"], "2 maps but 1 names"), (["tNAA", "tCr_to_tNAA"], "a ratio")],
+)  # fmt: skip
+def test_names_of_a_stack_that_make_no_sense(tmp_path: Path, names: list[str], said: str) -> None:
+    (entry,) = collect([save(tmp_path / "maps.nii.gz", np.stack([VALUES, VALUES], -1))])
+    with pytest.raises(MapInputError, match=said):
+        entry.read(None, names)
+    with pytest.raises(MapInputError, match="Latin"):
+        entry.read(["乳酸"], ["tNAA", "tCr"])
+
+
+def test_a_stack_of_bounds_for_one_map_and_bounds_for_no_map(tmp_path: Path) -> None:
+    path, stack = save(tmp_path / "a" / "tNAA.nii.gz"), np.stack([VALUES, VALUES], -1)
+    save(tmp_path / "a" / "crlb_tNAA.nii.gz", stack)
+    with pytest.raises(MapInputError, match="holds 2 volumes where one crlb of tNAA"):
+        collect([path.parent])[0].read(None)
+    (entry,) = collect([path], None, by_hand(crlb=[f"tCr={path}"]))
+    with pytest.raises(MapInputError, match="--crlb tCr: there is no map of that name; the maps are tNAA"):
+        entry.read(None)
+    entry = collect([save(tmp_path / "all.nii.gz", stack)])[0]
+    assert any("no map for the crlb of tCr" in text for text in entry.read(None, ["tNAA", "tCr_crlb"]).warnings)
+
+
+def test_one_map_in_two_files(tmp_path: Path) -> None:
+    given = [save(tmp_path / "tNAA.nii"), save(tmp_path / "tNAA.nii.gz")]
+    for entry in [*collect(given), *collect([tmp_path])]:
+        with pytest.raises(MapInputError, match="both look like the map of tNAA|a second file for one map"):
+            entry.read(None)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0\xff" * 999, b"$$CONC 9 lines in following concentration table\n", b'"' * 300_000]
+)
+def test_tables_of_nonsense(tmp_path: Path, content: bytes) -> None:
+    like = save(tmp_path / "grid.nii.gz")
+    (tmp_path / "lcm").mkdir()
+    for row in range(9):
+        (tmp_path / "lcm" / f"sl1_{row + 1}-1.table").write_bytes(content)
+    (tmp_path / "x.csv").write_bytes(b"Row, Col, Cr, Cr %SD\n" + content)
+    for given in ("lcm", "x.csv"):
+        (entry,) = collect([tmp_path / given], None, by_hand(like=like))
+        with pytest.raises(MapInputError):
+            entry.read(None)
