@@ -27,7 +27,8 @@ from mrsi_fast.mrsi.anatomy import resample_anatomy
 from mrsi_fast.mrsi.conditioning import estimate, standardise_anatomy
 from mrsi_fast.mrsi.consistency import DataConsistency, Mode
 from mrsi_fast.mrsi.forward import Acquisition
-from mrsi_fast.mrsi.geometry import hr_affine, parse_factors, voxel_sizes_mm
+from mrsi_fast.mrsi.geometry import IN_PLANE_FACTORS, hr_affine, parse_factors, voxel_sizes_mm
+from mrsi_fast.mrsi.interpolated import remarks_on_interpolation
 from mrsi_fast.mrsi.kspace import Support, Window
 from mrsi_fast.mrsi.mapset import MapSet
 from mrsi_fast.mrsi.noise import Noise, NoiseLevel, noise_of
@@ -50,11 +51,13 @@ class AcquisitionSettings(Settings):
         support: k-space support, "square" or "ellipse"; assumed square.
         window: k-space window that was applied, "none", "hamming" or "hann"; assumed none.
         box: Whether the high-resolution maps shall be box means of the object (1/sinc in the band).
+        matrix: Voxels that were measured along the two in-plane axes, where the maps were interpolated since.
     """
 
     support: Support | None = None
     window: Window | None = None
     box: bool = False
+    matrix: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,7 +229,7 @@ def _prepared(
         trusted=upsample_nearest(trust.trusted, factors),
         scale=measured.scale,
         noise=measured.noise.level,
-        factors=factors[:2],
+        factors=refined(factors, maps.shape, measured.operator.acquired),
         voxel_mm=voxel_sizes_mm(affine)[:2],
         anatomy=image,
         slices=tuple(int(index) for index in np.flatnonzero(judged.valid.any(axis=(0, 1, 2)))),
@@ -247,10 +250,28 @@ def _prepared(
         warnings=(
             *maps.warnings,
             *trust.warnings,
+            *([] if request.acquisition.matrix is not None else remarks_on_interpolation(maps)),
             *remarks,
             *_noise_warnings(maps, measured.content, measured.noise.source, mode),
         ),
     )
+
+
+def refined(factors: Factors, shape: Sequence[int], acquired: tuple[int, int] | None) -> tuple[float, float]:
+    """How many times finer than what was measured the result is, per in-plane axis.
+
+    Raises:
+        ValueError: More than 8 times, because the maps were interpolated before.
+    """
+    measured = acquired or (shape[0], shape[1])
+    first, second = (f * n / a for f, n, a in zip(factors[:2], shape[:2], measured, strict=True))
+    if max(first, second) > max(IN_PLANE_FACTORS):
+        raise ValueError(
+            f"The scale refines maps of {shape[0]}x{shape[1]} voxels, of which {measured[0]}x{measured[1]} were "
+            f"measured, {max(first, second):.3g} times beyond the measurement. At most {max(IN_PLANE_FACTORS)} times "
+            "is offered."
+        )
+    return first, second
 
 
 def judge(maps: MapSet, rules: TrustRules | None = None, distrusted: Bool | None = None) -> Judged:
@@ -281,7 +302,9 @@ def measure(judged: Judged, request: Request) -> Measured:
         MapInputError: A noise level is negative or names no map.
     """
     maps, known = judged.maps, request.acquisition
-    operator = Acquisition.assume(maps.shape[:2], request.factors[:2], known.support, known.window, known.box)
+    operator = Acquisition.assume(
+        maps.shape[:2], request.factors[:2], known.support, known.window, known.box, known.matrix
+    )
     declared_free = request.data_consistency == "hard" and request.noise is None
     found = noise_of(maps, judged.trust, 0.0 if declared_free else request.noise)
     content = map_content(maps.maps, judged.valid, found.stated)

@@ -33,7 +33,7 @@ class Volume:
         trusted: [M, X, Y, Z] bool, on the high-resolution grid.
         scale: [M] scale of each map; 0 for a map with nothing in it.
         noise: [M] noise standard deviation of one low-resolution voxel.
-        factors: In-plane factors.
+        factors: How many times finer than the measurement, per in-plane axis.
         voxel_mm: In-plane high-resolution voxel size.
         anatomy: [X, Y, Z] standardised anatomical image on the high-resolution grid, or None.
         slices: Indices of the slices that hold any trusted voxel.
@@ -45,7 +45,7 @@ class Volume:
     trusted: NDArray[np.bool_]
     scale: NDArray[np.float64]
     noise: NDArray[np.float64]
-    factors: tuple[int, int]
+    factors: tuple[float, float]
     voxel_mm: tuple[float, float]
     anatomy: Float32 | None
     slices: tuple[int, ...]

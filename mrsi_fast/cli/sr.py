@@ -15,6 +15,7 @@ from mrsi_fast.cli.inputs import InputSet, check_output, collect, output_folders
 from mrsi_fast.cli.options import Debug, Inputs, Metabolites, MoreInputs, Names, Quiet, Units, Verbose, names_of
 from mrsi_fast.cli.shard import shard_of
 from mrsi_fast.cli.stated import (
+    AcquiredMatrix,
     CrlbUnitName,
     FormName,
     FwhmUnitName,
@@ -25,6 +26,7 @@ from mrsi_fast.cli.stated import (
     MinSnr,
     SliceAxis,
     limits_of_trust,
+    matrix_of,
     stated_numbers,
 )
 from mrsi_fast.cli.summary import conclude
@@ -113,6 +115,7 @@ def sr(
     fwhm_unit: FwhmUnitName = None,
     mhz: Mhz = None,
     slice_axis: SliceAxis = None,
+    acquired_matrix: AcquiredMatrix = None,
     form: FormName = "auto",
     min_snr: MinSnr = None,
     max_fwhm: MaxFwhm = None,
@@ -144,7 +147,7 @@ def sr(
         save_samples,
         names_of(metabolites), names_of(names), units, Path(anatomy) if anatomy else None, mask,
         stated_numbers(crlb_unit, fwhm_unit, mhz, mask_labels, slice_axis, form),
-        limits_of_trust(min_snr, max_fwhm, max_crlb),
+        limits_of_trust(min_snr, max_fwhm, max_crlb), matrix_of(acquired_matrix),
         pictures,
     )  # fmt: skip
     _check(sets, request)

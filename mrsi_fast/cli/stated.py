@@ -24,6 +24,10 @@ Mhz = Annotated[
 MaskLabels = Annotated[
     str | None, typer.Option(help="Values of the mask that are inside, e.g. 1,3. Default: above half of the largest.")
 ]
+AcquiredMatrix = Annotated[
+    str | None,
+    typer.Option(help="In-plane matrix that was measured, e.g. 16,16, where the maps were interpolated since."),
+]
 SliceAxis = Annotated[
     Literal["first", "second", "third"] | None,
     typer.Option(help="Array axis along which slices are stacked. Default: found from voxel sizes and matrix."),
@@ -74,6 +78,23 @@ def stated_numbers(
     return {key: value for key, value in given.items() if value is not None} | (
         {"form": form} if form != "auto" else {}
     )
+
+
+def matrix_of(listed: str | None) -> tuple[int, int] | None:
+    """Two whole numbers.
+
+    Raises:
+        CommandError: They are not.
+    """
+    if listed is None:
+        return None
+    try:
+        first, second = (int(part) for part in listed.replace("x", ",").split(","))
+    except ValueError:
+        first = second = 0
+    if min(first, second) < 1:
+        raise CommandError(f"--acquired-matrix {listed}: give two whole numbers, e.g. 16,16.")
+    return first, second
 
 
 def limits_of_trust(

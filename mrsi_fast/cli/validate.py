@@ -92,13 +92,14 @@ def _report(
     terminal: Terminal,
 ) -> list[str]:
     from mrsi_fast.mrsi.geometry import describe_grid, voxel_sizes_mm
+    from mrsi_fast.mrsi.interpolated import remarks_on_interpolation
     from mrsi_fast.mrsi.planes import AXIS_NAMES, check_matrix
     from mrsi_fast.mrsi.quality import assess
 
     maps = entry.read(metabolites, names, stated=stated)
     check_matrix(maps)
     trust = assess(maps, rules)
-    warnings = [*maps.warnings, *trust.warnings]
+    warnings = [*maps.warnings, *trust.warnings, *remarks_on_interpolation(maps)]
     largest = max(size for axis, size in enumerate(voxel_sizes_mm(maps.affine)) if axis != maps.slice_axis)
     if largest > LARGE_VOXEL_MM:
         warnings.append(f"The voxels are {largest:.3g} mm wide; above {LARGE_VOXEL_MM:g} mm most detail is inferred.")

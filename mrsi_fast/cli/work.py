@@ -45,6 +45,7 @@ class Request:
     mask: Path | None
     stated: dict[str, Any]
     limits: dict[str, float]
+    matrix: tuple[int, int] | None
     pictures: bool
 
     def options(self, anatomy: Path | None) -> dict[str, Any]:
@@ -56,7 +57,7 @@ class Request:
             "seed": self.seed,
             "data_consistency": self.data_consistency,
             "anatomy": anatomy,
-            "acquisition": {"window": self.window, "support": self.support},
+            "acquisition": {"window": self.window, "support": self.support, "matrix": self.matrix},
             "rules": trust_rules(self.limits),
             "keep_filled": self.keep_filled,
         }

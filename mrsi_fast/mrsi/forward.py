@@ -83,6 +83,8 @@ class Acquisition:
         support: ``"square"`` (all lines) or ``"ellipse"`` (lines inside the inscribed ellipse).
         window: ``"none"``, ``"hamming"`` or ``"hann"``; separable on square support, of the elliptic radius otherwise.
         box: HR values are box means of the object whose k-space was sampled, so the band is weighted by 1/sinc(k/N).
+        acquired: ``(ax, ay)`` voxels that were measured, where the maps were zero-filled to ``lr_shape``; None if as
+            many as there are.
         assumed: True if nobody declared window and support, so that reports can say so; see ``assume``.
 
     Raises:
@@ -94,6 +96,7 @@ class Acquisition:
     support: Support = "square"
     window: Window = "none"
     box: bool = False
+    acquired: tuple[int, int] | None = None
     assumed: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -108,6 +111,17 @@ class Acquisition:
             if len(value) != 2 or min(value) < 1:
                 raise ValueError(f"Acquisition.{name} is {value}: give two whole numbers of at least 1.")
             object.__setattr__(self, name, value)
+        if self.acquired is not None:
+            acquired = tuple(int(n) for n in self.acquired)
+            if (
+                len(acquired) != 2
+                or min(acquired) < 1
+                or any(a > n for a, n in zip(acquired, self.lr_shape, strict=True))
+            ):
+                raise ValueError(
+                    f"Acquisition.acquired is {acquired}: give two whole numbers from 1 to the maps' {self.lr_shape}."
+                )
+            object.__setattr__(self, "acquired", None if acquired == self.lr_shape else acquired)
         if self.support not in ("square", "ellipse"):
             raise ValueError(f"k-space support {self.support!r} is not known: use 'square' or 'ellipse'.")
         if self.window not in ("none", "hamming", "hann"):
@@ -121,11 +135,12 @@ class Acquisition:
         support: Support | None = None,
         window: Window | None = None,
         box: bool = False,
+        acquired: Sequence[int] | None = None,
     ) -> Acquisition:
         """Build the operator from what is known; what is None is assumed (square, no window) and marked so."""
         assumed = support is None or window is None
         shape, scale = (lr_shape[0], lr_shape[1]), tuple(factors)  # checked by the constructor
-        return cls(shape, scale, support or "square", window or "none", box, assumed)  # type: ignore[arg-type]
+        return cls(shape, scale, support or "square", window or "none", box, acquired, assumed)  # type: ignore[arg-type]
 
     @property
     def hr_shape(self) -> tuple[int, int]:
@@ -140,9 +155,11 @@ class Acquisition:
     def describe(self) -> str:
         """Return one sentence that names the operator, for logs and reports."""
         (nx, ny), (hx, hy) = self.lr_shape, self.hr_shape
+        samples = f"{nx}x{ny}" if self.acquired is None else f"{self.acquired[0]}x{self.acquired[1]}"
+        given = "" if self.acquired is None else f" (zero-filled to {nx}x{ny})"
         window = "no window" if self.window == "none" else f"{self.window.capitalize()} window"
         lines = "all lines" if self.separable else "lines inside the ellipse"
-        text = f"{nx}x{ny} k-space samples of a {hx}x{hy} map, {lines}, {window}{', box response' * self.box}"
+        text = f"{samples} k-space samples{given} of a {hx}x{hy} map, {lines}, {window}{', box response' * self.box}"
         return f"{text} (assumed: declare window and support if they are known)." if self.assumed else f"{text}."
 
     def forward(self, x: Array) -> Array:
@@ -267,7 +284,12 @@ def _numpy_modes(acquisition: Acquisition, rcond: float) -> Modes[NDArray]:
     (nx, ny), (fx, fy) = acquisition.lr_shape, acquisition.factors
     x, y = axis_modes(nx, fx), axis_modes(ny, fy)
     gains = plane_gains(
-        acquisition.lr_shape, acquisition.factors, acquisition.support, acquisition.window, acquisition.box
+        acquisition.lr_shape,
+        acquisition.factors,
+        acquisition.support,
+        acquisition.window,
+        acquisition.box,
+        acquisition.acquired,
     )
     if acquisition.separable:  # per axis: a weak line on both axes is still two good lines
         along_x, along_y = gains[:, :1], gains[:1, :]  # line 0 of the other axis is the constant, always seen whole

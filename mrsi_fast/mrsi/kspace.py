@@ -91,29 +91,41 @@ def box_weight(lines: NDArray[np.int64], size: int) -> Float64:
     return 1.0 / np.sinc(np.asarray(lines) / size)
 
 
-def axis_gains(n: int, factor: int, window: Window, box: bool) -> Float64:
-    """Return the ``[n]`` singular values of one axis with its window and box response."""
-    modes = axis_modes(n, factor)
-    gains = modes.gains * window_weight(modes.lines / (n / 2), window)
+def axis_gains(n: int, factor: int, window: Window, box: bool, acquired: int | None = None) -> Float64:
+    """Return the ``[n]`` singular values of one axis with its window and box response.
+
+    ``acquired`` voxels were measured where the map was zero-filled to ``n``: lines beyond ``acquired/2`` hold nothing,
+    and the line ``acquired/2`` of an even number, of which one sign was measured, enters with weight 1/2.
+    """
+    modes, lines = axis_modes(n, factor), n if acquired is None else acquired
+    gains = modes.gains * window_weight(np.minimum(modes.lines / (lines / 2), 1.0), window)
+    if lines < n:
+        gains = gains * np.where(2 * modes.lines < lines, 1.0, np.where(2 * modes.lines == lines, 0.5, 0.0))
     return gains * box_weight(modes.lines, n * factor) if box else gains
 
 
 @lru_cache(maxsize=256)
 def plane_gains(
-    lr_shape: tuple[int, int], factors: tuple[int, int], support: Support, window: Window, box: bool
+    lr_shape: tuple[int, int],
+    factors: tuple[int, int],
+    support: Support,
+    window: Window,
+    box: bool,
+    acquired: tuple[int, int] | None = None,
 ) -> Float64:
     """Return the ``[nx, ny]`` singular values of a slice's acquisition over pairs of axis modes.
 
     Square support: the product of the two axes, window included. Elliptic support: lines with
-    ``(2 kx/nx)^2 + (2 ky/ny)^2 <= 1`` (decided in integers), windowed by that radius.
+    ``(2 kx/nx)^2 + (2 ky/ny)^2 <= 1`` (decided in integers), windowed by that radius. For zero-filled maps ``nx`` and
+    ``ny`` are the ``acquired`` ones.
     """
-    (nx, ny), (fx, fy) = lr_shape, factors
+    (nx, ny), (fx, fy), (ax, ay) = lr_shape, factors, acquired or lr_shape
     if support == "square":
-        return _frozen(np.outer(axis_gains(nx, fx, window, box), axis_gains(ny, fy, window, box)))
-    gains = np.outer(axis_gains(nx, fx, "none", box), axis_gains(ny, fy, "none", box))
+        return _frozen(np.outer(axis_gains(nx, fx, window, box, ax), axis_gains(ny, fy, window, box, ay)))
+    gains = np.outer(axis_gains(nx, fx, "none", box, ax), axis_gains(ny, fy, "none", box, ay))
     kx, ky = axis_modes(nx, fx).lines[:, None], axis_modes(ny, fy).lines[None, :]
-    inside = (2 * kx * ny) ** 2 + (2 * ky * nx) ** 2 <= (nx * ny) ** 2
-    radius = np.hypot(2 * kx / nx, 2 * ky / ny)
+    inside = (2 * kx * ay) ** 2 + (2 * ky * ax) ** 2 <= (ax * ay) ** 2
+    radius = np.minimum(np.hypot(2 * kx / ax, 2 * ky / ay), 1.0)
     return _frozen(np.where(inside, gains * window_weight(radius, window), 0.0))
 
 
