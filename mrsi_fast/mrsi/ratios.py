@@ -8,15 +8,24 @@ where tNAA nearly vanishes the ratio would be noise over noise, and with the flo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
+
+from mrsi_fast.mrsi.geometry import voxel_sizes_mm
+from mrsi_fast.mrsi.regions import ReferenceRegion, contralateral_reference, largest_component
 
 DENOMINATOR_FLOOR = 0.3  # of the reference median
 SD_SAMPLES = 8  # a standard deviation of fewer samples is not shown, as for the maps themselves
+INTERVAL_PERCENT = (5.0, 95.0)
+CNI_OUTLIER_SD, CNI_ROUNDS, CNI_LEAST_VOXELS = 2.0, 50, 20
+CNI_CLIPPED_SD = 0.7257  # SD that repeated clipping at 2 SD leaves of a normal distribution: s^2 = var(N | |x| < 2 s)
+EVERYWHERE = "all valid voxels"
 
 Float32 = NDArray[np.float32]
+Reference = ReferenceRegion | NDArray[np.bool_] | Literal["mirror"] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +41,9 @@ class RatioMaps:
         floor: the smallest denominator used, in the denominator's unit.
         reference: median of ``median`` over the reference region.
         threshold: the ratio that ``probability`` is about, or None.
+        samples: number of samples; 1 for the ratio of mean maps.
+        exceeding: ``[S]`` voxels above ``threshold`` in each sample, or None without a threshold.
+        reference_source: what the reference region is, in a phrase.
     """
 
     median: Float32
@@ -42,15 +54,44 @@ class RatioMaps:
     floor: float
     reference: float
     threshold: float | None
+    samples: int = 1
+    exceeding: NDArray[np.int64] | None = None
+    reference_source: str = EVERYWHERE
+
+
+@dataclass(frozen=True)
+class Hotspot:
+    """Voxels above a ratio map's threshold.
+
+    Attributes:
+        volume_ml: median over samples of the volume above the threshold.
+        interval_ml: its 5th and 95th percentile over samples (a 90 % interval), or None below 8 samples.
+        likely_ml: volume in which the probability of exceeding the threshold is a half or more: inside the contour.
+        certain_ml: volume in which the probability of exceeding it is 95 % or more; None without a deviation.
+        largest_ml: volume of the largest connected part of the likely region.
+        peak: largest median ratio inside the largest part.
+        peak_sd: its standard deviation, or None where there is none.
+        peak_mm: where the peak is, RAS+ mm.
+    """
+
+    volume_ml: float
+    interval_ml: tuple[float, float] | None
+    likely_ml: float
+    certain_ml: float | None
+    largest_ml: float
+    peak: float
+    peak_sd: float | None
+    peak_mm: tuple[float, float, float] | None
 
 
 def ratio_maps(
     numerator: NDArray,
     denominator: NDArray,
     valid: NDArray[np.bool_] | None = None,
-    reference: NDArray[np.bool_] | None = None,
+    reference: Reference = None,
     threshold: float | None = None,
     times_reference: float | None = None,
+    affine: ArrayLike | None = None,
     deviations: tuple[NDArray, NDArray] | None = None,
 ) -> RatioMaps:
     """Divide two maps sample by sample and summarise the ratio over the samples.
@@ -59,10 +100,12 @@ def ratio_maps(
         numerator: ``[S, X, Y, Z]`` samples of one map; one sample (``S`` = 1) is allowed.
         denominator: ``[S, X, Y, Z]`` the same samples of the other map.
         valid: ``[X, Y, Z]`` where a ratio is wanted (brain, trusted in both maps); everywhere finite without it.
-        reference: ``[X, Y, Z]`` region whose median sets the denominator's floor and the reference ratio, best NAWM;
-            all valid voxels without it.
+        reference: region whose median sets the denominator's floor and the reference ratio, best NAWM: ``[X, Y, Z]``
+            bool, a :class:`ReferenceRegion`, or ``"mirror"`` for the mirror image of the hotspot (all valid voxels
+            where that cannot be had); all valid voxels without it.
         threshold: ratio whose exceedance probability is wanted.
         times_reference: the same as a multiple of the reference ratio (2.0: twice NAWM).
+        affine: ``[4, 4]`` of the grid, mm; needed for ``"mirror"``.
         deviations: ``[X, Y, Z]`` standard deviations of numerator and denominator, for one sample (their means): the
             ratio's is then to first order that of two independent errors, and a probability that of a normal
             distribution.
@@ -71,8 +114,8 @@ def ratio_maps(
         The summary maps.
 
     Raises:
-        ValueError: for shapes that differ, no samples, two thresholds, or a reference region without a positive
-            denominator.
+        ValueError: for shapes that differ, no samples, two thresholds, a mirrored reference without a multiple or an
+            affine, or a reference region without a positive denominator.
     """
     if numerator.shape != denominator.shape or numerator.ndim != 4 or not len(numerator):
         raise ValueError(
@@ -83,13 +126,17 @@ def ratio_maps(
     use = np.isfinite(numerator).all(axis=0) & np.isfinite(denominator).all(axis=0)
     if valid is not None:
         use &= valid
-    region = use if reference is None else use & reference
-    floor = DENOMINATOR_FLOOR * _median(denominator.mean(axis=0, dtype=np.float64), region)
-    if not floor > 0:
-        raise ValueError(
-            "The denominator of the ratio has no positive median in the reference region: check the map and the region."
-        )
     above, below = numerator[:, use].astype(np.float64), denominator[:, use].astype(np.float64)
+    if isinstance(reference, str):
+        if affine is None or times_reference is None:
+            raise ValueError("A mirrored reference needs the grid's affine and a multiple of the reference ratio.")
+        reference = _opposite(above, below, use, affine, times_reference)
+    region, source = use, EVERYWHERE
+    if isinstance(reference, ReferenceRegion):
+        region, source = use & reference.mask, reference.source
+    elif reference is not None:
+        region, source = use & reference, "the given region"
+    floor = _floor(below, region[use])
     ratio = above / np.maximum(below, floor)
     median = _image(np.median(ratio, axis=0), use)
     level = _median(median, region)
@@ -111,6 +158,9 @@ def ratio_maps(
         floor=floor,
         reference=level,
         threshold=threshold,
+        samples=len(ratio),
+        exceeding=None if threshold is None else (ratio > threshold).sum(axis=1),
+        reference_source=source,
     )
 
 
@@ -118,6 +168,110 @@ def _first_order(above: NDArray, below: NDArray, floor: float, sd_above: NDArray
     """Standard deviation of ``above/max(below, floor)`` for independent errors; a floored denominator has none."""
     divisor = np.maximum(below, floor)
     return np.hypot(sd_above / divisor, np.where(below > floor, above * sd_below / divisor**2, 0.0))
+
+
+def hotspot(maps: RatioMaps, affine: ArrayLike) -> Hotspot:
+    """Volume of the region above a ratio map's threshold, its interval over samples, and its peak.
+
+    Noise in a sample lifts single voxels over the threshold, so the volume over samples can be above the volume inside
+    the contour of the median map; both are given.
+
+    Args:
+        maps: Ratio maps with a threshold.
+        affine: ``[4, 4]`` of their grid, mm.
+
+    Raises:
+        ValueError: The maps have no threshold.
+    """
+    if maps.probability is None or maps.exceeding is None:
+        raise ValueError("A hotspot needs a threshold: give one as a number or as a multiple of the reference.")
+    voxel_ml = float(np.prod(voxel_sizes_mm(np.asarray(affine)))) / 1000
+    probability = np.nan_to_num(maps.probability)
+    likely, enough = probability >= 0.5, maps.samples >= SD_SAMPLES
+    largest = largest_component(likely)
+    peak, peak_sd, peak_mm = float("nan"), None, None
+    if largest.any():
+        index = np.unravel_index(np.argmax(np.where(largest, maps.median, -np.inf)), largest.shape)
+        peak = float(maps.median[index])
+        peak_sd = float(maps.sd[index]) if np.isfinite(maps.sd[index]) else None
+        place = np.asarray(affine, dtype=np.float64) @ [*index, 1.0]
+        peak_mm = (float(place[0]), float(place[1]), float(place[2]))
+    low, high = np.percentile(maps.exceeding * voxel_ml, INTERVAL_PERCENT)
+    return Hotspot(
+        volume_ml=float(np.median(maps.exceeding)) * voxel_ml,
+        interval_ml=(float(low), float(high)) if enough else None,
+        likely_ml=float(likely.sum()) * voxel_ml,
+        certain_ml=float((probability >= 0.95).sum()) * voxel_ml if enough or np.isfinite(maps.sd).any() else None,
+        largest_ml=float(largest.sum()) * voxel_ml,
+        peak=peak,
+        peak_sd=peak_sd,
+        peak_mm=peak_mm,
+    )
+
+
+def cni_map(cho: NDArray, naa: NDArray, reference: NDArray[np.bool_] | None = None) -> Float32:
+    """Z-score of tCho above its regression on tNAA in normal tissue: an index like the Cho-to-NAA index (CNI).
+
+    After McKnight et al. 2001 (J Magn Reson Imaging 13:167-177): a line is fitted to tCho over tNAA, voxels further
+    than 2 SD from it are left out, and both steps are repeated until the set stays; a voxel's index is its distance
+    from the line in SDs of the voxels that remained. Here the line is an ordinary least-squares one, and the SD is
+    corrected for the clipping, so that normal tissue has an SD of 1. The distance perpendicular to a line is
+    proportional to the vertical one, so both give the same index for the same line.
+
+    Args:
+        cho: ``[X, Y, Z]`` tCho, NaN where it is not valid.
+        naa: ``[X, Y, Z]`` tNAA.
+        reference: ``[X, Y, Z]`` normal tissue to fit in; all valid voxels without it.
+
+    Returns:
+        ``[X, Y, Z]`` index, NaN where either map has no value.
+
+    Raises:
+        ValueError: Fewer than 20 voxels are there to fit, or tNAA does not vary over them.
+    """
+    use = np.isfinite(cho) & np.isfinite(naa)
+    normal = use if reference is None else use & reference
+    x, y = naa[normal].astype(np.float64), cho[normal].astype(np.float64)
+    kept = np.ones(x.size, dtype=bool)
+    slope = offset = sd = 0.0
+    for _ in range(CNI_ROUNDS):
+        if kept.sum() < CNI_LEAST_VOXELS or np.ptp(x[kept]) == 0:
+            raise ValueError(
+                f"The regression of tCho on tNAA needs at least {CNI_LEAST_VOXELS} voxels in which tNAA varies; "
+                "check the maps and the reference region."
+            )
+        slope, offset = np.polyfit(x[kept], y[kept], 1)
+        rest = y - (slope * x + offset)
+        sd = float(rest[kept].std(ddof=2))
+        closer = np.abs(rest) <= CNI_OUTLIER_SD * sd
+        if (closer == kept).all():
+            break
+        kept = closer
+    with np.errstate(divide="ignore", invalid="ignore"):
+        index = (cho[use] - (slope * naa[use].astype(np.float64) + offset)) * CNI_CLIPPED_SD / sd
+    return _image(index, use)
+
+
+def _opposite(
+    above: NDArray, below: NDArray, use: NDArray[np.bool_], affine: ArrayLike, times: float
+) -> ReferenceRegion | None:
+    """The mirrored reference region, found on the ratio whose floor comes from all valid voxels."""
+    floor = _floor(below, np.ones(below.shape[1], dtype=bool))
+    return contralateral_reference(_image(np.median(above / np.maximum(below, floor), axis=0), use), affine, times)
+
+
+def _floor(below: NDArray, region: NDArray[np.bool_]) -> float:
+    """The denominator's floor from its samples [S, V] and the reference voxels [V] among them.
+
+    Raises:
+        ValueError: Its median there is not positive.
+    """
+    floor = DENOMINATOR_FLOOR * _median(below.mean(axis=0), region)
+    if not floor > 0:
+        raise ValueError(
+            "The denominator of the ratio has no positive median in the reference region: check the map and the region."
+        )
+    return floor
 
 
 def _image(values: NDArray, use: NDArray[np.bool_]) -> Float32:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mrsi_fast.mrsi.ratios import ratio_maps
+from mrsi_fast.mrsi.ratios import cni_map, hotspot, ratio_maps
 
 SHAPE = (5, 4, 3)
 
@@ -102,3 +102,85 @@ def test_refusals_are_sentences() -> None:
         ratio_maps(top, -bottom)
     with pytest.raises(ValueError, match="no positive median"):
         ratio_maps(top, bottom, reference=np.zeros(SHAPE, dtype=bool))
+
+
+def tumour(count: int = 16, lesion: slice = slice(2, 6)) -> tuple[np.ndarray, np.ndarray]:
+    """Samples of two maps on 20x20x4: tCho 2 and tNAA 10 everywhere, a lesion of 4x4x4 voxels with a ratio of 1."""
+    rng = np.random.default_rng(3)
+    top, bottom = (level * (1 + 0.02 * rng.standard_normal((count, 20, 20, 4))) for level in (2.0, 10.0))
+    top[:, lesion, 8:12], bottom[:, lesion, 8:12] = 2.5 * top[:, lesion, 8:12], 0.5 * bottom[:, lesion, 8:12]
+    return top, bottom
+
+
+AFFINE = np.array([[5.0, 0, 0, -47.5], [0, 5.0, 0, -47.5], [0, 0, 10.0, 0], [0, 0, 0, 1]])
+
+
+def test_hotspot_has_a_volume_an_interval_and_a_peak() -> None:
+    top, bottom = tumour()
+    top[:8, 2, 8:12] = 1.0  # in half of the samples a quarter of the lesion is not there
+    maps = ratio_maps(top, bottom, times_reference=2.0)
+    found = hotspot(maps, AFFINE)
+    voxel_ml = 0.25
+    assert found.interval_ml == (48 * voxel_ml, 64 * voxel_ml)
+    assert found.volume_ml == 56 * voxel_ml and found.likely_ml == 64 * voxel_ml == found.largest_ml
+    assert found.certain_ml == 48 * voxel_ml
+    assert found.peak == pytest.approx(np.nanmax(maps.median)) and found.peak_sd is not None
+    place = np.argwhere(maps.median == maps.median[np.isfinite(maps.median)].max())[0]
+    np.testing.assert_allclose(found.peak_mm, AFFINE[:3, :3] @ place + AFFINE[:3, 3])
+
+
+def test_hotspot_of_mean_maps_has_no_interval() -> None:
+    top, bottom = tumour(1)
+    found = hotspot(ratio_maps(top, bottom, threshold=0.4), AFFINE)
+    assert found.volume_ml == found.likely_ml == 16.0
+    assert found.interval_ml is None and found.certain_ml is None and found.peak_sd is None
+    with pytest.raises(ValueError, match="needs a threshold"):
+        hotspot(ratio_maps(top, bottom), AFFINE)
+
+
+def test_no_hotspot_is_a_volume_of_zero() -> None:
+    top, bottom = tumour()
+    found = hotspot(ratio_maps(top, bottom, threshold=9.0), AFFINE)
+    assert found.volume_ml == 0 and found.interval_ml == (0.0, 0.0) and found.peak_mm is None
+
+
+def test_mirrored_reference_lies_opposite_the_lesion() -> None:
+    top, bottom = tumour()
+    top[:, 10:], bottom[:, 10:] = 1.2 * top[:, 10:], 0.9 * bottom[:, 10:]  # the other hemisphere has another level
+    maps = ratio_maps(top, bottom, reference="mirror", times_reference=2.0, affine=AFFINE)
+    assert maps.reference_source == "mirror image of the hotspot (mid-plane at x = 0.0 mm)"
+    opposite = np.median(np.median(top[:, 14:18, 8:12] / bottom[:, 14:18, 8:12], axis=0))
+    assert maps.reference == pytest.approx(opposite, rel=1e-6) and maps.threshold == pytest.approx(2 * opposite)
+    assert hotspot(maps, AFFINE).likely_ml == 16.0
+
+
+@pytest.mark.parametrize("lesion", [slice(8, 12), slice(0, 0)], ids=["in the midline", "none"])
+def test_without_a_mirror_image_all_voxels_are_the_reference(lesion: slice) -> None:
+    maps = ratio_maps(*tumour(lesion=lesion), reference="mirror", times_reference=2.0, affine=AFFINE)
+    assert maps.reference_source == "all valid voxels"
+    assert maps.reference == pytest.approx(0.2, rel=0.02)
+
+
+def test_cni_is_a_z_score_against_the_regression_line() -> None:
+    rng = np.random.default_rng(4)
+    naa = rng.uniform(6, 12, (20, 20, 4))
+    cho = 0.5 + 0.15 * naa + 0.05 * rng.standard_normal(naa.shape)
+    cho[2:6, 8:12] += 1.0
+    naa[0, 0, 0] = np.nan
+    index = cni_map(cho, naa)
+    lesion = np.zeros(naa.shape, dtype=bool)
+    lesion[2:6, 8:12] = True
+    assert np.nanmean(index[lesion]) == pytest.approx(1.0 / 0.05, rel=0.1)
+    assert abs(np.nanmean(index[~lesion])) < 0.15 and np.nanstd(index[~lesion]) == pytest.approx(1.0, rel=0.1)
+    assert np.isnan(index[0, 0, 0])
+    np.testing.assert_allclose(cni_map(7 * cho, 3 * naa), index, rtol=1e-3, atol=1e-3)
+
+
+def test_cni_needs_tissue_to_fit() -> None:
+    with pytest.raises(ValueError, match="at least 20 voxels"):
+        cni_map(np.ones(SHAPE), np.ones(SHAPE))
+
+
+def test_a_mirrored_reference_needs_a_grid() -> None:
+    with pytest.raises(ValueError, match="affine"):
+        ratio_maps(*tumour(), reference="mirror", times_reference=2.0)
