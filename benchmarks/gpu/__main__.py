@@ -1,6 +1,6 @@
 """Benchmarks on one NVIDIA GPU: ``python -m gpu`` from ``benchmarks/`` (``make gpu`` builds and tests first).
 
-Writes ``benchmarks/results/<gpu>.json``, the table that the dispatch chooses by, and the README's paragraph on GPUs.
+Writes ``benchmarks/results/<gpu>.json``, the table that the dispatch chooses by, and the GPU tables of docs/speed.md.
 ``--dry-run FOLDER`` goes the same way on small CPU tensors and writes everything there: its numbers mean nothing.
 """
 
@@ -60,7 +60,7 @@ def main() -> int:
             results.append(hold(target, case, options.rounds))
             write(target, results, options.rounds, dry)  # after each: compilers take minutes, and a run may be cut off
     print("\n".join(text_table(record.history(target, results, options.rounds))))
-    print("Written: the results, the table of choices and the README's paragraph on GPUs.")
+    print("Written: the results, the table of choices and the GPU tables of docs/speed.md.")
     return 0
 
 
@@ -74,10 +74,9 @@ def write(target: Target, results: list[Timed], rounds: int | None, dry: Path | 
     record.write_choices(
         MEASURED if dry is None else dry / MEASURED.name, record.choices(target, results), found.machine
     )
-    readme = (root / "README.md").read_text()
-    (root if dry is None else dry).joinpath("README.md").write_text(
-        record.with_paragraph(readme, record.paragraph(found))
-    )
+    page = (root / "docs" / "speed.md").read_text()
+    written = root / "docs" / "speed.md" if dry is None else dry / "speed.md"
+    written.write_text(record.with_paragraph(page, record.paragraph(found)))
 
 
 if __name__ == "__main__":

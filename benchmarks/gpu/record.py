@@ -1,4 +1,4 @@
-"""What a run leaves behind: the machine's history, the table of choices, and the README's paragraph."""
+"""What a run leaves behind: the machine's history, the table of choices, and the GPU tables of docs/speed.md."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BLOCK = re.compile(r"<!-- gpu: written by make gpu -->\n(.*?)<!-- end of gpu -->
 OURS = ("cuda", "triton", "fused", "cuda-graph")
 """Labels of what is ours to keep fast; the others are yardsticks."""
 SHOWN = ("unet", "sampling_run", "group_norm_silu[level0-", "self_attention[8x256", "solver_step")
-"""Beginnings of the cases that the README shows."""
+"""Beginnings of the cases that docs/speed.md shows."""
 
 
 def name_of(machine: dict) -> str:
@@ -98,7 +98,7 @@ def write_choices(path: Path, rows: list[dict], machine: dict) -> None:
 
 
 def paragraph(found: History) -> str:
-    """The README's table: what ran how fast against what, with the ceilings' shares."""
+    """The table of docs/speed.md: what ran how fast against what, with the ceilings' shares."""
     lines = [
         f"Timed on one {found.machine['gpu']} (`make gpu`, {found.runs[-1].started}); ratios are medians of paired",
         "rounds with bootstrap intervals, shares those of the copy and matrix product measured in the same rounds.",
@@ -124,12 +124,12 @@ def paragraph(found: History) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_paragraph(readme: str, text: str) -> str:
-    """The README with its GPU paragraph replaced.
+def with_paragraph(page: str, text: str) -> str:
+    """docs/speed.md with its GPU block replaced.
 
     Raises:
-        ValueError: The README has no such paragraph.
+        ValueError: The page has no such block.
     """
-    if not BLOCK.search(readme):
-        raise ValueError("The README has no block '<!-- gpu: written by make gpu -->' to write into.")
-    return BLOCK.sub(lambda match: match[0].replace(match[1], text), readme)
+    if not BLOCK.search(page):
+        raise ValueError("docs/speed.md has no block '<!-- gpu: written by make gpu -->' to write into.")
+    return BLOCK.sub(lambda match: match[0].replace(match[1], text), page)

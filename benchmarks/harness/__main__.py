@@ -12,7 +12,7 @@ from harness import compare as comparison
 from harness import numerics as accuracy
 from harness import time_table
 from harness.plots import draw
-from harness.readme import rewrite, section
+from harness.readme import rewrite, section, short_table
 from harness.records import History, cpu_histories, newest_first, same_processor
 from harness.table import aligned
 from mrsi_fast.config import ConfigError
@@ -70,22 +70,30 @@ def report(
     histories: Annotated[
         list[Path] | None, typer.Argument(help="Histories (JSON); default all of benchmarks/results/.")
     ] = None,
-    readme: Annotated[Path | None, typer.Option(help="File whose marked section is written.")] = None,
+    page: Annotated[Path | None, typer.Option(help="File of all tables; default docs/speed.md.")] = None,
+    readme: Annotated[
+        Path | None, typer.Option(help="File of the short table; default README.md if --page is not given.")
+    ] = None,
     plots: Annotated[Path | None, typer.Option(help="Folder of the plots; default docs/.")] = None,
 ) -> None:
-    """Write the speed section of the README from recorded benchmarks, and the plots of the latest machine."""
+    """Write docs/speed.md and the README's table from recorded benchmarks, and the plots of the latest machine."""
     root = checkout()
-    readme, plots = readme or root / "README.md", plots or root / "docs"
+    readme = readme or (root / "README.md" if page is None else None)
+    page, plots = page or root / "docs" / "speed.md", plots or root / "docs"
     paths = histories or cpu_histories(root / "benchmarks" / "results")
     if not paths:
         raise _ended("There is no history in benchmarks/results: record one with make bench.", UNUSABLE)
     read = [_read(path) for path in paths]
     files = draw(newest_first(read)[0], plots)
     try:
-        changed = rewrite(readme, section(read, [os.path.relpath(file, readme.parent) for file in files]))
+        changed = rewrite(page, section(read, [os.path.relpath(file, page.parent) for file in files]))
+        if readme is not None:
+            changed |= rewrite(readme, short_table(read))
     except (OSError, ValueError) as error:
         raise _ended(str(error), USAGE) from error
-    typer.echo(f"{readme}: {'rewritten' if changed else 'as it was'}; {', '.join(map(str, files))}.")
+    written = [one for one in (page, readme) if one is not None]
+    told = " and ".join(map(str, written))
+    typer.echo(f"{told}: {'rewritten' if changed else 'as before'}; {', '.join(map(str, files))}.")
 
 
 @app.command()

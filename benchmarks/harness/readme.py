@@ -1,4 +1,4 @@
-"""The speed section of the README, written from recorded rows between two markers; nothing in it is typed by hand."""
+"""The tables of docs/speed.md and the short one of the README, written from recorded rows between two markers each."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from mrsi_fast.files import write_text
 
 BEGIN = "<!-- speed: written by `make bench-report`; do not edit by hand -->"
 END = "<!-- end of speed -->"
+SHORT_BEGIN = "<!-- speed table: written by `make bench-report`; do not edit by hand -->"
+SHORT_END = "<!-- end of speed table -->"
 
 ENGINES = {
     "native": "**mrsi_fast, native engine**",
@@ -69,7 +71,7 @@ def section(histories: Sequence[History], plots: Sequence[str] = ()) -> str:
 
     Args:
         histories: One for each machine.
-        plots: Paths of the latest machine's plots, relative to the README.
+        plots: Paths of the latest machine's plots, relative to docs/speed.md.
     """
     latest, *others = newest_first(histories)
     parts = [_machine(latest, METHOD), _engines(latest), _operations(latest), _alone(latest), _volume(latest)]
@@ -79,19 +81,32 @@ def section(histories: Sequence[History], plots: Sequence[str] = ()) -> str:
     return "\n".join([BEGIN, "", *(line for part in parts if part for line in [*part, ""]), END])
 
 
-def rewrite(readme: Path, text: str) -> bool:
-    """Puts the section between the markers of a file; returns whether that changed it.
+def short_table(histories: Sequence[History]) -> str:
+    """Markdown of the README's table, markers included: one evaluation by each engine on the latest machine.
+
+    Args:
+        histories: One for each machine.
+    """
+    latest = newest_first(histories)[0]
+    table = [line for line in _engines(latest) if line.startswith("|")]
+    machine = f"{latest.machine_name}, {latest.started}"
+    return "\n".join([SHORT_BEGIN, "", *table, "", machine, "", SHORT_END])
+
+
+def rewrite(page: Path, text: str) -> bool:
+    """Puts a text between those lines of a file that are its first and last; returns whether that changed the file.
 
     Raises:
-        ValueError: The markers are not there, once each and in order.
+        ValueError: The two lines are not there, once each and in order.
     """
-    before = readme.read_text(encoding="utf-8")
-    start, end = before.find(BEGIN), before.find(END)
-    if not 0 <= start < end or before.count(BEGIN) != 1 or before.count(END) != 1:
-        raise ValueError(f"{readme.name}: the line {BEGIN!r} has to stand there once, and {END!r} after it.")
-    after = before[:start] + text + before[end + len(END) :]
+    lines, before = text.splitlines(), page.read_text(encoding="utf-8")
+    first, last = lines[0], lines[-1]
+    start, end = before.find(first), before.find(last)
+    if not 0 <= start < end or before.count(first) != 1 or before.count(last) != 1:
+        raise ValueError(f"{page.name}: needs the line {first!r} once, and {last!r} after it.")
+    after = before[:start] + text + before[end + len(last) :]
     if after != before:
-        write_text(readme, after)
+        write_text(page, after)
     return after != before
 
 

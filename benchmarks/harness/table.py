@@ -1,4 +1,4 @@
-"""Recorded benchmarks as tables: for the terminal after a run, and for the README."""
+"""Recorded benchmarks as tables: for the terminal after a run, and for the documentation."""
 
 from __future__ import annotations
 

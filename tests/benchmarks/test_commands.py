@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from harness import __main__ as commands
 from harness.__main__ import app
-from harness.readme import BEGIN, END, rewrite, section
+from harness.readme import BEGIN, END, rewrite, section, short_table
 from harness.records import COPY, SGEMM, SGEMM_AGAIN, Contest, History, Row, Run, cpu_histories
 from support.data import checkout
 
@@ -77,12 +77,12 @@ def test_what_cannot_be_compared_is_said(tmp_path):
 def test_the_report_writes_section_and_plots(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text(f"{BEGIN}\n{END}\n")
-    arguments = ("report", recorded(tmp_path / "a.json"), "--readme", readme, "--plots", tmp_path / "docs")
+    arguments = ("report", recorded(tmp_path / "a.json"), "--page", readme, "--plots", tmp_path / "docs")
     result = bench(*arguments)
     assert result.exit_code == 0 and "rewritten" in result.output
     assert "| **mrsi_fast, native engine** | 1" in readme.read_text()
     assert "(docs/speed_engines.png)" in readme.read_text() and (tmp_path / "docs" / "speed_engines.png").is_file()
-    assert "as it was" in bench(*arguments).output
+    assert "as before" in bench(*arguments).output
     readme.write_text("nothing\n")
     assert bench(*arguments).exit_code == 2
 
@@ -93,7 +93,7 @@ def test_plots_are_those_of_the_latest_machine(tmp_path):
     older = recorded(tmp_path / "a.json")
     newer = recorded(tmp_path / "b.json", cpu="Example 2", started="2026-01-02 00:00 UTC")
     for folder, histories in (("both", (older, newer)), ("newer", (newer,))):
-        result = bench("report", *histories, "--readme", readme, "--plots", tmp_path / folder)
+        result = bench("report", *histories, "--page", readme, "--plots", tmp_path / folder)
         assert result.exit_code == 0, result.output
     both, alone = ((tmp_path / folder / "speed_engines.png").read_bytes() for folder in ("both", "newer"))
     assert both == alone
@@ -105,16 +105,16 @@ def test_without_a_history_there_is_nothing_to_report(tmp_path, monkeypatch):
     assert result.exit_code == 3 and "record one with make bench" in result.output
 
 
-def test_the_readme_says_what_was_recorded(tmp_path):
-    """No number of the README's speed section is typed by hand: it is written anew from the committed histories."""
+def test_the_pages_say_what_was_recorded(tmp_path):
+    """No number of the speed tables is typed by hand: they are written anew from the committed histories."""
     root = checkout()
-    histories = cpu_histories(root / "benchmarks" / "results")
+    histories = [History.load(path) for path in cpu_histories(root / "benchmarks" / "results")]
     if not histories:
         pytest.skip("no benchmarks are recorded")
-    text = (root / "README.md").read_text()
-    assert text.count(BEGIN) == 1 and text.count(END) == 1
+    text = (root / "docs" / "speed.md").read_text()
     plots = [line.split("(")[1].rstrip(")") for line in text[text.index(BEGIN) :].splitlines() if line.startswith("![")]
-    copy = tmp_path / "README.md"
-    copy.write_text(text)
-    assert not rewrite(copy, section([History.load(path) for path in histories], plots)), "run make bench-report"
-    assert all((root / plot).is_file() for plot in plots)
+    for page, written in (("docs/speed.md", section(histories, plots)), ("README.md", short_table(histories))):
+        copy = tmp_path / "page.md"
+        copy.write_text((root / page).read_text())
+        assert not rewrite(copy, written), f"{page}: run make bench-report"
+    assert plots and all((root / "docs" / plot).is_file() for plot in plots)

@@ -1,4 +1,4 @@
-"""The README's speed section: every number from the history, between markers, unfit machines named."""
+"""The speed tables: every number from the history, between markers, unfit machines named."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from harness.readme import BEGIN, END, rewrite, section
+from harness.readme import BEGIN, END, SHORT_BEGIN, SHORT_END, rewrite, section, short_table
 from harness.records import QUALITY, SGEMM_AGAIN, History
 from harness.table import duration, text_table
 
@@ -85,8 +85,18 @@ def test_only_the_text_between_the_markers_changes(tmp_path, history):
     assert rewrite(readme, text) and readme.read_text() == f"before\n\n{text}\n\nafter\n"
     assert not rewrite(readme, text)
     readme.write_text("no markers\n")
-    with pytest.raises(ValueError, match="has to stand there once"):
+    with pytest.raises(ValueError, match="needs the line"):
         rewrite(readme, text)
+
+
+def test_the_short_table_has_at_most_eight_rows(tmp_path, history):
+    text = short_table([with_engines(history(0, noise=0.0))])
+    assert text.startswith(SHORT_BEGIN) and text.endswith(SHORT_END)
+    rows = [line for line in text.splitlines() if line.startswith("|")][2:]
+    assert "| **mrsi_fast, native engine** | 1 ms |  |" in rows and len(rows) <= 8
+    page = tmp_path / "README.md"
+    page.write_text(f"{SHORT_BEGIN}\n{SHORT_END}\n")
+    assert rewrite(page, text) and not rewrite(page, text)
 
 
 def test_the_terminal_lists_rows_that_did_not_run(history):

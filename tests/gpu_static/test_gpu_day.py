@@ -89,20 +89,20 @@ def test_what_is_written_can_be_read_as_any_machines_history(scripts, tmp_path):
     found = record.history(target, results, None)
     found.save(tmp_path / "gpu.json")
     again = History.load(tmp_path / "gpu.json")
-    assert cpu_histories(tmp_path) == []  # the README's speed table is that of CPUs
+    assert cpu_histories(tmp_path) == []  # the engine table of docs/speed.md is that of CPUs
     assert again.faster("group_norm_silu[level0-float16]-cuda").median == pytest.approx(2.0)
     text = record.paragraph(again)
     assert "| group_norm_silu[level0-float16] | cuda | 1000.0 | 2.00 [2.00, 2.00] | eager | 0% | 10% |" in text
 
 
 def test_the_readme_says_that_no_benchmark_was_recorded_until_one_is(scripts):
-    record, readme = scripts("record"), (ROOT / "README.md").read_text()
-    (block,) = record.BLOCK.findall(readme)
+    record, page = scripts("record"), (ROOT / "docs" / "speed.md").read_text()
+    (block,) = record.BLOCK.findall(page)
     measured = [
         path for path in (ROOT / "benchmarks/results").glob("*.json") if '"architecture": "sm_' in path.read_text()
     ]
     assert ("No benchmark has\nbeen recorded on a GPU" in block) == (not measured)
-    assert record.with_paragraph(readme, "| table |\n") == readme.replace(block, "| table |\n")
+    assert record.with_paragraph(page, "| table |\n") == page.replace(block, "| table |\n")
     with pytest.raises(ValueError, match="no block"):
         record.with_paragraph("# Something else", "text")
 
@@ -128,7 +128,7 @@ def test_the_benchmarks_run_dry(tmp_path):
     }
     decided = {(row["op"], row["backward"]) for row in json.loads((tmp_path / "gpu_choices.json").read_text())["rows"]}
     assert decided == set(_cuda.PREFERRED)
-    assert "| unet[1x3x16x16-float32] | cuda-graph |" in (tmp_path / "README.md").read_text()
+    assert "| unet[1x3x16x16-float32] | cuda-graph |" in (tmp_path / "speed.md").read_text()
 
 
 @pytest.mark.gpu_static
