@@ -5,17 +5,20 @@ BIN    := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(shell find csrc -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz bench bench-long bench-report lint clean gpu gpu-static
+.PHONY: help demo test browser fuzz bench bench-long bench-report lint clean gpu gpu-static
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed ## super-resolve the bundled example maps into demo_output/
 	$(BIN)/mrsi-fast sr -i examples/simulated_glioma --scale 4 --window hamming --support ellipse --units mM -o demo_output
-	@echo "demo_output/ holds maps (NIfTI: mean and standard deviation), how they came about (JSON) and pictures (PNG)."
+	@echo "demo_output/ holds maps (NIfTI: mean and standard deviation), how they came about (JSON) and report.html, an interactive report."
 
 test: $(VENV)/.dev ## run the tests (what needs ../shared/data skips without it)
 	$(BIN)/pytest -n 2
+
+browser: $(VENV)/.dev ## test the interactive report in a headless Chromium, which has to be installed
+	$(BIN)/pytest -m browser tests/report
 
 fuzz: $(VENV)/.dev ## random shapes through the network's CPU kernels under sanitizers (ROUNDS=, SEED=)
 	MRSI_FAST_FUZZ_ROUNDS=$(or $(ROUNDS),3000) MRSI_FAST_FUZZ_SEED=$(or $(SEED),$$(date +%s)) \
@@ -29,10 +32,10 @@ bench-long: $(VENV)/.dev ## the same with every peer, max-autotune, whole volume
 	$(BIN)/pytest benchmarks/ --benchmark-only --save-results --long
 	$(MAKE) bench-report
 
-bench-report: $(VENV)/.dev ## write the README's speed section and the plots from benchmarks/results
+bench-report: $(VENV)/.dev ## write docs/speed.md, the README's speed table and the plots from benchmarks/results
 	cd benchmarks && ../$(BIN)/python -m harness report
 
-gpu: ## build, test and time the kernels on this machine's NVIDIA GPU; writes benchmarks/results, choices, README
+gpu: ## build, test and time the kernels on this machine's NVIDIA GPU; writes benchmarks/results, choices, docs/speed.md
 	@command -v nvidia-smi > /dev/null && nvidia-smi -L | grep -q '^GPU' \
 	  || { echo "make gpu: no NVIDIA GPU was found (nvidia-smi lists none), so nothing was built, tested or timed;"; \
 	       echo "make gpu-static checks what can be known without one."; exit 1; }

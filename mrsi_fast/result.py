@@ -14,7 +14,7 @@ from mrsi_fast.mrsi.export import refuse_overwrite, write_map, write_sidecar
 from mrsi_fast.mrsi.geometry import in_plane_factors
 from mrsi_fast.mrsi.mapset import MapInputError
 from mrsi_fast.mrsi.names import bids_label, canonical_name, refuse_equal_labels
-from mrsi_fast.mrsi.ratios import RatioMaps, ratio_maps
+from mrsi_fast.mrsi.ratios import RatioMaps, Reference, ratio_maps
 from mrsi_fast.publication import Place, UnreadableRecord, sha256_of
 
 Float32 = NDArray[np.float32]
@@ -68,7 +68,7 @@ class Result:
         self,
         numerator: str,
         denominator: str,
-        reference: NDArray[np.bool_] | None = None,
+        reference: Reference = None,
         threshold: float | None = None,
         times_reference: float | None = None,
     ) -> RatioMaps:
@@ -81,7 +81,8 @@ class Result:
         Args:
             numerator: Name of the upper map.
             denominator: Name of the lower map; floored at 30 % of its median in the reference region.
-            reference: [X, Y, Z] bool, best normal-appearing white matter; default every valid voxel.
+            reference: [X, Y, Z] bool, best normal-appearing white matter; ``"mirror"`` for the mirror image of the
+                hotspot (with ``times_reference``); default every valid voxel.
             threshold: Ratio whose exceedance probability is wanted.
             times_reference: The same as a multiple of the reference region's ratio.
 
@@ -92,7 +93,9 @@ class Result:
         first, second = self.index(numerator), self.index(denominator)
         stack = self.mean[None] if self.samples is None else self.samples
         deviations = (self.std[first], self.std[second]) if self.samples is None else None
-        return ratio_maps(stack[:, first], stack[:, second], None, reference, threshold, times_reference, deviations)
+        return ratio_maps(
+            stack[:, first], stack[:, second], None, reference, threshold, times_reference, self.affine, deviations
+        )
 
     def stem(self, what: str, name: str | None = None) -> str:
         """BIDS-like file name without suffix: ``res-x4_met-NAANAAG_desc-sr_mrsi``."""
@@ -121,13 +124,13 @@ class Result:
         refuse_equal_labels(self.names)
         inputs, written = tuple(inputs), []
         for index, name in enumerate(self.names):
-            for what, kind, volume in self._volumes(index, samples):
+            for what, kind, volume, affine in self._volumes(index, samples):
                 path = folder / f"{prefix}{self.stem(what, name)}.nii.gz"
-                window = _window(volume) if kind == "mean" else None
+                window = _window(self.mean[index]) if kind in ("mean", "zerofilled", "measured") else None
                 write_map(
                     path,
                     volume,
-                    self.affine,
+                    affine,
                     kind=kind,
                     name=name,
                     xform_code=self.xform_code,
@@ -145,14 +148,19 @@ class Result:
         facts = {**self.provenance, "warnings": list(self.warnings), "files": sums}
         write_sidecar(record, facts, inputs)
 
-    def _volumes(self, index: int, samples: bool) -> Iterator[tuple[str, str, Float32]]:
-        """What is written of one map: part of the file name, kind, [X, Y, Z]."""
-        yield "sr", "mean", self.mean[index]
+    def _volumes(self, index: int, samples: bool) -> Iterator[tuple[str, str, Float32, NDArray[np.float64]]]:
+        """What is written of one map: part of the file name, kind, [X, Y, Z], affine.
+
+        With the zero-filled and the measured map every later step, a new report included, needs these files alone.
+        """
+        yield "sr", "mean", self.mean[index], self.affine
+        yield "zerofilled", "zerofilled", self.zero_fill[index], self.affine
+        yield "measured", "measured", self.lr[index], self.lr_affine
         if np.isfinite(self.std[index]).any():
-            yield "srstd", "std", self.std[index]
+            yield "srstd", "std", self.std[index], self.affine
         if samples and self.samples is not None:
             for number, sample in enumerate(self.samples):
-                yield f"sample{number:03d}", "sample", sample[index]
+                yield f"sample{number:03d}", "sample", sample[index], self.affine
 
     def save(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mrsi_fast.mrsi.nifti import Volume
-    from mrsi_fast.mrsi.ratios import RatioMaps
+    from mrsi_fast.mrsi.ratios import Hotspot, RatioMaps, Reference
+    from mrsi_fast.mrsi.regions import ReferenceRegion
     from mrsi_fast.publication import Place
 
 _ENDINGS = r"[a-z]*_mrsi\.(?:nii\.gz|json)"
@@ -29,14 +31,35 @@ Results = Annotated[Path, typer.Option("--input", "-i", help="Folder that `mrsi-
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="Folder for the ratio maps. Default: the input folder.")
 ]
-Reference = Annotated[
+ReferenceMask = Annotated[
     Path | None,
-    typer.Option(help="Reference region on the finer grid, best normal-appearing white matter. Default: all voxels."),
+    typer.Option(help="Mask of the reference region on any grid, best normal-appearing white matter (NAWM)."),
 ]
+Labels = Annotated[Path | None, typer.Option(help="Label image on any grid to take the reference region from.")]
+ReferenceLabels = Annotated[
+    str | None, typer.Option(help="Labels of the reference region in it, e.g. 2,41 (white matter in FreeSurfer).")
+]
+Mirror = Annotated[bool, typer.Option("--mirror", help="Reference region: mirror image of the hotspot.")]
 Times = Annotated[
-    float | None,
-    typer.Option(min=0, help="Also map the probability that the ratio exceeds this times the reference's."),
+    float | None, typer.Option(min=0, help="Threshold of the hotspot as a multiple of the reference ratio, e.g. 2.")
 ]
+Threshold = Annotated[float | None, typer.Option(help="Threshold of the hotspot as a ratio.")]
+Cni = Annotated[
+    bool, typer.Option("--cni", help="Also write the CNI-like z-score of tCho over tNAA (McKnight et al. 2001).")
+]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Where the reference level comes from and what counts as hot."""
+
+    mask: Path | None
+    labels: Path | None
+    reference_labels: tuple[int, ...]
+    mirror: bool
+    times: float | None
+    threshold: float | None
+    cni: bool
 
 
 @guarded
@@ -44,20 +67,30 @@ def ratio(
     ratios: Ratios,
     results: Results,
     output: Output = None,
-    reference: Reference = None,
+    reference: ReferenceMask = None,
+    labels: Labels = None,
+    reference_labels: ReferenceLabels = None,
+    mirror: Mirror = False,
     times: Times = None,
+    threshold: Threshold = None,
+    cni: Cni = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Divide super-resolved maps.
+    """Divide super-resolved maps, and measure the hotspot above a threshold.
 
-    With samples on disk (`sr --save-samples`) the ratio is taken in every sample and then summarised, so that its
-    standard deviation is right; without them it is the ratio of the mean maps, without a standard deviation.
+    With samples on disk (`sr --samples 16 --save-samples`) the ratio is taken in every sample and then summarised, so
+    that its standard deviation, the probability of exceeding the threshold and the interval of the hotspot's volume
+    are right. Without them it is the ratio of the mean maps, with none of these. The reference region is all voxels
+    unless a mask, labels or --mirror is given.
     """
     from mrsi_fast.mrsi.mapset import MapInputError
     from mrsi_fast.publication import RECORD_TAIL, Place
 
     terminal, pairs = Terminal(quiet), [_pair(text) for text in ratios]
+    asked = _asked(reference, labels, reference_labels, mirror, times, threshold, cni)
+    if cni and any(pair != ("tCho", "tNAA") for pair in pairs):
+        raise CommandError("--cni is defined for tCho/tNAA alone.")
     records = sorted(results.glob(f"*{RECORD_TAIL}")) if results.is_dir() else []
     if not records:
         raise CommandError(
@@ -65,14 +98,13 @@ def ratio(
         )
     target = output or results
     target.mkdir(parents=True, exist_ok=True)
-    region = None if reference is None else _region(reference)
     failed: list[str] = []
     for path in records:
         place = Place(results, path.name.removesuffix(RECORD_TAIL))
         try:
             with place.locked() if os.access(results, os.W_OK) else nullcontext():
                 for above, below in pairs:
-                    written = _write(path, above, below, region, times, target, terminal)
+                    written = _write(path, above, below, asked, target, terminal)
                     terminal.say(f"  {written}")
         except (CommandError, MapInputError, ValueError) as error:
             failed.append(str(error))
@@ -85,6 +117,38 @@ def ratio(
         raise CommandError(f"no ratio of {len(failed)} of {len(records)} results.", code)
 
 
+def _asked(
+    mask: Path | None,
+    labels: Path | None,
+    listed: str | None,
+    mirror: bool,
+    times: float | None,
+    threshold: float | None,
+    cni: bool,
+) -> Asked:
+    """The options, checked against each other.
+
+    Raises:
+        CommandError: Two of them contradict each other, one needs another, or a file is missing.
+    """
+    if sum((mask is not None, labels is not None, mirror)) > 1:
+        raise CommandError("Give one reference region: --reference, --labels with --reference-labels, or --mirror.")
+    if (labels is None) != (listed is None):
+        raise CommandError("--labels and --reference-labels belong together: the image and its labels, e.g. 2,41.")
+    if times is not None and threshold is not None:
+        raise CommandError("Give --times or --threshold, not both.")
+    if mirror and times is None:
+        raise CommandError("--mirror needs --times: the hotspot to be mirrored is what exceeds that multiple.")
+    for option, path in (("--reference", mask), ("--labels", labels)):
+        if path is not None and not path.is_file():
+            raise CommandError(f"{option} {path}: there is no such file.")
+    try:
+        numbers = tuple(int(part) for part in (listed or "").split(",") if part.strip())
+    except ValueError:
+        raise CommandError(f"--reference-labels {listed}: give whole numbers with commas, e.g. 2,41.") from None
+    return Asked(mask, labels, numbers, mirror, times, threshold, cni)
+
+
 def _pair(text: str) -> tuple[str, str]:
     from mrsi_fast.mrsi.names import canonical_name
 
@@ -94,19 +158,11 @@ def _pair(text: str) -> tuple[str, str]:
     return canonical_name(above), canonical_name(below)
 
 
-def _write(
-    record: Path,
-    above: str,
-    below: str,
-    region: tuple[str, NDArray[np.bool_]] | None,
-    times: float | None,
-    target: Path,
-    terminal: Terminal,
-) -> Path:
+def _write(record: Path, above: str, below: str, asked: Asked, target: Path, terminal: Terminal) -> Path:
     """Writes the maps of one ratio and their JSON file; returns the ratio map."""
     from mrsi_fast.mrsi.export import write_map, write_sidecar
     from mrsi_fast.mrsi.names import bids_label
-    from mrsi_fast.mrsi.ratios import ratio_maps
+    from mrsi_fast.mrsi.ratios import hotspot, ratio_maps
     from mrsi_fast.publication import RECORD_TAIL, Place, read_record, sha256_of
 
     result, stem = read_record(record), record.name.removesuffix(RECORD_TAIL)
@@ -114,48 +170,101 @@ def _write(
     _, denominator = _stack(record, result, below)
     if len(numerator) != len(denominator):
         numerator, denominator = (_stack(record, result, name, samples=False)[1] for name in (above, below))
-    if region is not None and region[1].shape != numerator.shape[1:]:
-        raise CommandError(
-            f"{region[0]}: the reference region has the grid {region[1].shape}, the maps have {numerator.shape[1:]}."
-        )
-    maps = ratio_maps(numerator, denominator, reference=region and region[1], times_reference=times)
-    samples = len(numerator) if len(numerator) > 1 else 0
-    identity = _identity(result, f"{above}/{below}", region, times)
-    facts = {
-        "ratio": f"{above}/{below}",
-        "samples": samples,
-        "denominator_floor": maps.floor,
-        "reference_ratio": maps.reference,
-        "reference_region": region and region[0],
-        "probability_threshold": maps.threshold,
-        "identity": identity,
-        "result": result,
-    }
+    region = _region(asked, first.affine, numerator.shape[1:])
+    reference: Reference = "mirror" if asked.mirror else region
+    maps = ratio_maps(numerator, denominator, None, reference, asked.threshold, asked.times, first.affine)
+    spot = None if maps.threshold is None else hotspot(maps, first.affine)
+    volumes = _volumes(maps)
+    if asked.cni:
+        volumes["cni"] = _cni(record, result, above, below)
+    identity = _identity(result, f"{above}/{below}", region, asked)
     base = f"{stem}_met-{bids_label(above)}Over{bids_label(below)}_desc-ratio"
     place = Place(target, base, "_mrsi.json", _ENDINGS)
     with place.locked(), place.staging() as staging:
         _refuse_another_results(place, identity)
-        for what, volume in _volumes(maps).items():
+        for what, volume in volumes.items():
             path = staging / f"{base}{what}_mrsi.nii.gz"
             write_map(path, volume, first.affine, kind="ratio", xform_code=first.xform_code)
         files = {path.name: {"sha256": sha256_of(path)} for path in sorted(staging.iterdir())}
-        write_sidecar(staging / place.record_path.name, {**facts, "files": files})
+        facts = _facts(f"{above}/{below}", maps, spot, asked)
+        write_sidecar(
+            staging / place.record_path.name, {**facts, "identity": identity, "result": result, "files": files}
+        )
         place.publish(staging, keep=False)
-    how = f"median of {samples} samples" if samples else "of the mean maps (no samples were saved, so no deviation)"
-    terminal.say(f"{above}/{below}: {how}; {maps.reference:.3g} in the reference region")
+    _tell(f"{above}/{below}", maps, spot, terminal)
     return target / f"{base}_mrsi.nii.gz"
 
 
-def _identity(
-    result: dict[str, Any], ratio: str, region: tuple[str, NDArray[np.bool_]] | None, times: float | None
-) -> dict[str, Any]:
+def _facts(name: str, maps: RatioMaps, spot: Hotspot | None, asked: Asked) -> dict[str, Any]:
+    return {
+        "ratio": name,
+        "samples": maps.samples if maps.samples > 1 else 0,
+        "denominator_floor": maps.floor,
+        "reference_ratio": maps.reference,
+        "reference_region": maps.reference_source,
+        "probability_threshold": maps.threshold,
+        "times_reference": asked.times,
+        "hotspot": None if spot is None else asdict(spot),
+        "cni_method": "after McKnight et al. 2001, J Magn Reson Imaging 13:167-177" if asked.cni else None,
+    }
+
+
+def _tell(name: str, maps: RatioMaps, spot: Hotspot | None, terminal: Terminal) -> None:
+    how = "of the mean maps (no samples were saved, so no deviation)"
+    if maps.samples > 1:
+        how = f"median of {maps.samples} samples"
+    terminal.say(f"{name}: {how}; {maps.reference:.3g} in the reference region ({maps.reference_source})")
+    if spot is None:
+        return
+    interval = ""
+    if spot.interval_ml is not None:
+        interval = f", 90 % interval {spot.interval_ml[0]:.2f} to {spot.interval_ml[1]:.2f} mL"
+    terminal.say(f"  hotspot above {maps.threshold:.3g}: {spot.volume_ml:.2f} mL{interval}")
+    if spot.peak_mm is not None:
+        where = ", ".join(f"{value:.1f}" for value in spot.peak_mm)
+        terminal.say(f"  highest ratio in its largest part: {spot.peak:.3g} at x, y, z = {where} mm")
+
+
+def _region(asked: Asked, affine: NDArray[np.float64], shape: tuple[int, ...]) -> ReferenceRegion | None:
+    """The reference region from a mask or labels, on the grid of the result; None for all voxels and for mirroring."""
+    import numpy as np
+
+    from mrsi_fast.mrsi.mapset import MapInputError
+    from mrsi_fast.mrsi.regions import ReferenceRegion, labels_on_grid
+
+    source = asked.mask or asked.labels
+    if source is None:
+        return None
+    labels = labels_on_grid(source, affine, shape)
+    chosen = labels > 0 if asked.mask is not None else np.isin(labels, asked.reference_labels)
+    if not chosen.any():
+        raise MapInputError(f"{source.name}: holds none of the labels {', '.join(map(str, asked.reference_labels))}.")
+    named = "" if asked.mask is not None else f" labels {', '.join(map(str, asked.reference_labels))}"
+    return ReferenceRegion(chosen, f"{source.name}{named}, {int(chosen.sum())} voxels")
+
+
+def _cni(record: Path, result: dict[str, Any], cho: str, naa: str) -> NDArray[np.float32]:
+    from mrsi_fast.mrsi.ratios import cni_map
+
+    first, second = (_stack(record, result, name, samples=False)[1][0] for name in (cho, naa))
+    return cni_map(first, second)
+
+
+def _identity(result: dict[str, Any], ratio: str, region: ReferenceRegion | None, asked: Asked) -> dict[str, Any]:
     """What the ratio maps are made of: one result, the region's voxels, and what was asked for."""
     import hashlib
 
     from mrsi_fast.identity import array_digest
 
     inputs = {"result": result["identity"]["sha256"]}
-    settings = {"ratio": ratio, "region": None if region is None else array_digest(region[1]), "times": times}
+    settings = {
+        "ratio": ratio,
+        "region": None if region is None else array_digest(region.mask),
+        "mirror": asked.mirror,
+        "times": asked.times,
+        "threshold": asked.threshold,
+        "cni": asked.cni,
+    }
     whole = json.dumps([inputs, settings], sort_keys=True)
     return {"sha256": hashlib.sha256(whole.encode()).hexdigest(), "inputs": inputs, "settings": settings}
 
@@ -205,13 +314,6 @@ def _stack(path: Path, record: dict[str, Any], name: str, samples: bool = True) 
         )
     volumes = [read_nifti(path.parent / one) for one in files]
     return volumes[0], np.concatenate([volume.data for volume in volumes])
-
-
-def _region(path: Path) -> tuple[str, NDArray[np.bool_]]:
-    """Name of the file, and the voxels [X, Y, Z] that belong to the region."""
-    from mrsi_fast.mrsi.nifti import read_nifti
-
-    return path.name, read_nifti(path).data[0] > 0
 
 
 def _volumes(maps: RatioMaps) -> dict[str, Any]:

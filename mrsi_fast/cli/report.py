@@ -22,27 +22,64 @@ def page_name(stem: str) -> str:
 
 @guarded
 def report(
-    results: Annotated[Path, typer.Option("--input", "-i", help="Folder that `mrsi-fast sr` wrote.")],
+    results: Annotated[Path, typer.Option("--input", "-i", help="Folder that `mrsi-fast sr` wrote, or the JSON file of one result.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="HTML file. Default: report.html in it.")
+        Path | None, typer.Option("--output", "-o", help="HTML file. Default: report.html beside the maps.")
+    ] = None,
+    anatomy: Annotated[
+        Path | None, typer.Option(help="Anatomical image to show behind the maps; it has to be coregistered.")
+    ] = None,
+    regions: Annotated[
+        Path | None,
+        typer.Option(
+            help="Label image (NIfTI, any grid, coregistered) for a table of every map in every region; names come "
+            "from a .tsv beside it with the columns index and name."
+        ),
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Make one HTML file of a run: numbers, warnings and pictures of every result; it needs no network."""
-    from mrsi_fast.report.html import ReportError, write_report
+    """Make the interactive HTML file of a result again: maps, ratios, numbers and warnings. It needs no network.
 
-    target = output or results / FRONT_PAGE
+    For a folder with several results it makes the page that leads to them.
+    """
+    from mrsi_fast.mrsi.mapset import MapInputError
+    from mrsi_fast.report.html import write_report
+    from mrsi_fast.report.view import ReportError
+
+    for option, path in (("--anatomy", anatomy), ("--regions", regions)):
+        if path is not None and not path.is_file():
+            raise CommandError(f"{option} {path}: there is no such file.")
+    folder = results.parent if results.is_file() else results
+    target = output or folder / FRONT_PAGE
     refuse_other_files(target)
-    complete, incomplete = results_below(results)
+    complete, incomplete = results_below(folder)
+    if results.is_file():
+        complete, incomplete = ([path for path in found if path == results] for found in (complete, incomplete))
     for record in incomplete:
         Terminal().warn(f"{record.name}: files are missing or not as they were written; the result is left out")
     if incomplete and not complete:
         raise CommandError(f"{results}: holds no complete result. Run `mrsi-fast sr` again.", ExitCode.NO_VALID_INPUT)
     try:
-        target = write_report(results, target, results.resolve().name, complete)
-    except ReportError as error:
+        if len(complete) > 1 and anatomy is None and regions is None:
+            print(_front_page(folder, target, complete))
+        else:
+            print(write_report(folder, complete, target, anatomy, regions))
+    except (ReportError, MapInputError) as error:
         raise CommandError(str(error), ExitCode.NO_VALID_INPUT) from error
-    print(target)
+
+
+def _front_page(folder: Path, target: Path, records: list[Path]) -> Path:
+    """A page that leads to the page of every result."""
+    from mrsi_fast.cli.summary import table_row
+    from mrsi_fast.publication import RECORD_TAIL
+    from mrsi_fast.report.cohort import write_cohort
+
+    rows = []
+    for path in records:
+        where = path.relative_to(folder)
+        label = str(where).removesuffix(RECORD_TAIL)
+        rows.append(table_row({"label": label, "status": "done", "record": where.as_posix()}, folder))
+    return write_cohort(folder, target, rows)
 
 
 def refuse_other_files(target: Path) -> None:

@@ -77,7 +77,7 @@ KeepFilled = Annotated[bool, typer.Option("--keep-filled", help="Keep estimates 
 SaveSamples = Annotated[
     bool, typer.Option("--save-samples", help="Write every sample too; `mrsi-fast ratio` uses them.")
 ]
-Pictures = Annotated[bool, typer.Option("--pictures", help="Draw every map as PNG too.")]
+Pictures = Annotated[bool, typer.Option("--pictures", help="Write PNG pictures of the maps beside the report.")]
 Shard = Annotated[
     str | None,
     typer.Option(help="Do one part of the inputs, e.g. 2/8; auto takes it from SLURM or torchrun. Default: all."),

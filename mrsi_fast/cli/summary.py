@@ -73,7 +73,7 @@ def write_summary(output: Path, code: int, outcomes: Sequence[Outcome], left: Se
         rows = [row for row in _former_rows(output) if row["label"] not in mine] + now
         run = {"exit_code": code, "inputs": rows, "not_begun": list(left)}
         write_text(output / RUN, json.dumps(run, indent=2) + "\n")
-        table = [_table_row(row, output) for row in rows]
+        table = [table_row(row, output) for row in rows]
         write_text(output / TABLE, _csv(table))
         _write_front_page(output, table)
 
@@ -95,7 +95,7 @@ def _former_rows(output: Path) -> list[dict[str, Any]]:
     return [row for row in known if row.get("record") is None or (output / row["record"]).is_file()]
 
 
-def _table_row(row: Mapping[str, Any], output: Path) -> dict[str, Any]:
+def table_row(row: Mapping[str, Any], output: Path) -> dict[str, Any]:
     """One row of ``summary.csv``, with figures from the record of the result."""
     line = dict.fromkeys(COLUMNS, "") | {
         "input": row["label"],

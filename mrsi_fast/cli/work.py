@@ -214,17 +214,17 @@ class Worker:
 
     def _write(self, entry: InputSet, result: Result, home: _Home) -> tuple[Path, Path | None]:
         """Writes everything in a staging folder, then publishes it; returns the page and where former files went."""
-        from mrsi_fast.report.html import write_report
+        from mrsi_fast.report.html import write_page
+        from mrsi_fast.report.view import view_of
 
         place, prefix = home.place, prefix_of(entry)
         with place.staging() as staging:
             files = result.write(staging, prefix, self.request.save_samples)[:-1]
             if self.request.pictures:
-                from mrsi_fast.report.pages import write_pages
+                from mrsi_fast.report.pages import write_pages  # matplotlib takes seconds to import
 
                 files += write_pages(result, staging, entry.label, prefix)
-            result.seal(staging / place.record_path.name, files)
-            page = write_report(staging, staging / page_name(place.stem), entry.label)
+            page = write_page(view_of(result, entry.label), staging / page_name(place.stem), entry.anatomy)
             result.seal(staging / place.record_path.name, [*files, page])
             kept = place.publish(staging, home.keep)
         return place.folder / page.name, kept

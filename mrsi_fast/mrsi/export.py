@@ -28,6 +28,8 @@ DESCRIPTIONS: dict[str, str] = {
     "mean": "mrsi_fast: super-resolved map, mean",
     "std": "mrsi_fast: standard deviation over samples",
     "sample": "mrsi_fast: one posterior sample",
+    "zerofilled": "mrsi_fast: zero-filled interpolation of the measured map",
+    "measured": "mrsi_fast: measured map, as read",
     "ratio": "mrsi_fast: ratio of super-resolved maps",
     "map": "mrsi_fast: metabolite map",
     "simulated": "mrsi_fast: simulated metabolite map",

@@ -19,8 +19,9 @@ from mrsi_fast.evaluation.clinical_tables import DIAMETERS_MM, FALSE_PER_SLICE
 from mrsi_fast.evaluation.lesion import recall_by_diameter
 from mrsi_fast.evaluation.rows import Evaluation, Row, detections, head_values, method_label, methods, of_method
 from mrsi_fast.evaluation.run import example
-from mrsi_fast.report.figures import MISSING, display_window, save_png
+from mrsi_fast.report.figures import MISSING, save_png
 from mrsi_fast.report.orientation import slice_view
+from mrsi_fast.report.window import display_window
 
 _EXAMPLE_METHODS = ("zero-fill", "TV", "ridge")
 

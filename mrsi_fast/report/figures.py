@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from mrsi_fast.files import atomic_path
 from mrsi_fast.mrsi.geometry import voxel_sizes_mm
 from mrsi_fast.report.orientation import SliceView, slice_view
+from mrsi_fast.report.window import display_window
 
 MISSING = "0.62"
 """Grey level of voxels without a value."""
@@ -59,24 +60,6 @@ class MapPanels:
     lr_affine: NDArray
     affine: NDArray
     truth: NDArray | None = None
-
-
-def display_window(*maps: NDArray) -> tuple[float, float]:
-    """One window for several stages of a map: from 0 (or the 1st percentile, if negative) to the 99.5th percentile.
-
-    Args:
-        maps: Arrays of any shape; NaN and infinite values are left out.
-
-    Returns:
-        Lower and upper end in the maps' unit; (0, 1) when there is nothing to show.
-    """
-    values = np.concatenate([np.asarray(array, dtype=np.float64).ravel() for array in maps])
-    values = values[np.isfinite(values)]
-    high = float(np.percentile(values, 99.5)) if values.size else 0.0
-    if high <= 0:
-        return (0.0, 1.0) if not values.size or not values.any() else (float(values.min()), float(values.max()) or 1.0)
-    low = float(np.percentile(values, 1.0))
-    return (low if low < -0.02 * high else 0.0), high
 
 
 def map_figure(

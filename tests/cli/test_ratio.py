@@ -32,7 +32,7 @@ def results(tmp_path: Path) -> Path:
             path = folder / f"{STEM}_met-{label}_desc-sample{number:03d}_mrsi.nii.gz"
             write_map(path, sample, np.eye(4), kind="sample")
     sums = {path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in folder.iterdir()}
-    facts = {"seed": 3, "identity": {"sha256": "0" * 64}, "files": sums}
+    facts = {"seed": 3, "maps": {"tNAA": {}, "tCho": {}}, "identity": {"sha256": "0" * 64}, "files": sums}
     (folder / f"{STEM}_desc-sr_mrsi.json").write_text(json.dumps(facts))
     np.savez(tmp_path / "samples.npz", **samples)
     return folder
@@ -83,10 +83,56 @@ def test_a_reference_region_sets_the_denominator_floor(results: Path, tmp_path: 
     record = json.loads((results / f"{RATIO}_mrsi.json").read_text())
     expected = 0.3 * np.load(tmp_path / "samples.npz")["NAANAAG"].astype(np.float32).mean(0)[0, 0, 0]
     assert record["denominator_floor"] == pytest.approx(expected, rel=1e-5)
-    assert record["reference_region"] == "nawm.nii.gz"
-    nib.save(nib.Nifti1Image(region[:2], np.eye(4)), tmp_path / "small.nii.gz")
-    done = ratio("tCho/tNAA", "-i", results, "--reference", tmp_path / "small.nii.gz")
-    assert done.exit_code == 2 and "the reference region has the grid (2, 3, 2)" in done.output
+    assert record["reference_region"] == "nawm.nii.gz, 1 voxels"
+    elsewhere = np.eye(4)
+    elsewhere[0, 3] = 300
+    nib.save(nib.Nifti1Image(region, elsewhere), tmp_path / "far.nii.gz")
+    done = ratio("tCho/tNAA", "-i", results, "--reference", tmp_path / "far.nii.gz")
+    assert done.exit_code == 3 and "far.nii.gz: no label lies on the maps' grid" in done.output
+
+
+def test_labels_set_the_reference_and_a_threshold_gives_a_hotspot(results: Path, tmp_path: Path) -> None:
+    labels = np.zeros((4, 3, 2), np.int16)
+    labels[:, 0], labels[:, 1], labels[:, 2] = 2, 41, 7
+    nib.save(nib.Nifti1Image(labels, np.eye(4)), tmp_path / "dseg.nii.gz")
+    done = ratio("tCho/tNAA", "-i", results, "--labels", tmp_path / "dseg.nii.gz", "--reference-labels", "2,41",
+                 "--times", "1.0", "--cni")  # fmt: skip
+    assert done.exit_code == 0 and "dseg.nii.gz labels 2, 41, 16 voxels" in done.output, done.output
+    record = json.loads((results / f"{RATIO}_mrsi.json").read_text())
+    stored = np.load(tmp_path / "samples.npz")
+    samples = stored["GPCPCh"].astype(np.float32).astype(np.float64) / stored["NAANAAG"].astype(np.float32)
+    level = np.median(np.median(samples, axis=0)[:, :2])
+    assert record["reference_ratio"] == pytest.approx(level, rel=1e-6)
+    volumes = (samples > level).sum(axis=(1, 2, 3)) / 1000  # voxels of 1 mm
+    assert record["hotspot"]["volume_ml"] == pytest.approx(np.median(volumes), abs=2e-3)
+    assert record["hotspot"]["interval_ml"] == pytest.approx(np.percentile(volumes, [5, 95]), abs=2e-3)
+    index = nib.load(results / f"{RATIO}cni_mrsi.nii.gz").get_fdata()
+    assert np.isfinite(index).all() and "McKnight" in record["cni_method"]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--mirror",), "--mirror needs --times"),
+        (("--times", "2", "--threshold", "0.4"), "not both"),
+        (("--reference-labels", "2"), "belong together"),
+        (("--reference", "none.nii.gz"), "there is no such file"),
+    ],
+)
+def test_options_that_contradict_each_other(results: Path, options: tuple[str, ...], text: str) -> None:
+    done = ratio("tCho/tNAA", "-i", results, *options)
+    assert done.exit_code == 2 and text in done.output
+
+
+def test_samples_of_an_earlier_run_do_not_enter(results: Path, tmp_path: Path) -> None:
+    """A file that the record does not speak of is not part of the result."""
+    assert ratio("tCho/tNAA", "-i", results, "-o", tmp_path / "clean").exit_code == 0
+    for label in ("NAANAAG", "GPCPCh"):
+        left = np.full((4, 3, 2), 5.0, np.float32)
+        write_map(results / f"{STEM}_met-{label}_desc-sample008_mrsi.nii.gz", left, np.eye(4), kind="sample")
+    assert ratio("tCho/tNAA", "-i", results, "-o", tmp_path / "again").exit_code == 0
+    first, second = ((tmp_path / name / f"{RATIO}_mrsi.nii.gz").read_bytes() for name in ("clean", "again"))
+    assert first == second
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,9 @@ def test_a_folder_becomes_nifti_json_html_and_png(sr: Callable[..., Result], tmp
     done = sr("-i", maps, "-o", tmp_path / "out", "--scale", "4,2", "--samples", "8", "--steps", "1", "--pictures")
     assert done.exit_code == 0, done.output
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    stems = [f"res-x4x2_met-{label}_desc-{what}_mrsi" for label in ("NAANAAG", "GPCPCh") for what in ("sr", "srstd")]
-    pictures = {"res-x4x2_desc-sr_mrsi.png", *(f"{stem}.png" for stem in stems[::2])}
+    kinds = ("sr", "srstd", "measured", "zerofilled")
+    stems = [f"res-x4x2_met-{label}_desc-{what}_mrsi" for label in ("NAANAAG", "GPCPCh") for what in kinds]
+    pictures = {"res-x4x2_desc-sr_mrsi.png", *(f"{stem}.png" for stem in stems[::4])}
     assert written == {f"{stem}.nii.gz" for stem in stems} | pictures | {
         "res-x4x2_desc-sr_mrsi.json",
         "res-x4x2_report.html",
@@ -227,7 +228,8 @@ def test_the_page_can_be_rebuilt(sr: Callable[..., Result], tmp_path: Path) -> N
     page.unlink()
     done = CliRunner().invoke(app, ["report", "-i", str(tmp_path / "out"), "-o", str(tmp_path / "again.html")])
     assert done.exit_code == 0 and "data:image/png" in before
-    assert (tmp_path / "again.html").read_text() == before.replace("K_01", "out")
+    again = (tmp_path / "again.html").read_text()
+    assert again == before.replace("<h1>K_01</h1>", "<h1>out</h1>").replace("<title>K_01 -", "<title>out -")
     assert CliRunner().invoke(app, ["report", "-i", str(tmp_path / "K_01")]).exit_code == 3
 
 

@@ -10,7 +10,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from mrsi_fast.mrsi.geometry import hr_affine
-from mrsi_fast.report.figures import MISSING, MapPanels, display_window, map_figure, save_png
+from mrsi_fast.report.figures import MISSING, MapPanels, map_figure, save_png
+from mrsi_fast.report.window import display_window
 
 LR_AFFINE = np.diag([10.0, 13.0, 8.0, 1.0])
 

@@ -1,123 +1,177 @@
-"""The HTML page is one file that loads nothing, escapes what it is given, and shows what the JSON says."""
+"""A page is one file that loads nothing, escapes what it is given, and holds the maps and the numbers of its result."""
 
 from __future__ import annotations
 
 import base64
+import gzip
+import hashlib
 import json
-import re
+import subprocess
+import sys
 from html.parser import HTMLParser
+from importlib import resources
 from pathlib import Path
-from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 
-from mrsi_fast.report.html import ReportError, write_report
+from mrsi_fast.mrsi.export import write_map
+from mrsi_fast.report.html import write_page, write_report
+from mrsi_fast.report.view import MapView, ReportError, ResultView
+from support.results import LR_AFFINE, record, save, view
 
-PIXEL = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
-
-
-def record(**changes: Any) -> dict[str, Any]:
-    facts = {
-        "content": "signal",
-        "noise_sd": 93.4,
-        "noise_source": "crlb",
-        "trusted_voxels": 349,
-        "residual_relative": 0.0123,
-        "residual_whitened": 18.91,
-        "residual_expected": None,
-        "energy_outside_band": 0.0055,
-    }
-    return {
-        "input_grid": {"shape": [14, 14, 3], "voxel_mm": [10.0, 10.0, 12.0]},
-        "output_grid": {"shape": [28, 28, 3], "voxel_mm": [5.0, 5.0, 12.0]},
-        "fov_corner_difference_mm": 0.0,
-        "device": "cpu",
-        "device_reason": "asked for",
-        "threads": 2,
-        "engine": "eager",
-        "engine_reason": "asked for",
-        "operator": "14x14 k-space samples.",
-        "operator_assumed": False,
-        "data_consistency": {"description": "Data consistency: soft."},
-        "model": {"name": "base", "sha256": "0" * 64},
-        "operating_point": "mean of 8 samples",
-        "samples": 8,
-        "steps": 8,
-        "solver": "dpmpp_2m",
-        "seed": 3,
-        "seconds": 11.4,
-        "note": "Research use only.",
-        "maps": {"tNAA": facts},
-        "warnings": [],
-        **changes,
-    }
+ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 
 
-def write_result(folder: Path, stem: str = "res-x2", **changes: Any) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    pictures = [f"{stem}{name}.png" for name in ("_desc-sr_mrsi", "_met-NAANAAG_desc-sr_mrsi")]
-    facts = record(files={name: {} for name in pictures}, **changes)
-    (folder / f"{stem}_desc-sr_mrsi.json").write_text(json.dumps(facts))
-    for name in (*pictures, f"{stem}_met-GPCPCh_desc-sr_mrsi.png"):  # the last one is of another result
-        (folder / name).write_bytes(PIXEL)
+class Page(HTMLParser):
+    """Tags, addresses, handlers and scripts of a page."""
 
-
-class Addresses(HTMLParser):
-    def __init__(self) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.addresses: list[str] = []
         self.tags: list[str] = []
+        self.handlers: list[str] = []
+        self.policy = ""
+        self.scripts: dict[str, str] = {}
+        self._in = ""
+        self.feed(path.read_text())
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.found += [value or "" for name, value in attributes if name in ("src", "href", "action", "data")]
+        found = dict(attributes)
+        self.addresses += [found[name] or "" for name in ("src", "href", "action", "data") if name in found]
+        self.handlers += [name for name in found if name.startswith("on") or name == "style"]
+        if found.get("http-equiv") == "Content-Security-Policy":
+            self.policy = found["content"] or ""
+        self._in = (found.get("id") or f"{tag} without id") if tag in ("script", "style") else ""
+
+    def handle_data(self, text: str) -> None:
+        if self._in:
+            self.scripts[self._in] = self.scripts.get(self._in, "") + text
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in = ""
 
 
-def parsed(path: Path) -> Addresses:
-    page = Addresses()
-    page.feed(path.read_text())
-    return page
-
-
-def test_numbers_and_pictures_are_inside(tmp_path: Path) -> None:
-    write_result(tmp_path)
-    page = write_report(tmp_path, tmp_path / "report.html", "K_01")
+def test_numbers_maps_and_ratio_are_inside(tmp_path: Path) -> None:
+    page = write_page(view(), tmp_path / "report.html")
     text = page.read_text()
-    for expected in ("K_01", "14x14x3 voxels of 10 x 10 x 12 mm", "18.91", "1.23%", "Research use only"):
+    for expected in ("K_01", "14x14x3 voxels of 10 x 10 x 12 mm", "18.91", "1.23%", "Research use only", "tCho/tNAA",
+                     "mirror image of the hotspot", "90 % interval"):  # fmt: skip
         assert expected in text
-    addresses = parsed(page)
-    assert len(addresses.found) == 2 and all(one.startswith("data:image/png;base64,") for one in addresses.found)
-    assert base64.b64decode(addresses.found[0].partition(",")[2]) == PIXEL
-    assert not {"script", "link", "iframe"} & set(addresses.tags)
+    assert page.stat().st_size < 2_000_000
+    data = json.loads(Page(page).scripts["report-data"])
+    assert [entry["name"] for entry in data["entries"]] == ["tNAA", "tCho", "tCho/tNAA"]
+    assert list(data["entries"][0]["stages"]) == ["measured", "zerofilled", "mean", "sd"]
+    assert list(data["entries"][2]["stages"]) == ["measured", "zerofilled", "mean", "sd", "probability"]
+
+
+def test_packed_maps_are_nifti_on_their_grid_within_half_a_step(tmp_path: Path) -> None:
+    shown = view()
+    data = json.loads(Page(write_page(shown, tmp_path / "report.html")).scripts["report-data"])
+    for key, values, affine in (
+        ("mean", shown.maps[0].mean, shown.affine), ("measured", shown.maps[0].measured, LR_AFFINE)
+    ):  # fmt: skip
+        packed = gzip.decompress(base64.b64decode(data["entries"][0]["stages"][key]["nifti"]))
+        image = nib.Nifti1Image.from_bytes(packed)
+        np.testing.assert_allclose(image.affine, affine, atol=1e-6)
+        known = np.isfinite(values)
+        np.testing.assert_allclose(
+            image.get_fdata()[known], values[known], atol=0.51 * np.nanpercentile(values, 99.5) / 4000
+        )
+        assert (np.asarray(image.dataobj.get_unscaled())[~known] == -32768).all()
+
+
+def test_nothing_is_loaded_and_only_the_page_own_code_may_run(tmp_path: Path) -> None:
+    page = Page(write_page(view(), tmp_path / "report.html"))
+    assert page.addresses and all(one.startswith("data:image/png;base64,") for one in page.addresses)
+    assert not {"link", "iframe", "object", "embed"} & set(page.tags) and not page.handlers
+    assert page.policy.startswith("default-src 'none'") and "unsafe" not in page.policy and "http" not in page.policy
+    for element in ("script without id", "style without id"):
+        digest = base64.b64encode(hashlib.sha256(page.scripts[element].encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in page.policy
+    bundle = gzip.decompress(base64.b64decode(page.scripts["viewer-code"]))
+    assert f"'sha256-{base64.b64encode(hashlib.sha256(bundle).digest()).decode()}'" in page.policy
+
+
+def test_vendored_viewer_is_what_its_description_says() -> None:
+    folder = resources.files("mrsi_fast.report").joinpath("vendor")
+    facts = json.loads(folder.joinpath("niivue.json").read_text())
+    bundle = gzip.decompress(folder.joinpath("niivue.js.gz").read_bytes())
+    assert hashlib.sha256(bundle).hexdigest() == facts["sha256"]
+    assert facts["licence"] == "BSD-2-Clause" and "BSD 2-Clause" in folder.joinpath("LICENSE").read_text()
 
 
 def test_what_comes_from_files_is_escaped(tmp_path: Path) -> None:
-    attack = "<script>alert(1)</script><img src=x onerror=alert(2)>"
-    write_result(tmp_path, warnings=[attack], operator=attack, engine_reason=attack)
-    page = write_report(tmp_path, tmp_path / "report.html", attack)
-    assert "script" not in parsed(page).tags and parsed(page).tags.count("img") == 2
-    assert not re.search(r"<[^>]*onerror", page.read_text())
+    shown = view(title=ATTACK, warnings=[ATTACK], operator=ATTACK, engine_reason=ATTACK, units=ATTACK)
+    facts = shown.record["maps"]["tNAA"]
+    odd = MapView(ATTACK, *(getattr(shown.maps[0], name) for name in ("mean", "std", "measured", "zero_filled")), None)
+    shown = ResultView(ATTACK, shown.record | {"maps": {ATTACK: facts}}, (odd,), shown.affine, shown.lr_affine)
+    plain = Page(write_page(view(), tmp_path / "plain.html"))
+    page = Page(write_page(shown, tmp_path / "report.html"))
+    assert page.tags.count("script") == plain.tags.count("script") and not page.handlers
+    assert "x" not in page.addresses
+    assert page.tags.count("img") == 4 and "<img src=x" not in (tmp_path / "report.html").read_text()
+    assert json.loads(page.scripts["report-data"])["entries"][0]["name"] == ATTACK
 
 
-def test_several_results_and_failures_share_a_page(tmp_path: Path) -> None:
-    write_result(tmp_path / "a", "sub-01_space-orig_res-x2")
-    write_result(tmp_path / "b", "sub-02_space-orig_res-x2")
-    outcomes = [
-        {"label": "a", "status": "done", "detail": ""},
-        {"label": "c", "status": "invalid", "detail": "c: is empty."},
-    ]
-    (tmp_path / "run.json").write_text(json.dumps({"inputs": outcomes}))
-    records = sorted(tmp_path.glob("*/*.json"))
-    text = write_report(tmp_path, tmp_path / "report.html", "study", records).read_text()
-    assert "a: sub-01_space-orig_res-x2" in text and "b: sub-02_space-orig_res-x2" in text
-    assert "c (invalid): c: is empty." in text
+def test_files_give_the_same_page_as_the_run(tmp_path: Path) -> None:
+    shown = view(title="results")
+    sidecar = save(shown, tmp_path / "results")
+    page = write_report(tmp_path / "results", [sidecar], tmp_path / "again.html")
+    assert page.read_bytes() == write_page(shown, tmp_path / "direct.html").read_bytes()
+
+
+def test_only_the_files_of_a_result_enter_its_page(tmp_path: Path) -> None:
+    sidecar = save(view(), tmp_path)
+    clean = write_report(tmp_path, [sidecar], tmp_path / "clean.html").read_bytes()
+    left = np.full((28, 28, 3), 77.0, np.float32)
+    for name in ("met-Ins_desc-sr", "met-NAANAAG_desc-sample008", "met-GPCPCh_desc-sample123"):
+        write_map(tmp_path / f"res-x2_{name}_mrsi.nii.gz", left, view().affine, kind="mean")
+    assert write_report(tmp_path, [sidecar], tmp_path / "again.html").read_bytes() == clean
+
+
+def test_without_samples_there_is_neither_interval_nor_probability(tmp_path: Path) -> None:
+    text = write_page(view(samples=0), tmp_path / "report.html").read_text()
+    assert "90 % interval" not in text and "of the mean maps; without samples" in text
+    entries = json.loads(Page(tmp_path / "report.html").scripts["report-data"])["entries"]
+    assert [list(entry["stages"]) for entry in entries] == [["measured", "zerofilled", "mean"]] * 3
+
+
+def test_regions_give_a_table_and_a_file(tmp_path: Path) -> None:
+    shown, labels = view(), np.zeros((28, 28, 3), np.int16)
+    labels[4:9, 10:16], labels[20:24, 10:16] = 3, 8
+    nib.save(nib.Nifti1Image(labels, shown.affine), tmp_path / "atlas.nii.gz")
+    (tmp_path / "atlas.tsv").write_text("index\tname\n3\t<b>lesion</b>\n")
+    page = write_page(shown, tmp_path / "report.html", regions=tmp_path / "atlas.nii.gz")
+    assert "&lt;b&gt;lesion&lt;/b&gt;" in page.read_text() and "<b>lesion" not in page.read_text()
+    head, *rows = [line.split("\t") for line in (tmp_path / "report.tsv").read_text().splitlines()]
+    assert len(rows) == 6 and head[:3] == ["region", "map", "voxels"]
+    first = dict(zip(head, rows[0], strict=True))
+    assert first["region"] == "<b>lesion</b>" and first["map"] == "tNAA" and first["voxels"] == "90"
+    assert float(first["mean"]) == pytest.approx(shown.maps[0].mean[4:9, 10:16].mean(), rel=1e-3)
 
 
 def test_nothing_to_report_and_damaged_results(tmp_path: Path) -> None:
     with pytest.raises(ReportError, match="holds no result"):
-        write_report(tmp_path, tmp_path / "report.html", "empty")
-    (tmp_path / "res-x2_desc-sr_mrsi.json").write_text("{}")
-    with pytest.raises(ReportError, match=r"res-x2_desc-sr_mrsi\.json: is not a result"):
-        write_report(tmp_path, tmp_path / "report.html", "damaged")
+        write_report(tmp_path, [], tmp_path / "report.html")
+    sidecar = tmp_path / "res-x2_desc-sr_mrsi.json"
+    for content in ("{}", "[", '{"maps": {}, "files": {}}', json.dumps(record(files={}))):
+        sidecar.write_text(content)
+        with pytest.raises(ReportError, match=r"res-x2_desc-sr_mrsi\.json"):
+            write_report(tmp_path, [sidecar], tmp_path / "report.html")
+    save(view(), tmp_path)
+    (tmp_path / "res-x2_met-GPCPCh_desc-zerofilled_mrsi.nii.gz").unlink()
+    with pytest.raises(ReportError, match="GPCPCh_desc-zerofilled_mrsi.nii.gz is missing"):
+        write_report(tmp_path, [sidecar], tmp_path / "report.html")
+    with pytest.raises(ReportError, match="holds 2 results"):
+        write_report(tmp_path, [sidecar, sidecar], tmp_path / "report.html")
+    save(view(maps={"tNAA": {}, "tCho": {}}), tmp_path)
+    with pytest.raises(ReportError, match="its JSON file is damaged"):
+        write_report(tmp_path, [sidecar], tmp_path / "report.html")
+
+
+def test_a_page_needs_no_matplotlib() -> None:
+    code = "import sys; import mrsi_fast.report.html, mrsi_fast.cli.work; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
