@@ -22,7 +22,9 @@ def page_name(stem: str) -> str:
 
 @guarded
 def report(
-    results: Annotated[Path, typer.Option("--input", "-i", help="Folder that `mrsi-fast sr` wrote, or the JSON file of one result.")],
+    results: Annotated[
+        Path, typer.Option("--input", "-i", help="Folder that `mrsi-fast sr` wrote, or the JSON file of one result.")
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="HTML file. Default: report.html beside the maps.")
     ] = None,

@@ -49,6 +49,11 @@ def window_of(view: ResultView, entry: MapView | RatioView) -> tuple[float, floa
     return display_window(*shown)
 
 
+def all_entries(view: ResultView, ratios: list[RatioView]) -> list[MapView | RatioView]:
+    """Maps and ratios in the order of the page."""
+    return [*view.maps, *ratios]
+
+
 def packed_entries(view: ResultView, ratios: list[RatioView], limit: int = PACKED_LIMIT) -> list[dict[str, Any]]:
     """Every map and ratio with its packed stages, in the finest precision that keeps within the limit.
 
@@ -56,7 +61,7 @@ def packed_entries(view: ResultView, ratios: list[RatioView], limit: int = PACKE
     """
     entries: list[dict[str, Any]] = []
     for precision in PRECISIONS:
-        entries = [_packed(view, entry, precision) for entry in (*view.maps, *ratios)]
+        entries = [_packed(view, entry, precision) for entry in all_entries(view, ratios)]
         if sum(len(stage["nifti"]) for entry in entries for stage in entry["stages"].values()) <= limit:
             break
     return entries
@@ -88,9 +93,9 @@ def start_voxel(view: ResultView, ratios: list[RatioView]) -> tuple[int, int, in
             place = np.linalg.inv(view.affine) @ [*ratio.hotspot.peak_mm, 1.0]
             x, y, z = (int(round(value)) for value in place[:3])
             return x, y, z
-    slices = sum(np.isfinite(one.mean).sum(axis=(0, 1)) for one in view.maps)
+    slices = np.sum([np.isfinite(one.mean).sum(axis=(0, 1)) for one in view.maps], axis=0)
     middle = view.shape[2] // 2
-    best = max(range(view.shape[2]), key=lambda z: (int(slices[z]), -abs(z - middle)))  # type: ignore[index]
+    best = max(range(view.shape[2]), key=lambda z: (int(slices[z]), -abs(z - middle)))
     return view.shape[0] // 2, view.shape[1] // 2, best
 
 

@@ -21,7 +21,7 @@ from mrsi_fast.mrsi.export import without_identity
 from mrsi_fast.mrsi.geometry import voxel_sizes_mm
 from mrsi_fast.mrsi.regions import RegionRow, label_names, labels_on_grid, region_rows
 from mrsi_fast.report.background import packed_background
-from mrsi_fast.report.content import grid_facts, packed_entries, start_voxel, stills_of
+from mrsi_fast.report.content import all_entries, grid_facts, packed_entries, start_voxel, stills_of
 from mrsi_fast.report.embed import pack_grey
 from mrsi_fast.report.orientation import slice_view
 from mrsi_fast.report.ratio_view import RatioView, hotspot_lines, ratio_views
@@ -75,7 +75,7 @@ def write_page(view: ResultView, target: Path, anatomy: Path | None = None, regi
         ratios=[{"name": one.name, "lines": hotspot_lines(one)} for one in ratios],
         evidence=evidence_table(view.record),
         regions=table,
-        stills=[_stills(view, entry, z) for entry in (*view.maps, *ratios)],
+        stills=[_stills(view, entry, z) for entry in all_entries(view, ratios)],
         slice_number=f"{z + 1} of {view.shape[2]}",
         edges=slice_view(view.affine).edges,
         record=json.dumps(without_identity({k: v for k, v in view.record.items() if k != "files"}), indent=2),
@@ -114,7 +114,7 @@ def write_report(
         raise ReportError(f"{folder}: holds no result of `mrsi-fast sr`. Give its output folder.")
     if len(records) > 1:
         raise ReportError(
-            f"{folder}: holds {len(records)} results; --anatomy and --regions belong to one. Give its JSON file with -i."
+            f"{folder}: holds {len(records)} results; --anatomy and --regions belong to one. Give its JSON with -i."
         )
     return write_page(read_view(records[0], title_of(records[0])), target, anatomy, regions)
 

@@ -80,7 +80,8 @@ def _any_of(valid: NDArray[np.bool_], measured: Float32 | None) -> NDArray[np.bo
     if measured is None or any(fine % coarse for fine, coarse in zip(valid.shape, measured.shape, strict=True)):
         return None
     x, y, z = measured.shape
-    return valid.reshape(x, valid.shape[0] // x, y, valid.shape[1] // y, z, valid.shape[2] // z).any(axis=(1, 3, 5))
+    blocks = valid.reshape(x, valid.shape[0] // x, y, valid.shape[1] // y, z, valid.shape[2] // z)
+    return np.asarray(blocks.any(axis=(1, 3, 5)))
 
 
 def hotspot_lines(ratio: RatioView) -> list[tuple[str, str]]:
