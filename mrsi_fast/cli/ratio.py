@@ -172,7 +172,8 @@ def _write(record: Path, above: str, below: str, asked: Asked, target: Path, ter
         numerator, denominator = (_stack(record, result, name, samples=False)[1] for name in (above, below))
     region = _region(asked, first.affine, numerator.shape[1:])
     reference: Reference = "mirror" if asked.mirror else region
-    maps = ratio_maps(numerator, denominator, None, reference, asked.threshold, asked.times, first.affine)
+    deviations = _deviations(record, result, above, below) if len(numerator) == 1 else None
+    maps = ratio_maps(numerator, denominator, None, reference, asked.threshold, asked.times, first.affine, deviations)
     spot = None if maps.threshold is None else hotspot(maps, first.affine)
     volumes = _volumes(maps)
     if asked.cni:
@@ -210,7 +211,9 @@ def _facts(name: str, maps: RatioMaps, spot: Hotspot | None, asked: Asked) -> di
 
 
 def _tell(name: str, maps: RatioMaps, spot: Hotspot | None, terminal: Terminal) -> None:
-    how = "of the mean maps (no samples were saved, so no deviation)"
+    how = "of the mean maps (no samples were saved, and no deviations)"
+    if maps.sd[maps.sd == maps.sd].size:
+        how = "of the mean maps (no samples were saved; deviation to first order, as of independent errors)"
     if maps.samples > 1:
         how = f"median of {maps.samples} samples"
     terminal.say(f"{name}: {how}; {maps.reference:.3g} in the reference region ({maps.reference_source})")
@@ -241,6 +244,22 @@ def _region(asked: Asked, affine: NDArray[np.float64], shape: tuple[int, ...]) -
         raise MapInputError(f"{source.name}: holds none of the labels {', '.join(map(str, asked.reference_labels))}.")
     named = "" if asked.mask is not None else f" labels {', '.join(map(str, asked.reference_labels))}"
     return ReferenceRegion(chosen, f"{source.name}{named}, {int(chosen.sum())} voxels")
+
+
+def _deviations(
+    record: Path, result: dict[str, Any], above: str, below: str
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """Standard deviations of both maps, if the result has them."""
+    from mrsi_fast.mrsi.names import bids_label
+    from mrsi_fast.mrsi.nifti import read_nifti
+    from mrsi_fast.publication import RECORD_TAIL
+
+    stem = record.name.removesuffix(RECORD_TAIL)
+    files = [f"{stem}_met-{bids_label(name)}_desc-srstd_mrsi.nii.gz" for name in (above, below)]
+    if any(file not in result["files"] for file in files):
+        return None
+    first, second = (read_nifti(record.parent / file).data[0] for file in files)
+    return first, second
 
 
 def _cni(record: Path, result: dict[str, Any], cho: str, naa: str) -> NDArray[np.float32]:

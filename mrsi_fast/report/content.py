@@ -28,8 +28,9 @@ def stages(view: ResultView, entry: MapView | RatioView) -> Iterator[Stage]:
         known = [("measured", entry.measured, view.lr_affine, "map"), ("zerofilled", entry.zero_filled, None, "beside"),
                  ("mean", entry.mean, None, "map"), ("sd", entry.std, None, "spread")]  # fmt: skip
     else:
-        maps, enough = entry.maps, entry.maps.samples > 1
+        maps = entry.maps
         sd = maps.sd if np.isfinite(maps.sd).any() else None
+        enough = maps.samples > 1 or sd is not None
         known = [("measured", entry.measured, view.lr_affine, "map"), ("zerofilled", entry.zero_filled, None, "beside"),
                  ("mean", maps.median, None, "map"), ("sd", sd, None, "spread"),
                  ("probability", maps.probability if enough else None, None, "spread")]  # fmt: skip

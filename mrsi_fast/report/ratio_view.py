@@ -54,7 +54,8 @@ def _ratio_view(view: ResultView, first: MapView, second: MapView) -> RatioView:
     above, below = (one.mean[None] if one.samples is None else one.samples for one in (first, second))
     if len(above) != len(below):
         above, below = first.mean[None], second.mean[None]
-    maps = ratio_maps(above, below, reference="mirror", times_reference=TIMES_REFERENCE, affine=view.affine)
+    deviations = None if first.std is None or second.std is None else (first.std, second.std)
+    maps = ratio_maps(above, below, None, "mirror", None, TIMES_REFERENCE, view.affine, deviations)
     valid = np.isfinite(maps.median)
     return RatioView(
         name=f"{first.name}/{second.name}",
@@ -99,7 +100,7 @@ def hotspot_lines(ratio: RatioView) -> list[tuple[str, str]]:
         ("inside the contour", f"{spot.likely_ml:.2f} mL, the largest part {spot.largest_ml:.2f} mL"),
     ]
     if spot.certain_ml is not None:
-        lines.append(("with a probability of 95 %", f"{spot.certain_ml:.2f} mL"))
+        lines.append(("with a probability of 95 % or more", f"{spot.certain_ml:.2f} mL"))
     if spot.peak_mm is not None:
         spread = "" if spot.peak_sd is None else f" +- {spot.peak_sd:.2g}"
         where = ", ".join(f"{value:.1f}" for value in spot.peak_mm)
@@ -112,4 +113,6 @@ def hotspot_lines(ratio: RatioView) -> list[tuple[str, str]]:
 def _origin(maps: RatioMaps) -> str:
     if maps.samples > 1:
         return f"median of {maps.samples} samples, divided sample by sample"
+    if np.isfinite(maps.sd).any():
+        return "of the mean maps; standard deviation to first order, as if the errors of both were independent"
     return "of the mean maps; without samples it has neither a standard deviation nor an interval"
