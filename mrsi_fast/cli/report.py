@@ -11,13 +11,7 @@ import typer
 from mrsi_fast.cli.exits import CommandError, ExitCode, guarded
 from mrsi_fast.cli.options import Debug
 from mrsi_fast.cli.terminal import Terminal
-
-FRONT_PAGE = "report.html"
-
-
-def page_name(stem: str) -> str:
-    """File name of the page of one result."""
-    return f"{stem}_report.html"
+from mrsi_fast.report.cohort import FRONT_PAGE
 
 
 @guarded

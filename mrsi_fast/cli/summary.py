@@ -21,10 +21,10 @@ import typer
 from mrsi_fast.cli.batch import Outcome, exit_code
 from mrsi_fast.cli.exits import ExitCode
 from mrsi_fast.cli.inputs import InputSet
-from mrsi_fast.cli.report import FRONT_PAGE, page_name
 from mrsi_fast.cli.terminal import Terminal
 from mrsi_fast.files import atomic_path, write_text
 from mrsi_fast.publication import RECORD_TAIL, UnreadableRecord, exclusive, read_record
+from mrsi_fast.report.cohort import FRONT_PAGE, page_name
 
 RUN, TABLE = "run.json", "summary.csv"
 COLUMNS = ("input", "status", "result", "maps", "seconds", "residual_over_expected", "warnings", "finished", "detail")

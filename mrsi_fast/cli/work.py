@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from mrsi_fast.cli.batch import Skipped
 from mrsi_fast.cli.exits import CommandError
 from mrsi_fast.cli.inputs import InputSet
-from mrsi_fast.cli.report import page_name
 from mrsi_fast.cli.stated import trust_rules
 from mrsi_fast.cli.terminal import Terminal
+from mrsi_fast.report.cohort import page_name
 
 if TYPE_CHECKING:
     from mrsi_fast.mrsi.mapset import MapSet

@@ -12,6 +12,13 @@ from mrsi_fast._version import __version__
 from mrsi_fast.files import write_text
 
 _RECORD_TAIL = "_desc-sr_mrsi.json"
+FRONT_PAGE = "report.html"
+"""The page of an output folder: that of its only result, or one that leads to all of them."""
+
+
+def page_name(stem: str) -> str:
+    """File name of the page of one result."""
+    return f"{stem}_report.html"
 
 
 def write_cohort(folder: Path, target: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
