@@ -40,7 +40,7 @@ def cases(preset: str, slices: int) -> Iterator[Case]:
             "volume": config.volume.model_copy(update={"slices": slices, "first_mm": -10.0, "step_mm": 40.0 / slices}),
         }
     )
-    for number in range(head_count(config.anatomy)):
+    for number in range(head_count(config)):
         subject = simulate_subject(config, number, 0, [(scale, scale) for scale in SCALES])
         for scale in SCALES:
             yield simulated_case(subject, (scale, scale))
