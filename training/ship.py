@@ -1,10 +1,11 @@
 """Turns a finished training run into a shipped model folder: 16-bit weights and a card with measured figures.
 
-    python training/ship.py runs/stage5 --machine "one GPU" --card training/base_card.md --tables results
+    python training/ship.py runs/stage6 --machine "one GPU" --card training/base_card.md --tables results
         --curve CURVE.png --logs training/logs --target FOLDER
 
 The card's words are written by hand; its figures come from files. A line ``@run@`` becomes what the runs' logs say, a
-line ``@include FILE: HEADING@`` the section under that heading of a Markdown file in the folder of tables.
+line ``@include FILE: HEADING@`` the section under that heading of a Markdown file in the folder of tables, a line
+``@include FILE@`` the whole of it.
 """
 
 from __future__ import annotations
@@ -64,17 +65,18 @@ def section(text: str, heading: str) -> str:
 
 
 def fill(card: str, runs: Sequence[Path], tables: Path, machine: str) -> str:
-    """Replaces the card's ``@run@`` and ``@include FILE: HEADING@`` lines."""
+    """Replaces the card's ``@run@`` and ``@include ...@`` lines."""
 
     def include(match: re.Match[str]) -> str:
         file, heading = match.group(1), match.group(2)
         try:
-            return section((tables / file).read_text(encoding="utf-8"), heading)
+            text = (tables / file).read_text(encoding="utf-8")
+            return section(text, heading) if heading else text.strip()
         except (OSError, ValueError) as error:
             sys.exit(f"The card includes '{heading}' of {tables / file}, which cannot be had: {error}")
 
     card = card.replace("@run@", run_facts(runs, machine))
-    return re.sub(r"^@include ([^:\n]+): (.+)@$", include, card, flags=re.MULTILINE)
+    return re.sub(r"^@include ([^:@\n]+)(?:: (.+))?@$", include, card, flags=re.MULTILINE)
 
 
 def learning_curve(runs: Sequence[Path], path: Path) -> None:
