@@ -13,7 +13,6 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.processing import resample_from_to
 from nibabel.spatialimages import SpatialImage
 from numpy.typing import ArrayLike, NDArray
 
@@ -113,6 +112,8 @@ def box_average(
     Returns:
         [X, Y, Z] float64 on the grid; 0 beyond the image.
     """
+    from nibabel.processing import resample_from_to  # brings scipy.ndimage, 0.35 s: only where there is an image
+
     data = np.pad(data, 1, mode="edge")
     affine = affine.copy()
     affine[:3, 3] -= affine[:3, :3].sum(axis=1)

@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtr
 
 from mrsi_fast.mrsi.geometry import voxel_sizes_mm
 from mrsi_fast.mrsi.regions import ReferenceRegion, contralateral_reference, largest_component
@@ -147,6 +146,8 @@ def ratio_maps(
     if deviations is not None and len(ratio) == 1:
         spread = _first_order(above[0], below[0], floor, *(one[use].astype(np.float64) for one in deviations))
         if threshold is not None:
+            from scipy.special import ndtr  # 0.3 s to import: only for those who ask
+
             known = np.isfinite(spread) & (spread > 0)
             exceeds = np.where(known, ndtr((ratio[0] - threshold) / np.where(known, spread, 1.0)), exceeds)
     return RatioMaps(

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
 
 from mrsi_fast.mrsi.geometry import check_affine, hr_affine, voxel_sizes_mm
 from mrsi_fast.mrsi.mapset import MapInputError
@@ -55,6 +54,8 @@ def labels_on_grid(source: str | Path | Volume, affine: ArrayLike, shape: Sequen
     Raises:
         MapInputError: The image cannot be read, holds other than whole numbers, or does not overlap the grid.
     """
+    from scipy import ndimage
+
     volume = source if isinstance(source, Volume) else read_nifti(source)
     where = "the label image" if isinstance(source, Volume) else Path(source).name
     target, size = check_affine(affine, "the maps"), tuple(int(n) for n in shape[:3])
@@ -174,6 +175,8 @@ def contralateral_reference(
 
 def largest_component(mask: Mask) -> Mask:
     """The largest region of voxels that share a face; empty for an empty mask."""
+    from scipy import ndimage
+
     parts, count = ndimage.label(mask)
     if count == 0:
         return np.zeros_like(mask)
@@ -182,6 +185,8 @@ def largest_component(mask: Mask) -> Mask:
 
 def _grown(region: Mask, valid: Mask, voxels: float) -> Mask:
     """The region, grown by whole voxels inside ``valid`` until it has that many."""
+    from scipy import ndimage
+
     while region.any() and region.sum() < voxels:
         larger = ndimage.binary_dilation(region) & valid
         if larger.sum() == region.sum():

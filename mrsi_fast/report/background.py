@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from mrsi_fast.mrsi.geometry import hr_affine, voxel_sizes_mm
 from mrsi_fast.mrsi.nifti import read_nifti
@@ -35,6 +34,8 @@ def packed_background(
     Raises:
         MapInputError: The image cannot be read.
     """
+    from scipy import ndimage
+
     volume = read_nifti(path)
     grid, size = background_grid(affine, shape)
     place = volume.affine if transform is None else transform @ volume.affine
