@@ -6,16 +6,16 @@
 namespace mrsi_fast {
 namespace MRSI_ISA {
 
-// Adds bias and residual to a tile of `rows` neighbouring pixels and up to kPanel channels, and writes it.
+// Adds bias and residual to the sums of `rows` neighbouring pixels and up to kPanel channels, and writes it.
 template <bool FULL>
-static inline void emit_tile(const float* tile, int rows, int count, const float* bias, const float* residual,
-                             float* out, int64_t pixel) {
+static inline void emit_block(const float* sums, int rows, int count, const float* bias, const float* residual,
+                              float* out, int64_t pixel) {
     for (int half = 0; half < kPanel && half < count; half += kLanes) {
         const int some = count - half;
         const Vec add = !bias ? Vec{} : FULL ? load(bias + half) : load_some(bias + half, some);
         for (int r = 0; r < rows; ++r) {
             const int64_t at = r * pixel + half;
-            Vec value = load(tile + r * kPanel + half) + add;
+            Vec value = load(sums + r * kPanel + half) + add;
             if (residual) value += FULL ? load(residual + at) : load_some(residual + at, some);
             if (FULL)
                 store(out + at, value);
@@ -50,10 +50,10 @@ static int find_pixels(const Conv* c, int n, int y0, int y1, const Scratch* s) {
 // Rows [y0, y1) of image n. One panel of weights stays in the first-level cache while all pixels pass it.
 static void direct_rows(const Conv* c, int n, int y0, int y1, Range r, const Scratch* s) {
     const int taps = c->kernel * c->kernel, segments = find_pixels(c, n, y0, y1, s);
-    const int pixels = (y1 - y0) * c->out_width, blocks = (pixels + kTileRows - 1) / kTileRows;
+    const int pixels = (y1 - y0) * c->out_width, blocks = (pixels + kMicroRows - 1) / kMicroRows;
     int64_t tap[9];
     for (int t = 0; t < taps; ++t) tap[t] = ((int64_t)(t / c->kernel) * strip_columns(c) + t % c->kernel) * s->pitch;
-    float sums[kTileRows * kPanel];
+    float sums[kMicroRows * kPanel];
     for (int k = r.k0; k < r.k1; k += kPanel)
         for (int b = 0; b < blocks; ++b) {
             const int first = (int64_t)pixels * b / blocks, rows = (int64_t)pixels * (b + 1) / blocks - first;
@@ -65,15 +65,15 @@ static void direct_rows(const Conv* c, int n, int y0, int y1, Range r, const Scr
             }
             for (int i = 0; i < segments; ++i) {
                 const int depth = segments == 1 ? c->in_channels : c->source[i].channels;
-                tile_rows<kTileRows, 1>(rows, s->pixels + i * s->most_pixels + first, tap, taps, depth, panel, 0, panel,
-                                        kLine, i > 0, sums, kPanel);
+                micro_kernel_rows<kMicroRows, 1>(rows, s->pixels + i * s->most_pixels + first, tap, taps, depth, panel,
+                                                 0, panel, kLine, i > 0, sums, kPanel);
                 panel += (int64_t)depth * kPanel;
             }
             const float *bias = c->bias ? c->bias + k : nullptr, *residual = c->residual ? c->residual + at : nullptr;
             if (k + kPanel <= r.k1)
-                emit_tile<true>(sums, rows, kPanel, bias, residual, c->out + at, c->out_channels);
+                emit_block<true>(sums, rows, kPanel, bias, residual, c->out + at, c->out_channels);
             else
-                emit_tile<false>(sums, rows, r.k1 - k, bias, residual, c->out + at, c->out_channels);
+                emit_block<false>(sums, rows, r.k1 - k, bias, residual, c->out + at, c->out_channels);
         }
 }
 

@@ -18,7 +18,7 @@ static inline DoubleVec load_doubles(const float* p) {
 
 // kLanes columns of ROWS rows: weights [depth][kLanes], embedding rows `depth` apart.
 template <int ROWS>
-static void film_tile(const Film* f, const float* weights, int row, int column) {
+static void film_block(const Film* f, const float* weights, int row, int column) {
     constexpr int HALF = kLanes / 2;
     const int64_t depth = f->depth;
     const double* embedding = f->embedding + row * depth;
@@ -41,8 +41,8 @@ static void film_tile(const Film* f, const float* weights, int row, int column) 
 static void film_item(const Film* f, int item) {
     const float* weights = f->panels + (int64_t)item * f->depth * kLanes;
     int row = 0;
-    for (; row + 4 <= f->rows; row += 4) film_tile<4>(f, weights, row, item * kLanes);
-    for (; row < f->rows; ++row) film_tile<1>(f, weights, row, item * kLanes);
+    for (; row + 4 <= f->rows; row += 4) film_block<4>(f, weights, row, item * kLanes);
+    for (; row < f->rows; ++row) film_block<1>(f, weights, row, item * kLanes);
 }
 
 }  // namespace MRSI_ISA

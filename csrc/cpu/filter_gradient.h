@@ -8,15 +8,15 @@
 namespace mrsi_fast {
 namespace MRSI_ISA {
 
-constexpr int kOuterRows = kLanes == 16 ? 12 : 6;  // of a register tile: 24 sums of 32 registers (AVX-512), 12 of 16
+constexpr int kOuterRows = kLanes == 16 ? 12 : 6;  // of an outer kernel: 24 sums of 32 registers (AVX-512), 12 of 16
 constexpr int kBlockRows = 48;     // output channels of a block of filters: v is read once for each block
 constexpr int kBlockPanels = 2;    // panels of input channels of a block: m is read once for each block
 constexpr int kTilesAtOnce = 128;  // rows of v and m that stay in the first-level cache while a block uses them
 
 // out[r][0..kPanel) (+)= sum over depth d of a[d][r] * b[d][0..kPanel).
 template <int ROWS>
-static inline void outer_tile(const float* a, int64_t a_pitch, const float* b, int64_t b_pitch, int depth, bool add,
-                              float* out, int64_t pitch) {
+static inline void outer_kernel(const float* a, int64_t a_pitch, const float* b, int64_t b_pitch, int depth, bool add,
+                                float* out, int64_t pitch) {
     Vec sum[ROWS][2];
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; ++r) {
@@ -42,14 +42,14 @@ static inline void outer_tile(const float* a, int64_t a_pitch, const float* b, i
 template <int ROWS>
 static inline void outer_rows(int rows, const float* a, int64_t a_pitch, const float* b, int64_t b_pitch, int depth,
                               bool add, float* out, int64_t pitch) {
-    if (rows == ROWS) return outer_tile<ROWS>(a, a_pitch, b, b_pitch, depth, add, out, pitch);
+    if (rows == ROWS) return outer_kernel<ROWS>(a, a_pitch, b, b_pitch, depth, add, out, pitch);
     if constexpr (ROWS > 1) outer_rows<ROWS - 1>(rows, a, a_pitch, b, b_pitch, depth, add, out, pitch);
 }
 
 // Up to kLanes channels of dM = A dY A' of one tile; outside the image dY is zero.
 template <int M, bool FULL>
 static inline void transform_gradient_tile(const float* grad, int high, int wide, int count, int64_t pixel,
-                                           int64_t line, int64_t plane, float* m) {
+                                           int64_t row_step, int64_t plane, float* m) {
     constexpr int A = M + 2;
     Vec half[M][A];
 #pragma GCC unroll 8
@@ -57,7 +57,7 @@ static inline void transform_gradient_tile(const float* grad, int high, int wide
         Vec d[M], o[A];
 #pragma GCC unroll 8
         for (int y = 0; y < M; ++y) {
-            const float* from = grad + y * line + x * pixel;
+            const float* from = grad + y * row_step + x * pixel;
             d[y] = FULL ? load(from) : y < high && x < wide ? load_some(from, count) : Vec{};
         }
         Winograd<M>::output_transposed(d, o);
@@ -79,16 +79,16 @@ template <int M>
 static void transform_gradient(const FilterGradient* g, int n, int y0, int tiles, int64_t plane, int64_t pitch,
                                float* m) {
     const int channels = g->conv.out_channels, width = g->conv.out_width;
-    const int64_t line = (int64_t)width * channels;
+    const int64_t row_step = (int64_t)width * channels;
     const int high = (int)smaller(M, g->conv.out_height - y0);
     for (int t = 0; t < tiles; ++t) {
         const int wide = (int)smaller(M, width - t * M);
-        const float* from = g->grad + ((int64_t)n * g->conv.out_height + y0) * line + (int64_t)t * M * channels;
+        const float* from = g->grad + ((int64_t)n * g->conv.out_height + y0) * row_step + (int64_t)t * M * channels;
         for (int k = 0; k < channels; k += kLanes)
             if (high == M && wide == M && k + kLanes <= channels)
-                transform_gradient_tile<M, true>(from + k, M, M, kLanes, channels, line, plane, m + t * pitch + k);
+                transform_gradient_tile<M, true>(from + k, M, M, kLanes, channels, row_step, plane, m + t * pitch + k);
             else
-                transform_gradient_tile<M, false>(from + k, high, wide, channels - k, channels, line, plane,
+                transform_gradient_tile<M, false>(from + k, high, wide, channels - k, channels, row_step, plane,
                                                   m + t * pitch + k);
     }
 }

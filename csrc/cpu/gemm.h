@@ -1,4 +1,4 @@
-// The register tile under every convolution, and the per-channel statistics that follow it.
+// The micro-kernel under every convolution, and the per-channel statistics that follow it.
 #pragma once
 
 #include "mrsi_fast/network.h"
@@ -7,11 +7,11 @@
 namespace mrsi_fast {
 namespace MRSI_ISA {
 
-constexpr int kPanel = 2 * kLanes;               // output channels that one register tile covers
-constexpr int kTileRows = kLanes == 16 ? 8 : 6;  // more rows than 8 need more pointers than there are registers
-constexpr int kTwoPanelRows = 6;                 // AVX-512, two panels at once: 24 sums of 32 registers
-constexpr int kTwoPanelDepth = 160;              // of two panels that the first-level cache still holds
-constexpr int kLine = 16;                        // floats in a cache line
+constexpr int kPanel = 2 * kLanes;                // output channels that one micro-kernel covers
+constexpr int kMicroRows = kLanes == 16 ? 8 : 6;  // more rows than 8 need more pointers than there are registers
+constexpr int kTwoPanelRows = 6;                  // AVX-512, two panels at once: 24 sums of 32 registers
+constexpr int kTwoPanelDepth = 160;               // of two panels that the first-level cache still holds
+constexpr int kLine = 16;                         // floats in a cache line
 
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
@@ -35,14 +35,14 @@ static inline void store_some(float* p, Vec v, int64_t count) {
 }
 
 // out[r][0..PANELS kPanel) = sum over taps t and depth d of row[r][tap[t] + d] * panel[t][d][0..kPanel), added to what is
-// there if `add`; a second panel lies `apart` floats behind the first. ROWS x 2 PANELS sums stay in registers; each value
+// there if `add`; a second panel lies `second_panel` floats behind the first. ROWS x 2 PANELS sums stay in registers; each value
 // of `row` is broadcast, each panel vector is shared by all rows. At each depth one cache line is asked for, `step` floats
 // further each time from `ahead` on, and a share of the rows that follow (asking cannot fail, wherever that is).
 // A function of its own: inlined beside others it loses registers to them.
 template <int ROWS, int PANELS>
-static __attribute__((noinline)) void tile(const float* const* row, const int64_t* tap, int taps, int depth,
-                                           const float* panel, int64_t apart, const float* ahead, int64_t step,
-                                           bool add, float* out, int64_t pitch) {
+static __attribute__((noinline)) void micro_kernel(const float* const* row, const int64_t* tap, int taps, int depth,
+                                                   const float* panel, int64_t second_panel, const float* ahead,
+                                                   int64_t step, bool add, float* out, int64_t pitch) {
     constexpr int WIDE = 2 * PANELS;
     Vec sum[ROWS][WIDE];
 #pragma GCC unroll 16
@@ -59,7 +59,7 @@ static __attribute__((noinline)) void tile(const float* const* row, const int64_
             __builtin_prefetch(rows_ahead + d * ROWS);
             Vec b[WIDE];
 #pragma GCC unroll 4
-            for (int v = 0; v < WIDE; ++v) b[v] = load(panel + v / 2 * apart + v % 2 * kLanes);
+            for (int v = 0; v < WIDE; ++v) b[v] = load(panel + v / 2 * second_panel + v % 2 * kLanes);
 #pragma GCC unroll 16
             for (int r = 0; r < ROWS; ++r) {
                 const Vec a = splat(at[r][d]);
@@ -74,61 +74,63 @@ static __attribute__((noinline)) void tile(const float* const* row, const int64_
         for (int v = 0; v < WIDE; ++v) store(out + r * pitch + v * kLanes, sum[r][v]);
 }
 
-// tile<rows, PANELS>, for any number of rows up to ROWS.
+// micro_kernel<rows, PANELS>, for any number of rows up to ROWS.
 template <int ROWS, int PANELS>
-static inline void tile_rows(int rows, const float* const* row, const int64_t* tap, int taps, int depth,
-                             const float* panel, int64_t apart, const float* ahead, int64_t step, bool add, float* out,
-                             int64_t pitch) {
-    if (rows == ROWS) return tile<ROWS, PANELS>(row, tap, taps, depth, panel, apart, ahead, step, add, out, pitch);
+static inline void micro_kernel_rows(int rows, const float* const* row, const int64_t* tap, int taps, int depth,
+                                     const float* panel, int64_t second_panel, const float* ahead, int64_t step,
+                                     bool add, float* out, int64_t pitch) {
+    if (rows == ROWS)
+        return micro_kernel<ROWS, PANELS>(row, tap, taps, depth, panel, second_panel, ahead, step, add, out, pitch);
     if constexpr (ROWS > 1)
-        tile_rows<ROWS - 1, PANELS>(rows, row, tap, taps, depth, panel, apart, ahead, step, add, out, pitch);
+        micro_kernel_rows<ROWS - 1, PANELS>(rows, row, tap, taps, depth, panel, second_panel, ahead, step, add, out,
+                                            pitch);
 }
 
 // Memory that is needed after some products: asked for piece by piece while they keep the processor busy.
-struct Soon {
+struct PrefetchQueue {
     const float* at[2];
     int64_t left[2];  // floats
 };
 
-static inline const float* take(Soon* soon, int64_t count, const float* otherwise) {
-    for (int i = 0; soon && i < 2; ++i)
-        if (soon->left[i] > 0) {
-            const float* piece = soon->at[i];
-            soon->at[i] += count, soon->left[i] -= count;
+static inline const float* take(PrefetchQueue* queue, int64_t count, const float* otherwise) {
+    for (int i = 0; queue && i < 2; ++i)
+        if (queue->left[i] > 0) {
+            const float* piece = queue->at[i];
+            queue->at[i] += count, queue->left[i] -= count;
             return piece;
         }
     return otherwise;
 }
 
-// PANELS neighbouring panels of the product below in tiles of up to ROWS rows. Rows are dealt out evenly (8 = 4 + 4, not
-// 6 + 2): a short tile has too few sums in flight to hide the FMA latency. They ask for the panels at `next`, which come
-// from a slower cache: evenly, or, if something else is needed soon, the first blocks only and the others for that.
+// PANELS neighbouring panels of the product below in blocks of up to ROWS rows. Rows are dealt out evenly (8 = 4 + 4, not
+// 6 + 2): a short block has too few sums in flight to hide the FMA latency. They ask for the panels at `next`, which come
+// from a slower cache: evenly, or, if a `queue` says that something else is needed soon, the first blocks only and the others for that.
 template <int ROWS, int PANELS>
 static inline void multiply_panels(const float* a, int64_t stride, int rows, int depth, const float* panel,
-                                   const float* next, Soon* soon, float* out, int64_t pitch, bool add) {
+                                   const float* next, PrefetchQueue* queue, float* out, int64_t pitch, bool add) {
     constexpr int WIDE = PANELS * kPanel;
     const int64_t tap = 0;
     const int blocks = (rows + ROWS - 1) / ROWS;
-    const int64_t step = soon ? kLine : smaller(kLine, (WIDE + blocks - 1) / blocks);
+    const int64_t step = queue ? kLine : smaller(kLine, (WIDE + blocks - 1) / blocks);
     for (int b = 0; b < blocks; ++b) {
         const int first = rows * b / blocks, last = rows * (b + 1) / blocks;
         const float* row[ROWS];
         for (int r = first; r < last; ++r) row[r - first] = a + r * stride;
         const float* ahead = next + b * depth * step;
-        if (soon && b * kLine >= WIDE) ahead = take(soon, (int64_t)depth * kLine, panel);
-        tile_rows<ROWS, PANELS>(last - first, row, &tap, 1, depth, panel, (int64_t)depth * kPanel, ahead, step, add,
-                                out + first * pitch, pitch);
+        if (queue && b * kLine >= WIDE) ahead = take(queue, (int64_t)depth * kLine, panel);
+        micro_kernel_rows<ROWS, PANELS>(last - first, row, &tap, 1, depth, panel, (int64_t)depth * kPanel, ahead, step,
+                                        add, out + first * pitch, pitch);
     }
 }
 
-// out = A B with A of `rows` rows, `stride` floats apart, and B in panels [channels / kPanel][depth][kPanel]. Panel p of
+// out = A B with A of `rows` rows, `stride` floats second_panel, and B in panels [channels / kPanel][depth][kPanel]. Panel p of
 // the result starts at out + p * panel_step, its rows are `pitch` apart: kPanel and the row length for an ordinary matrix.
 // `add` adds it to what is there.
 static inline void gemm(const float* a, int64_t stride, int rows, int depth, const float* panels, int channels,
                         float* out, int64_t pitch, int64_t panel_step = kPanel, bool add = false) {
     const int64_t panel = (int64_t)depth * kPanel;
     for (int k = 0; k < channels; k += kPanel, panels += panel, out += panel_step)
-        multiply_panels<kTileRows, 1>(a, stride, rows, depth, panels, panels + panel, nullptr, out, pitch, add);
+        multiply_panels<kMicroRows, 1>(a, stride, rows, depth, panels, panels + panel, nullptr, out, pitch, add);
 }
 
 // Mean and M2 of channels [first, last) over the rows of one strip: two passes over values that are still in cache.

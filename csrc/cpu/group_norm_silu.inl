@@ -203,8 +203,8 @@ void sample_statistics(const Work& w, int64_t n) {
         const float *near = w.near + p, *sum = w.sum + p, *square = w.square + p;
         const double count = static_cast<double>(w.positions(strip)), per_count = 1.0 / count;
         for (int64_t c = 0; c < op.channels; ++c) {
-            const double s = sum[c], apart = near[c] + s * per_count - mean[c];
-            squares[c] += (square[c] - s * s * per_count) + count * apart * apart;
+            const double s = sum[c], offset = near[c] + s * per_count - mean[c];
+            squares[c] += (square[c] - s * s * per_count) + count * offset * offset;
         }
     }
     for (int64_t g = 0; g < op.groups; ++g) {
@@ -393,7 +393,7 @@ void run(const Job& job) {
     } else {
         for (int phase = 0; phase < Job::phases; ++phase) {
 #pragma omp for schedule(static)
-            for (int64_t tile = 0; tile < op.batch * strips; ++tile) job.strip(phase, tile / strips, tile % strips);
+            for (int64_t item = 0; item < op.batch * strips; ++item) job.strip(phase, item / strips, item % strips);
             if (phase + 1 == Job::phases) continue;
 #pragma omp for schedule(static)
             for (int64_t n = 0; n < op.batch; ++n) job.sample(phase, n);

@@ -35,9 +35,9 @@ struct Scratch {
     int pitch;             // floats per pixel of it
     const float** pixels;  // direct: [source][most_pixels] where the input of an output pixel lies
     int64_t most_pixels;
-    float* lines;  // Winograd: one row of tiles of one cache line of channels after the vertical transform
-    float* v;      // Winograd: transformed input, [plane][tile][v_pitch]
-    float* m;      // Winograd: products, [plane][tile][channels_at_once]
+    float* vertical_pass;  // Winograd: one row of tiles of one cache line of channels after the vertical transform
+    float* v;              // Winograd: transformed input, [plane][tile][v_pitch]
+    float* m;              // Winograd: products, [plane][tile][channels_at_once]
     int64_t v_plane, v_pitch, m_plane;
 };
 
@@ -64,7 +64,7 @@ static Scratch carve_input(const Conv* c, Carver* carver) {
         s.pixels = (const float**)carver->take(c->sources * s.most_pixels * kPointerFloats);
         return s;
     }
-    s.lines = carver->take((int64_t)(c->method + 2) * columns * kLine);
+    s.vertical_pass = carver->take((int64_t)(c->method + 2) * columns * kLine);
     return s;
 }
 

@@ -1,9 +1,9 @@
 // The kernels of the native network engine, gathered in one table per instruction set.
-#include "self_attention.h"
 #include "conv.h"
 #include "film.h"
 #include "filter_gradient.h"
 #include "filters.h"
+#include "self_attention.h"
 #include "solver_step.h"
 
 namespace mrsi_fast {

@@ -181,11 +181,11 @@ static inline void add_products() {
 }
 
 // One or, if TWO, two tiles of input (registers 4 and 5) times one panel of weights (6 and 7) into sums (0 to 3), the
-// second tile's `apart` floats behind the first's. At each step so many lines are asked for from `ahead` on.
+// second tile's `next_tile` floats behind the first's. At each step so many lines are asked for from `ahead` on.
 template <bool TWO>
 static __attribute__((noinline)) void multiply_pairs(const float* a, const float* b, const int64_t* tap, int taps,
                                                      int64_t group, int groups, const float* weights,
-                                                     const float* ahead, int lines, float* sums, int64_t apart) {
+                                                     const float* ahead, int lines, float* sums, int64_t next_tile) {
     tile_zero<0>(), tile_zero<1>(), tile_zero<2>(), tile_zero<3>();
     for (int g = 0; g < groups; ++g, a += group, b += group)
         for (int t = 0; t < taps; ++t, weights += kStepFloats) {
@@ -202,22 +202,22 @@ static __attribute__((noinline)) void multiply_pairs(const float* a, const float
             add_products<TWO>();
         }
     tile_store<0>(sums, kPanel), tile_store<1>(sums + kLanes, kPanel);
-    if (TWO) tile_store<2>(sums + apart, kPanel), tile_store<3>(sums + apart + kLanes, kPanel);
+    if (TWO) tile_store<2>(sums + next_tile, kPanel), tile_store<3>(sums + next_tile + kLanes, kPanel);
 }
 
 // All sums of some tiles for one panel. While the weights of one point are used, those of the next come from a slower
-// cache, if they are not here yet.
+// cache, unless they are `cached`.
 static void multiply_tiles(const PairLayout* l, const int64_t* tap, const PairTile* tile, int tiles,
-                           const float* weights, bool here, float* sums) {
-    const int blocks = (tiles + 1) / 2, lines = here ? 0 : (kStepFloats / kLine + blocks - 1) / blocks;
-    const int64_t steps = l->taps * l->groups, apart = l->points * kSumFloats;
+                           const float* weights, bool cached, float* sums) {
+    const int blocks = (tiles + 1) / 2, lines = cached ? 0 : (kStepFloats / kLine + blocks - 1) / blocks;
+    const int64_t steps = l->taps * l->groups, next_tile = l->points * kSumFloats;
     for (int e = 0; e < l->points; ++e, tap += l->taps, weights += steps * kStepFloats) {
         const float* next = weights + steps * kStepFloats;
         for (int t = 0; t < tiles; t += 2, next += steps * lines * kLine) {
             const bool two = t + 1 < tiles;
             (two ? multiply_pairs<true> : multiply_pairs<false>)(tile[t].input, tile[t + two].input, tap, l->taps,
                                                                  l->group, l->groups, weights, next, lines,
-                                                                 sums + t * apart + e * kSumFloats, apart);
+                                                                 sums + t * next_tile + e * kSumFloats, next_tile);
         }
     }
 }
@@ -226,11 +226,11 @@ static void multiply_tiles(const PairLayout* l, const int64_t* tap, const PairTi
 template <bool WINOGRAD, bool FULL>
 static void emit_pairs(const Conv* c, const PairLayout* l, const PairTile* tile, const float* sums, int k) {
     constexpr int WIDE = WINOGRAD ? 4 : 1;
-    const int64_t pixel = c->out_channels, line = c->out_width * pixel;
-    const int64_t image = ((int64_t)tile->n * c->out_height + tile->y0) * line + k, channels = pixel - k;
+    const int64_t pixel = c->out_channels, row_step = c->out_width * pixel;
+    const int64_t image = ((int64_t)tile->n * c->out_height + tile->y0) * row_step + k, channels = pixel - k;
     int y = tile->first / l->across, t = tile->first % l->across;
     for (int i = 0; i < tile->count; ++i, sums += kPanel) {
-        const int64_t at = image + y * line + t * WIDE * pixel;
+        const int64_t at = image + y * row_step + t * WIDE * pixel;
         const int wide = (int)smaller(WIDE, c->out_width - t * WIDE);
         if (++t == l->across) t = 0, ++y;
         for (int half = 0; half < kPanel && half < channels; half += kLanes) {

@@ -121,13 +121,13 @@ static void fill_rows(const Conv* c, int n, int top, int begin, int end, const R
     const int right = (int)smaller(c->width + border, columns);  // first column past the image
     for (int r = begin; r < end; ++r) {
         const int y = top + r;
-        float* line = row_of(rows, r);
+        float* target = row_of(rows, r);
         if (y < 0 || y >= c->height) {
-            zero(line, (int64_t)columns * pitch);
+            zero(target, (int64_t)columns * pitch);
             continue;
         }
-        zero(line, (int64_t)border * pitch);
-        zero(line + (int64_t)right * pitch, (int64_t)(columns - right) * pitch);
+        zero(target, (int64_t)border * pitch);
+        zero(target + (int64_t)right * pitch, (int64_t)(columns - right) * pitch);
         int first = 0;
         for (int s = 0; s < c->sources; ++s) {
             const Source* src = &c->source[s];
@@ -135,7 +135,7 @@ static void fill_rows(const Conv* c, int n, int top, int begin, int end, const R
             const int height = up ? c->height / 2 : c->height, width = up ? c->width / 2 : c->width;
             const float* from = src->data + ((int64_t)n * height + (y >> up)) * width * channels;
             const Tables at = {affine->centre + first, affine->gain + first, affine->offset + first};
-            float* pixel = line + (int64_t)border * pitch + first;
+            float* pixel = target + (int64_t)border * pitch + first;
             if (!up)
                 for (int x = border; x < right; ++x, from += channels, pixel += pitch)
                     fill_pixel<NORM, false>(from, channels, at, pixel, nullptr);

@@ -12,8 +12,8 @@ constexpr int kMostKeys = 256;  // in a block
 struct AttentionScratch {
     float* keys;     // [panel of tokens][head][kPanel], scaled
     float* values;   // [block of tokens][panel of head][block][kPanel]
-    float* scores;   // [kTileRows][block]
-    float* sum;      // [kTileRows][wide], of all blocks so far
+    float* scores;   // [kMicroRows][block]
+    float* sum;      // [kMicroRows][wide], of all blocks so far
     int block;       // keys in a block, whole panels
     int64_t padded;  // tokens rounded up to whole blocks
     int64_t wide;    // head rounded up to whole panels
@@ -27,8 +27,8 @@ static AttentionScratch carve(const Attention* a, Carver* carver) {
     s.wide = round_up(a->head_channels, kPanel);
     s.keys = carver->take(s.padded * a->head_channels);
     s.values = carver->take(s.padded * s.wide);
-    s.scores = carver->take((int64_t)kTileRows * s.block);
-    s.sum = carver->take(kTileRows * s.wide);
+    s.scores = carver->take((int64_t)kMicroRows * s.block);
+    s.sum = carver->take(kMicroRows * s.wide);
     return s;
 }
 
@@ -69,7 +69,7 @@ static void pack_keys_and_values(const Attention* a, const float* k, const float
 // Turns rows of scores into weights relative to the largest score of a row so far; keep[r] is what the sums so far, if
 // there are any, shrink by. First all largest scores, then all weights: the processor works on several rows at once.
 static void soften(float* scores, int rows, int count, int block, float* top, float* total, float* keep) {
-    float best[kTileRows];
+    float best[kMicroRows];
     for (int r = 0; r < rows; ++r) {
         float* row = scores + r * block;
         for (int t = count; t < block; ++t) row[t] = -__builtin_inff();
@@ -102,9 +102,9 @@ static void attention_item(const Attention* a, int item, float* scratch) {
     const int64_t row = 3 * (int64_t)channels;
     const float* q = a->qkv + (int64_t)n * tokens * row + h * head;
     pack_keys_and_values(a, q + channels, q + 2 * channels, row, a->scale, &s);
-    for (int first = 0; first < tokens; first += kTileRows) {
-        const int rows = (int)smaller(kTileRows, tokens - first);
-        float top[kTileRows], total[kTileRows], keep[kTileRows];
+    for (int first = 0; first < tokens; first += kMicroRows) {
+        const int rows = (int)smaller(kMicroRows, tokens - first);
+        float top[kMicroRows], total[kMicroRows], keep[kMicroRows];
         for (int r = 0; r < rows; ++r) top[r] = -__builtin_inff(), total[r] = 0.0f;
         for (int from = 0; from < tokens; from += block) {
             const int count = (int)smaller(block, tokens - from);

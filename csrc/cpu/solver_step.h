@@ -10,7 +10,7 @@ struct Projection {
     int64_t rank_y, columns;  // rank_y and y rounded up to whole panels
     float* analysed;          // [panel of rank_y][x][kPanel]
     float* coefficients;      // [panel of rank_y][rank_x][kPanel]
-    float* lines;             // [x][rank_y]
+    float* partial;           // [x][rank_y]
     float* image;             // [x][columns]
 };
 
@@ -20,7 +20,7 @@ static Projection carve(const SolverStep* s, Carver* carver) {
     p.columns = round_up(s->y, kPanel);
     p.analysed = carver->take(p.rank_y * s->x);
     p.coefficients = carver->take(p.rank_y * s->rank_x);
-    p.lines = carver->take(p.rank_y * s->x);
+    p.partial = carver->take(p.rank_y * s->x);
     p.image = carver->take(p.columns * s->x);
     return p;
 }
@@ -39,8 +39,8 @@ static void remove_measured(const SolverStep* s, const Projection* p, float* d) 
         for (int64_t i = 0; i < s->rank_x; ++i)
             for (int64_t j = 0; j < s->rank_y; ++j)
                 p->coefficients[(j / kPanel * s->rank_x + i) * kPanel + j % kPanel] *= s->kept[i * s->rank_y + j];
-    gemm(s->qx_t, s->rank_x, s->x, s->rank_x, p->coefficients, s->rank_y, p->lines, p->rank_y);
-    gemm(p->lines, p->rank_y, s->x, s->rank_y, s->qy_panels, s->y, p->image, p->columns);
+    gemm(s->qx_t, s->rank_x, s->x, s->rank_x, p->coefficients, s->rank_y, p->partial, p->rank_y);
+    gemm(p->partial, p->rank_y, s->x, s->rank_y, s->qy_panels, s->y, p->image, p->columns);
     for (int64_t i = 0; i < s->x; ++i)
         for (int64_t j = 0; j < s->y; ++j) d[i * s->y + j] -= p->image[i * p->columns + j];
 }
@@ -76,14 +76,14 @@ static void unshuffle(Cells c, const float* rows, float gain, float* cells) {
 
 // The network's first input and the state of a run, one image.
 static void start_item(const SolverStep* s, const SolverStart* start, int n) {
-    const int64_t f = s->factor, pixels = (int64_t)s->x * s->y, step = s->stem_channels, line = s->grid_y * step;
+    const int64_t f = s->factor, pixels = (int64_t)s->x * s->y, step = s->stem_channels, row_step = s->grid_y * step;
     const int maps = s->maps;
     const float *presence = s->presence + (int64_t)n * maps, *images[] = {start->initial, start->z, start->mask};
-    float* stem = s->stem + (int64_t)n * s->grid_x * line;
-    if (s->x < s->grid_x * f || s->y < s->grid_y * f) zero(stem, s->grid_x * line);  // what lies outside the maps
+    float* stem = s->stem + (int64_t)n * s->grid_x * row_step;
+    if (s->x < s->grid_x * f || s->y < s->grid_y * f) zero(stem, s->grid_x * row_step);  // what lies outside the maps
     for (int64_t i = 0; i < s->x; i += f) {  // all of a row of cells, while it is in cache
         const Cells cells = {s->y, s->factor, (int)smaller(f, s->x - i), step};
-        float* to = stem + i / f * line;
+        float* to = stem + i / f * row_step;
         for (int c = 0; c < 3 * maps; ++c, to += f * f)
             unshuffle(cells, images[c / maps] + ((int64_t)n * maps + c % maps) * pixels + i * s->y,
                       c < maps ? start->c_in * presence[c] : 1.0f, to);

@@ -16,7 +16,7 @@ static const double kFour[6][3] = {{1.0 / 4, 0, 0},
 static const double kTwo[4][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
 
 template <int M>
-struct Winograd;  // transforms of one line of M + 2 values
+struct Winograd;  // transforms of one row or column of M + 2 values
 
 template <>
 struct Winograd<4> {
@@ -104,10 +104,10 @@ static __attribute__((noinline)) void transform_input(const Scratch* s, int band
     const float* row[A];
     for (int y = 0; y < A; ++y) row[y] = row_of(&s->rows, band * M + y);
     for (int ch = 0; ch < channels; ch += kLine) {
-        float* lines = s->lines;
-        for (int x = 0; x < tiles * M + 2; ++x) vertical<M>(row, x * pitch + ch, lines + x * A * kLine);
+        float* vertical_pass = s->vertical_pass;
+        for (int x = 0; x < tiles * M + 2; ++x) vertical<M>(row, x * pitch + ch, vertical_pass + x * A * kLine);
         for (int y = 0; y < A; ++y) {
-            const float* from = lines + y * kLine;
+            const float* from = vertical_pass + y * kLine;
             float* to = v + y * A * plane + ch;
             for (int t = 0; t < tiles; ++t, from += M * A * kLine, to += v_pitch)
                 for (int half = 0; half < kLine; half += kLanes) {
@@ -126,7 +126,7 @@ static __attribute__((noinline)) void transform_input(const Scratch* s, int band
 template <int M, bool FULL>
 static inline __attribute__((always_inline)) void transform_tile(const float* m, int64_t plane, int high, int wide,
                                                                  int count, const float* bias, const float* residual,
-                                                                 float* out, int64_t pixel, int64_t line) {
+                                                                 float* out, int64_t pixel, int64_t row_step) {
     constexpr int A = M + 2;
     Vec half[M][A];
 #pragma GCC unroll 8
@@ -146,7 +146,7 @@ static inline __attribute__((always_inline)) void transform_tile(const float* m,
         Winograd<M>::output(half[y], o);
 #pragma GCC unroll 4
         for (int x = 0; x < columns; ++x) {
-            const int64_t at = y * line + x * pixel;
+            const int64_t at = y * row_step + x * pixel;
             Vec value = o[x] + add;
             if (FULL) {
                 if (residual) value += load(residual + at);
@@ -162,20 +162,21 @@ static inline __attribute__((always_inline)) void transform_tile(const float* m,
 template <int M>
 static __attribute__((noinline)) void transform_output(const Conv* c, const Scratch* s, int n, int y0, int tiles,
                                                        const float* m, int k0, int k1) {
-    const int64_t plane = s->m_plane, pitch = channels_at_once(c), pixel = c->out_channels, line = c->out_width * pixel;
+    const int64_t plane = s->m_plane, pitch = channels_at_once(c), pixel = c->out_channels,
+                  row_step = c->out_width * pixel;
     const int high = (int)smaller(M, c->out_height - y0), width = c->out_width;
     const float *bias = c->bias, *residual = c->residual;
     float* out = c->out;
     for (int t = 0; t < tiles; ++t) {
         const int wide = (int)smaller(M, width - t * M);
-        const int64_t at = ((int64_t)n * c->out_height + y0) * line + t * M * pixel;
+        const int64_t at = ((int64_t)n * c->out_height + y0) * row_step + t * M * pixel;
         for (int k = k0; k < k1; k += kLanes) {
             const float *from = m + t * pitch + (k - k0), *add = bias ? bias + k : nullptr,
                         *skip = residual ? residual + at + k : nullptr;
             if (high == M && wide == M && k + kLanes <= k1)
-                transform_tile<M, true>(from, plane, M, M, kLanes, add, skip, out + at + k, pixel, line);
+                transform_tile<M, true>(from, plane, M, M, kLanes, add, skip, out + at + k, pixel, row_step);
             else
-                transform_tile<M, false>(from, plane, high, wide, k1 - k, add, skip, out + at + k, pixel, line);
+                transform_tile<M, false>(from, plane, high, wide, k1 - k, add, skip, out + at + k, pixel, row_step);
         }
     }
 }
@@ -199,7 +200,7 @@ static int winograd_input(const Conv* c, Range r, Scratch* s) {
 }
 
 // What the output transform of a range will read and write, where that is in one piece.
-static Soon output_of(const Conv* c, Range r) {
+static PrefetchQueue output_of(const Conv* c, Range r) {
     const int per_image = strips_of(c->out_height);
     const int64_t row = (int64_t)c->out_width * c->out_channels;
     const int64_t first = ((int64_t)(r.strip0 / per_image) * c->out_height + r.strip0 % per_image * kStripRows) * row;
@@ -210,7 +211,7 @@ static Soon output_of(const Conv* c, Range r) {
 // The products of a range at every point of the transform; `next` is the first panel that is needed after them.
 template <int M>
 static __attribute__((noinline)) void multiply(const Conv* c, Range r, const Scratch* s, int tiles, const float* next,
-                                               Soon* soon) {
+                                               PrefetchQueue* queue) {
     constexpr int POINTS = (M + 2) * (M + 2);
     const int64_t panels = round_up(c->out_channels, kPanel), depth = c->in_channels, pitch = channels_at_once(c);
     for (int e = 0; e < POINTS; ++e) {
@@ -219,11 +220,11 @@ static __attribute__((noinline)) void multiply(const Conv* c, Range r, const Scr
         float* m = s->m + e * s->m_plane;
         for (int k = r.k0, wide; k < r.k1; k += wide, m += wide) {
             wide = kLanes == 16 && depth <= kTwoPanelDepth && k + kPanel < r.k1 ? 2 * kPanel : kPanel;
-            const float *panel = point + k * depth, *then = k + wide < r.k1 ? panel + wide * depth : after;
+            const float *panel = point + k * depth, *next_panel = k + wide < r.k1 ? panel + wide * depth : after;
             if (wide > kPanel)
-                multiply_panels<kTwoPanelRows, 2>(v, s->pitch, tiles, depth, panel, then, soon, m, pitch, false);
+                multiply_panels<kTwoPanelRows, 2>(v, s->pitch, tiles, depth, panel, next_panel, queue, m, pitch, false);
             else
-                multiply_panels<kTileRows, 1>(v, s->pitch, tiles, depth, panel, then, soon, m, pitch, false);
+                multiply_panels<kMicroRows, 1>(v, s->pitch, tiles, depth, panel, next_panel, queue, m, pitch, false);
         }
     }
 }
@@ -234,10 +235,10 @@ static void winograd_item(const Conv* c, Range r, Scratch* s) {
     const int per_image = strips_of(c->out_height), across = (c->width + M - 1) / M, wide = channels_at_once(c);
     const int done = winograd_input<M>(c, r, s);
     // An item of all strips reads each weight once, from memory: nothing else is asked for beside them.
-    Soon output = output_of(c, r), *soon = c->strips_per_item < c->batch * per_image ? &output : nullptr;
+    PrefetchQueue output = output_of(c, r), *queue = c->strips_per_item < c->batch * per_image ? &output : nullptr;
     for (int k = r.k0; k < r.k1; k += wide) {
         const Range part = {r.strip0, r.strip1, k, (int)smaller(k + wide, r.k1)};
-        multiply<M>(c, part, s, done, c->weight + (part.k1 < r.k1 ? part.k1 : r.k0) * (int64_t)c->in_channels, soon);
+        multiply<M>(c, part, s, done, c->weight + (part.k1 < r.k1 ? part.k1 : r.k0) * (int64_t)c->in_channels, queue);
         for (int strip = r.strip0, at = 0; strip < r.strip1; ++strip)
             for (int band = 0; band < BANDS; ++band, at += across)
                 transform_output<M>(c, s, strip / per_image, strip % per_image * kStripRows + band * M, across,

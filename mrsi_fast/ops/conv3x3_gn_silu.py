@@ -82,7 +82,8 @@ def _allocate(
 
 
 TRANSFORM_COST, WEIGHT_COST = 8.0, 6.0
-"""What a transformed value and a packed weight cost beside a multiply-add, measured with AVX2 at batch 8."""
+"""What a transformed value and a packed weight cost beside a multiply-add. Fitted at batch 8 to the AVX2 kernels alone;
+the AVX-512 kernels use the same numbers, so that a method never depends on the processor."""
 
 
 def method_costs(height: int, width: int, inputs: int, outputs: int) -> dict[str, float]:
