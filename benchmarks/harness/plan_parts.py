@@ -142,12 +142,7 @@ class OneSolverStep(NativePlan):
         self.row = step_coefficients(dict(zip(STEP_FIELDS, row, strict=True)))
         self.view(self.plan.head).copy_(head.permute(0, 2, 3, 1))
         self.view(self.plan.state["presence"]).fill_(1.0)
-        if projection is None:
-            self.native.set_projection(0, 0, 0, 0, 0)
-        else:
-            modes = projection.modes(torch.float32, "cpu")
-            rows, columns = modes.hr_x.contiguous(), modes.hr_y.contiguous()
-            self.native.set_projection(len(rows), len(columns), rows.data_ptr(), columns.data_ptr(), 0)
+        self.project(projection)
 
     def _add(self, operation: Operation, index: int) -> None:
         """Leaves the network out."""

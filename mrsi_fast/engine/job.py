@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -62,8 +63,13 @@ def one_step_job(
     on_step: Callable[[int, int], None] | None = None,
 ) -> SamplingJob:
     """The one-step point as a job: one evaluation at ``sigma_max`` from a state of 0, which goes to noise level 0."""
-    steps = make_steps("ddim", (sigma_max, 0.0))
-    return SamplingJob(cond, torch.zeros_like(cond.z), steps, projection, on_step=on_step)
+    return SamplingJob(cond, torch.zeros_like(cond.z), _one_step(sigma_max), projection, on_step=on_step)
+
+
+@functools.cache
+def _one_step(sigma_max: float) -> tuple[Step, ...]:
+    """The same object each time, so that an engine sees that nothing has changed."""
+    return make_steps("ddim", (sigma_max, 0.0))
 
 
 class Engine(Protocol):

@@ -88,6 +88,7 @@ class NativePlan:
     ) -> None:
         self.plan, self.film = plan_network(network, batch, grid)
         self.batch, self.grid, self.threads, self.pairs = batch, grid, threads, pairs
+        self._projection: Acquisition | None = None
         self.native = _native.module().Plan(self.plan.arena_floats, self.film.width, threads, weights)
         for index, operation in enumerate(self.plan.operations):
             self._add(operation, index)
@@ -168,6 +169,20 @@ class NativePlan:
         place = {"data": offsets[value.name], "stats": offsets.get(value.name + ".stats", -1)}
         return _native.struct("SourceSpec", channels=value.channels, upsample=source.upsample, **place)
 
+    def project(self, projection: Acquisition | None) -> None:
+        """Hands the matrices of hard data consistency over, or none, unless the plan has them already."""
+        if projection is self._projection:
+            return
+        if projection is None:
+            self.native.set_projection(0, 0, 0, 0, 0)
+        else:
+            modes = projection.modes(torch.float32, "cpu")
+            rows, columns = modes.hr_x.contiguous(), modes.hr_y.contiguous()
+            kept = None if modes.kept is None else modes.kept.contiguous()
+            sizes = len(rows), len(columns)
+            self.native.set_projection(*sizes, rows.data_ptr(), columns.data_ptr(), _native.address(kept))
+        self._projection = projection  # held, so that another one cannot have its identity
+
     def film_rows(self, noise_labels: Sequence[float], vector: Tensor) -> Tensor:
         """``FilmTable.rows``, flattened over steps, with the large product in C++ on weights half the size."""
         embedding = self.film.embed(noise_labels, vector).contiguous()
@@ -235,6 +250,8 @@ class NativeEngine:
         self.denoiser, self.network, self.reason = denoiser, denoiser.network, reason
         self.threads = threads or torch.get_num_threads()
         self.weights = _native.module().PackedWeights()
+        self._steps: tuple[Step, ...] | None = None
+        self._scales: list[dict[str, float]] = []
         self.plans: OrderedDict[tuple[int, tuple[int, int]], NativePlan] = OrderedDict()
 
     @property
@@ -268,9 +285,9 @@ class NativeEngine:
         cond = job.cond
         batch, _, *grid = job.initial.shape
         plan = self._plan_for(batch, (grid[0], grid[1]))
-        scales = coefficients(self.denoiser, job.steps)
+        scales = self._coefficients(job.steps)
         start(plan, job, scales[0]["c_in"])
-        set_projection(plan.native, job)
+        plan.project(job.projection)
 
         def before_noise(index: int) -> None:
             if job.step_noise is None:
@@ -288,6 +305,12 @@ class NativeEngine:
         state = plan.plan.state
         sd = plan.view(state["spread"]).clone() if spread else None
         return Estimate(plan.view(state["base"]).clone(), sd)
+
+    def _coefficients(self, steps: tuple[Step, ...]) -> list[dict[str, float]]:
+        """``coefficients``, computed again only where the steps are not those of the run before."""
+        if steps is not self._steps:
+            self._steps, self._scales = steps, coefficients(self.denoiser, steps)
+        return self._scales
 
     def _plan_for(self, batch: int, grid: tuple[int, int]) -> NativePlan:
         key = (batch, grid)
@@ -335,16 +358,3 @@ def start(plan: NativePlan, job: SamplingJob, c_in: float) -> None:
     addresses = {name: one.data_ptr() for name, one in inputs.items()}
     presence = addresses.pop("presence")
     plan.native.start(_native.struct("SolverStart", **addresses, c_in=c_in), presence)
-
-
-def set_projection(native: Any, job: SamplingJob) -> None:
-    """Hands the matrices of hard data consistency to the plan, or none."""
-    if job.projection is None:
-        native.set_projection(0, 0, 0, 0, 0)
-        return
-    modes = job.projection.modes(torch.float32, "cpu")
-    rows, columns = modes.hr_x.contiguous(), modes.hr_y.contiguous()
-    kept = None if modes.kept is None else modes.kept.contiguous()
-    native.set_projection(
-        len(rows), len(columns), rows.data_ptr(), columns.data_ptr(), 0 if kept is None else kept.data_ptr()
-    )

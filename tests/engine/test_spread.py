@@ -153,6 +153,18 @@ def test_the_sampling_plan_does_not_compute_the_second_head(denoiser):
     assert seconds["head"] == 0 and seconds["heads"] > 0
 
 
+def test_a_plan_follows_conditions_and_projections_that_change(denoiser):
+    """What a plan keeps from run to run must not be another run's."""
+    engine = native(denoiser)
+    hard = [Acquisition((5, 7), (4, 4), support="ellipse"), None, Acquisition((10, 14), (2, 2))]
+    for turn, projection in enumerate([*hard, *hard]):
+        job = random_job(turn, batch=2, grid=(20, 28))
+        job = dataclasses.replace(job, projection=projection)
+        check(engine.estimate(job.cond, projection), reference(denoiser, job), 2e-5)
+        run = engine.run(job)
+        assert torch.equal(run, native(denoiser).run(job))
+
+
 def test_a_plan_without_the_head_refuses_to_tell_the_spread():
     module = _native.module()
     if module is None:
