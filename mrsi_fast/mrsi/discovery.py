@@ -23,6 +23,7 @@ from mrsi_fast.mrsi.images import image_stem, is_image
 from mrsi_fast.mrsi.lcmodel import is_table, place_of
 from mrsi_fast.mrsi.mapfiles import MapFiles, Unused
 from mrsi_fast.mrsi.mapset import MapInputError
+from mrsi_fast.mrsi.names import is_known
 from mrsi_fast.mrsi.patterns import Pattern
 from mrsi_fast.mrsi.schemes import ALL_MAPS, FSL_SCALINGS, Finding, classify, split_name
 
@@ -228,7 +229,7 @@ def _home(parent: str, layout: str) -> str:
                 break  # another pipeline's derivatives
             parts.pop()
         return "/".join(part for part in parts if part != "derivatives")
-    while parts and _SORTING_FOLDER.fullmatch(parts[-1]):
+    while parts and (_SORTING_FOLDER.fullmatch(parts[-1]) or is_known(parts[-1])):
         parts.pop()
     return "/".join(parts)
 

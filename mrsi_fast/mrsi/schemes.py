@@ -75,7 +75,7 @@ _FOLDER = rf"(?:{_O}maps?)?/{{name}}{_MAP}"
 _T1 = r"(?:T1w?|T1_?(?:MPRAGE|MP2RAGE|3D|anat)|MPRAGE|MP2RAGE)"
 _HEAD = r"(?:brain|mrsi|head|csi|valid)"
 _SHARES = r"(?:pve|pveseg|probseg|dseg|seg|aseg|aparc|c[1-6]|p[1-3]|gm|wm|csf)"
-_CONTRASTS = r"(?:T2w?|T2star|FLAIR|PD|SWI|DWI|ADC|BOLD|EPI|magnitude)"
+_CONTRASTS = r"(?-i:T2w?|T2star|FLAIR|PD|SWI|DWI|ADC|BOLD|EPI|magnitude)"
 _FIELDS = r"(?:b0|b1|shim|fieldmap|phase|freq|shift)"
 _PER = r"(?:to|over|2|div|vs|per|by)"
 
@@ -98,6 +98,11 @@ PATH_SCHEMES: tuple[Scheme, ...] = (
     Scheme(
         "folder", "other", rf"[rsw]{{1,3}}{_CONC}{_S}{_ANY}", reason="resliced, warped or smoothed (a prefix of SPM)"
     ),
+    # A folder for each metabolite.
+    Scheme("folder", "map", rf"{{name}}/{_CONC}{_MAP}", known=True),
+    Scheme("folder", "crlb", rf"{{name}}/(?:{_CRLB}|{_SD}){_MAP}", known=True),
+    Scheme("folder", "snr", rf"{{name}}/{_SNR}{_MAP}", known=True),
+    Scheme("folder", "fwhm", rf"{{name}}/{_FWHM}{_MAP}{_PPM}", known=True),
     # What the whole scan has once.
     Scheme("folder", "lipid", rf"{{id}}lipids?{_S}(?:mask|flag)"),
     Scheme("folder", "failed", rf"{{id}}fit{_S}failed"),

@@ -254,3 +254,34 @@ def test_versions_that_spm_wrote_beside_the_maps(tmp_path):
         "swconc_NAA.nii",
         "NAA_2mm.nii",
     }
+
+
+def test_a_bids_root_with_raw_images_and_derivatives(tmp_path):
+    for subject in ("01", "02", "10"):
+        own = f"sub-{subject}/ses-1"
+        stem = f"sub-{subject}_ses-1"
+        plant(tmp_path, f"{own}/anat/{stem}_T1w.nii.gz", f"{own}/anat/{stem}_FLAIR.nii.gz")
+        plant(tmp_path / "derivatives", f"cat12/{own}/{stem}_desc-p1_T1w.nii.gz")
+        if subject != "10":
+            maps = [f"{stem}_space-orig_met-NAANAAG_desc-{what}_mrsi.nii.gz" for what in ("signal", "crlb")]
+            plant(tmp_path / "derivatives" / "mrsi-orig" / own, *maps, f"{stem}_space-orig_desc-snr_mrsi.nii.gz")
+    plant(tmp_path / "derivatives/skullstrip/sub-02/ses-1", "sub-02_ses-1_acq-memprage_desc-brain_T1w.nii.gz")
+    first, second = discover(tmp_path)
+    assert (first.label, second.label) == ("sub-01_ses-1", "sub-02_ses-1")
+    assert first.single["anatomy"].name == "sub-01_ses-1_T1w.nii.gz"
+    assert second.single["anatomy"].name == "sub-02_ses-1_acq-memprage_desc-brain_T1w.nii.gz"
+    assert set(first.crlb) == set(second.crlb) == {"tNAA"} and set(first.snr) == {ALL_MAPS}
+    for files, own in ((first, "sub-01"), (second, "sub-02")):
+        assert all(own in path.name for path in files.paths())
+
+
+def test_a_folder_for_each_metabolite(tmp_path):
+    (files,) = discover(
+        plant(tmp_path / "P07", *(f"{m}/{w}.nii" for m in ("NAA", "Cr") for w in ("conc", "crlb")), "NAA/snr.nii")
+    )
+    assert {name: path.parent.name for name, path in files.maps.items()} == {"NAA": "NAA", "Cr": "Cr"}
+    assert set(files.crlb) == {"NAA", "Cr"} and set(files.snr) == {"NAA"}
+
+
+def test_time_points_are_no_contrasts(tmp_path):
+    assert [one.label for one in discover(plant(tmp_path, "DMI_t1_Glc.nii", "DMI_t2_Glc.nii"))] == ["DMI_t1", "DMI_t2"]
