@@ -238,17 +238,22 @@ def measure(
     if protocol.excess > 1 or settings.noise_tail > 0:
         true_sd = sd * excess_noise(clean, sd, support, (x, y), slab.planes, protocol.excess, settings, slice_key)
     maps = _fitted(clean, names, settings, key) + true_sd * sample(kernel, white)
-    lipid = nowhere[0]
-    if protocol.lipid:
-        ring = protocol.lipid * sample(whole, slab.fractions[CLASSES.index("scalp")])
-        lipid = np.abs(ring) > LIPID_FLAG_MM
-        maps += np.array([LIPID_LEAK.get(name, 0.05) for name in names], maps.dtype)[:, None, None] * ring
+    lipid = _add_lipid(maps, names, protocol.lipid, whole, slab) if protocol.lipid else nowhere[0]
     fwhm = BEST_FWHM_PPM[0] + BEST_FWHM_PPM[1] * rng.standard_normal(bad.shape) + settings.poor_b0_ppm * bad
     trusted &= (fwhm <= 0.1) & ~lipid
     if protocol.silent and not protocol.masked:
         maps[:, share < SILENT_SHARE] = 0
     failed = _fail(maps, trusted, support, (x, y), slab.planes, protocol, settings, slice_key)
     return Measurement(maps, sd * noise_gain(kernel), trusted, failed, lipid, fwhm, clean, support)
+
+
+def _add_lipid(
+    maps: Array, names: tuple[str, ...], strength: float, operator: Acquisition, slab: Slab
+) -> NDArray[np.bool_]:
+    """Let the scalp's lipid leak into LR maps [M, X, Y], in place; returns where it is flagged [X, Y]."""
+    ring = strength * sample(operator, slab.fractions[CLASSES.index("scalp")])
+    maps += np.array([LIPID_LEAK.get(name, 0.05) for name in names], maps.dtype)[:, None, None] * ring
+    return np.abs(ring) > LIPID_FLAG_MM
 
 
 def _brain_share(slab: Slab, factors: tuple[int, int], press: PressBox | None) -> Array:

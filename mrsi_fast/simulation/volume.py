@@ -178,26 +178,12 @@ def simulate_subject(
             )
     key = Key.of("subject", seed, number)
     subject = subject or draw_subject(config, key, settings.metabolites, head=number)
-    rng = key.stream("acquisition")
-    boxed, oily, masked = rng.random(3) < [config.signal.press, config.signal.lipid, config.signal.masked]
-    press = draw_press(rng, settings.fov_mm, config.signal) if boxed else None
-    common: dict[str, Any] = {
-        "source": settings.source,
-        "noise": draw_noise(rng, config.signal),
-        "press": press,
-        "missing": float(rng.uniform(*config.signal.missing)),
-        "masked": bool(masked),
-        "lipid": log_uniform(rng, 0.5, 20.0) if oily else 0.0,
-        "magnitude": settings.magnitude,
-        "excess": log_uniform(key.stream("excess"), *config.signal.excess),
-        "mismatch": draw_mismatch(key.stream("mismatch"), config.signal),
-        "silent": bool(key.stream("background").random() < config.signal.silent_background),
-    }
+    common = _drawn_protocol(config, key)
     parts: list[Slice] = []
     measurements: dict[tuple[int, int], list[Measurement]] = {pair: [] for pair in factors}
     protocols = {pair: Protocol(_operator(config, pair), **common) for pair in factors}
     for index in range(settings.slices):
-        part = render(subject, _geometry(config, index), press)
+        part = render(subject, _geometry(config, index), common["press"])
         parts.append(part)
         for pair in factors:
             measurements[pair].append(
@@ -229,6 +215,26 @@ def simulate_subject(
         anatomy=_stack(t1),
         provenance=_provenance(config, subject, number, seed, common),
     )
+
+
+def _drawn_protocol(config: SimulationConfig, key: Key) -> dict[str, Any]:
+    """What the subject's measurements at all factors have in common, as arguments of ``Protocol``."""
+    settings, signal = config.volume, config.signal
+    rng = key.stream("acquisition")
+    boxed, oily, masked = rng.random(3) < [signal.press, signal.lipid, signal.masked]
+    press = draw_press(rng, settings.fov_mm, signal) if boxed else None
+    return {
+        "source": settings.source,
+        "noise": draw_noise(rng, signal),
+        "press": press,
+        "missing": float(rng.uniform(*signal.missing)),
+        "masked": bool(masked),
+        "lipid": log_uniform(rng, 0.5, 20.0) if oily else 0.0,
+        "magnitude": settings.magnitude,
+        "excess": log_uniform(key.stream("excess"), *signal.excess),
+        "mismatch": draw_mismatch(key.stream("mismatch"), signal),
+        "silent": bool(key.stream("background").random() < signal.silent_background),
+    }
 
 
 def _operator(config: SimulationConfig, factors: tuple[int, int]) -> Acquisition:
