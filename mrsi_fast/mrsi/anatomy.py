@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mrsi_fast.mrsi.geometry import check_affine, hr_affine
 from mrsi_fast.mrsi.images import read_image
+from mrsi_fast.mrsi.intensity import clipped, without_padding
 from mrsi_fast.mrsi.mapset import Float32, MapInputError
 from mrsi_fast.mrsi.nifti import Volume, volume_from_image
 
@@ -33,7 +34,7 @@ class Anatomy:
     """An anatomical image on the maps' grid.
 
     Attributes:
-        image: [X, Y, Z] float32 in the image's own units, 0 where it covers nothing.
+        image: [X, Y, Z] float32, 0 where it covers nothing and in its padding, positive elsewhere (see ``intensity``).
         overlap: Share of the region of interest (or of the grid) that the image covers with non-zero values, 0 to 1.
         warnings: Sentences about the image.
     """
@@ -64,7 +65,7 @@ def resample_anatomy(
     volume, where = _load(source)
     if volume.data.shape[0] != 1:
         raise MapInputError(f"{where}: holds {volume.data.shape[0]} volumes; give one anatomical image.")
-    data = np.nan_to_num(volume.data[0], nan=0.0, posinf=0.0, neginf=0.0)
+    data = without_padding(volume.data[0])
     on_grid = box_average(data, volume.affine, target, tuple(int(n) for n in shape[:3]))
     inside = on_grid != 0
     wanted = np.ones(inside.shape, dtype=bool) if region is None else region
@@ -79,7 +80,7 @@ def resample_anatomy(
     remarks = [f"{where}: {text}." for text in volume.remarks]
     if overlap < MINIMUM_OVERLAP:
         remarks.append(f"{where}: covers {100 * overlap:.0f} % of the maps' region; check that it is coregistered.")
-    return Anatomy(on_grid.astype(np.float32), overlap, tuple(remarks))
+    return Anatomy(clipped(on_grid, region).astype(np.float32), overlap, tuple(remarks))
 
 
 def _load(source: Any) -> tuple[Volume, str]:
