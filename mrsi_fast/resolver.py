@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import platform
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,13 +18,21 @@ from numpy.typing import NDArray
 
 from mrsi_fast._version import __version__
 from mrsi_fast.agreement import agreement, outlier_sentences
+from mrsi_fast.arguments import (
+    acquisition_settings,
+    callable_or_none,
+    existing_anatomy,
+    plain_scale,
+    trust_rules,
+    whole_number,
+)
 from mrsi_fast.diffusion.denoiser import Denoiser
 from mrsi_fast.diffusion.noise import KEY_LIMIT
 from mrsi_fast.diffusion.solvers import Solver
 from mrsi_fast.engine.choose import choose_engine
 from mrsi_fast.engine.job import EngineError
 from mrsi_fast.identity import identity_record
-from mrsi_fast.models.pretrained import Pretrained, load_pretrained
+from mrsi_fast.models.pretrained import ModelFolderError, Pretrained, load_pretrained
 from mrsi_fast.mrsi.consistency import Mode
 from mrsi_fast.mrsi.geometry import fov_corner_difference_mm, parse_factors, voxel_sizes_mm
 from mrsi_fast.mrsi.io import read_maps, with_mask
@@ -70,11 +79,39 @@ class SuperResolver:
             torch.set_num_threads(threads)
         self.pretrained, self.solver = pretrained, solver
         self._asked = {"device": device, "engine": engine, "solver": solver}
+        self._threads = threads
         self.device, self._device_reason = _choose_device(device)
-        diffusion = pretrained.config.diffusion
-        denoiser = Denoiser(pretrained.network, diffusion.sigma_max).eval()
-        self._choice = choose_engine(engine, denoiser, self.device)
+        self._build()
+
+    def _build(self) -> None:
+        """Makes the engine; it belongs to this process."""
+        diffusion = self.pretrained.config.diffusion
+        denoiser = Denoiser(self.pretrained.network, diffusion.sigma_max).eval()
+        self._choice = choose_engine(self._asked["engine"], denoiser, self.device)
         self._sampler = Sampler(self._choice.engine, diffusion)
+        self._running, self._process = threading.RLock(), os.getpid()
+
+    def _settle_in_this_process(self) -> None:
+        """In a forked child: one thread and a new engine, since OpenMP's other threads did not survive the fork."""
+        if self._process != os.getpid():
+            torch.set_num_threads(1)
+            self._build()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What to pickle: settings, the model's folder and its checksum, never weights or plans."""
+        return {
+            "folder": self.pretrained.folder,
+            "sha256": self.pretrained.sha256,
+            "options": {**self._asked, "threads": self._threads},
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        pretrained = load_pretrained(state["folder"])
+        if pretrained.sha256 != state["sha256"]:
+            raise ModelFolderError(
+                f"{state['folder']}: holds other weights than when the resolver was pickled. Make a new one from it."
+            )
+        self.__init__(pretrained, **state["options"])  # type: ignore[misc]
 
     @classmethod
     def from_pretrained(cls, path: str | Path | None = None, **options: Any) -> SuperResolver:
@@ -143,16 +180,20 @@ class SuperResolver:
             MapInputError: The maps cannot be used.
             ValueError: An argument is out of range; the sentence says which and what is allowed.
         """
+        samples = whole_number("samples", samples, 0, 1024, "give a whole number, 0 (mean and deviation alone) to 1024")
+        steps = whole_number("steps", steps, 1, 1000, "give a whole number, 1 to 1000")
+        seed = whole_number("seed", seed, 0, KEY_LIMIT - 1, "give a whole number from 0 to 2^63 - 1")
+        acquisition, rules = acquisition_settings(acquisition), trust_rules(rules)
+        scale, anatomy = plain_scale(scale), existing_anatomy(anatomy)
+        progress = callable_or_none("progress", progress)
         asked = dict(locals())
-        _check_counts(samples, steps, seed)
         started = time.monotonic()
+        self._settle_in_this_process()
         inputs = read_maps(maps)
         inputs = inputs if mask is None else with_mask(inputs, mask)
         identity = self._identity(inputs, asked)
         check_matrix(inputs)
         factors, seen = parse_factors(scale, inputs.slice_axis), slices_last(inputs)
-        if acquisition is not None and not isinstance(acquisition, AcquisitionSettings):
-            acquisition = AcquisitionSettings.parse(dict(acquisition), "acquisition")
         prepared = prepare(
             seen,
             [factors[axis] for axis in order_with_last(inputs.slice_axis)],
@@ -163,7 +204,8 @@ class SuperResolver:
             rules,
         )
         plan = solver_steps(self.solver, steps, self.pretrained.config.diffusion)
-        found = estimate(prepared, self._sampler, samples, plan, seed, progress)
+        with self._running:  # a plan serves one caller at a time
+            found = estimate(prepared, self._sampler, samples, plan, seed, progress)
         prepared, order = found.prepared, back_to(inputs.slice_axis)
         agreed, alarms = agreement(
             inputs.names, found.consistency, to_slices(found.uncorrected), to_slices(found.mean), order
@@ -330,15 +372,6 @@ def _map_facts(prepared: Prepared, agreed: Sequence[dict[str, Any]]) -> dict[str
             **agreed[index],
         }
     return facts
-
-
-def _check_counts(samples: int, steps: int, seed: int) -> None:
-    if not 0 <= samples <= 1024:
-        raise ValueError(f"samples is {samples}; give 0 (one-step mean alone) to 1024.")
-    if not 1 <= steps <= 1000:
-        raise ValueError(f"steps is {steps}; give 1 to 1000.")
-    if not 0 <= seed < KEY_LIMIT:
-        raise ValueError(f"seed is {seed}; give a whole number from 0 to 2^63 - 1.")
 
 
 def _choose_device(name: str) -> tuple[torch.device, str]:

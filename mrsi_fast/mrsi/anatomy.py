@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -16,6 +18,7 @@ import numpy as np
 from nibabel.spatialimages import SpatialImage
 from numpy.typing import ArrayLike, NDArray
 
+from mrsi_fast.mrsi.arrays import plain_array
 from mrsi_fast.mrsi.geometry import check_affine, hr_affine
 from mrsi_fast.mrsi.images import read_image
 from mrsi_fast.mrsi.intensity import clipped, without_padding
@@ -87,11 +90,20 @@ def _load(source: Any) -> tuple[Volume, str]:
     if isinstance(source, SpatialImage):
         return volume_from_image(source, "anatomy"), "anatomy"
     if isinstance(source, tuple) and len(source) == 2:
-        data = np.asarray(source[0], dtype=np.float32)
-        if data.ndim != 3:
-            raise MapInputError(f"anatomy: an array of shape {data.shape} cannot be used; give [X, Y, Z].")
-        return Volume(data[None], check_affine(source[1], "anatomy"), 1, ()), "anatomy"
-    volume = read_image(source)
+        data = plain_array(source[0], "anatomy")
+        if data.ndim != 3 or data.dtype.kind not in "fiub" or data.size == 0:
+            raise MapInputError(
+                f"anatomy: an array of {data.dtype} and shape {data.shape} cannot be used; give real numbers [X, Y, Z]."
+            )
+        return Volume(data[None].astype(np.float32), check_affine(source[1], "anatomy"), 1, ()), "anatomy"
+    if not isinstance(source, str | PathLike):
+        raise MapInputError(
+            f"anatomy: give a path, a NIfTI image or (array, affine); a {type(source).__name__} alone does not say "
+            "where its voxels lie."
+        )
+    if not Path(source).is_file():
+        raise MapInputError(f"anatomy: {source}: there is no such file.")
+    volume = read_image(Path(source))
     return volume, str(getattr(source, "name", source)).rsplit("/", 1)[-1]
 
 

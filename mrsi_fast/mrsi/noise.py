@@ -9,9 +9,9 @@ it (``consistency.DataConsistency.supported_by``). Derivation: docs/decisions/no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,8 +78,7 @@ def noise_of(maps: MapSet, trust: Trust, noise: NoiseLevel = None) -> Noise:
     Raises:
         MapInputError: A level is negative, not finite, or names no map.
     """
-    given = dict.fromkeys(maps.names, float(noise)) if isinstance(noise, int | float) else dict(noise or {})
-    given = {canonical_name(name): float(value) for name, value in given.items()}
+    given = _levels(noise, maps.names)
     if unknown := sorted(set(given) - set(maps.names)):
         raise MapInputError(f"A noise level was given for {', '.join(unknown)}; the maps are {', '.join(maps.names)}.")
     if bad := sorted(name for name, value in given.items() if not 0 <= value < np.inf):
@@ -103,3 +102,24 @@ def noise_of(maps: MapSet, trust: Trust, noise: NoiseLevel = None) -> Noise:
             source.append("assumed")
     sd[~np.isfinite(sd)] = np.nan
     return Noise(sd, level, tuple(source))
+
+
+def _levels(noise: Any, names: Sequence[str]) -> dict[str, float]:
+    """What the user gave as one number a canonical name."""
+    if noise is None:
+        return {}
+    try:
+        if isinstance(noise, Mapping):
+            return {canonical_name(name): _number(value) for name, value in noise.items()}
+        return dict.fromkeys(names, _number(noise))
+    except (TypeError, ValueError) as error:
+        raise MapInputError(
+            f"The noise level is {noise!r}; give one number, or a mapping from names of maps to numbers, in the maps' "
+            "units."
+        ) from error
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool | str | bytes):
+        raise TypeError("not a number")
+    return float(value)

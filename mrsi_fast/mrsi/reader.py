@@ -17,6 +17,7 @@ from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
 from mrsi_fast.mrsi.anatomy import box_average
+from mrsi_fast.mrsi.arrays import plain_array
 from mrsi_fast.mrsi.geometry import check_affine, describe_grid, fov_corner_difference_mm, voxel_sizes_mm
 from mrsi_fast.mrsi.images import read_image
 from mrsi_fast.mrsi.mapset import Float32, MapInputError
@@ -118,9 +119,9 @@ class Reader:
 
     def _from_array(self, source: Source, where: str) -> Volume:
         if isinstance(source, tuple) and len(source) == 2:
-            array, affine = np.asarray(source[0]), check_affine(source[1], where)
+            array, affine = plain_array(source[0], where), check_affine(source[1], where)
         elif self.grid is not None and not isinstance(source, (tuple, Mapping)):
-            array, affine = np.asarray(source), self.grid.affine
+            array, affine = plain_array(source, where), self.grid.affine
         else:
             raise MapInputError(
                 f"{where}: give a path, a NIfTI image or (array, affine); a {type(source).__name__} "
