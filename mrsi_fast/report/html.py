@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import jinja2
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from mrsi_fast._version import __version__
 from mrsi_fast.files import write_text
@@ -37,6 +39,9 @@ STAGE_LABELS = {
     "probability": "probability above the threshold",
 }
 REGION_HEADS = ("region", "map", "voxels", "mL", "mean", "SD", "SD of the mean", "zero-filled mean", "inferred")
+EVIDENCE_HEADS = (
+    "map", "error over zero-filling's", "total variation's", "amplitude of the detail", "noise floor", "verdict"
+)  # fmt: skip
 _STILL_PIXELS = 240
 
 
@@ -80,6 +85,7 @@ def write_page(view: ResultView, target: Path, anatomy: Path | None = None, regi
         edges=slice_view(view.affine).edges,
         record=json.dumps(without_identity({k: v for k, v in view.record.items() if k != "files"}), indent=2),
         anatomy=None if anatomy is None else anatomy.name,
+        moved=alignment_of(view.record) is not None,
     )  # fmt: skip
     if table is not None:
         rows = ["\t".join(row) for row in (table["heads"], *table["rows"])]
@@ -125,9 +131,41 @@ def title_of(record: Path) -> str:
     return f"{home.name}: {stem}" if stem.startswith("sub-") else home.name
 
 
-def evidence_table(record: dict[str, Any]) -> dict[str, Any] | None:
-    """The self-test of a scan as a table, from the record, if it was made."""
-    return None
+def evidence_table(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The self-test of a scan from the record: heads, a row a map, and its sentences; None if there was none."""
+    evidence = record.get("evidence")
+    if not isinstance(evidence, Mapping):
+        return None
+    rows = [
+        (
+            name,
+            _known(facts.get("error"), facts.get("error_interval")),
+            _known(facts.get("total_variation")),
+            _known(facts.get("amplitude"), facts.get("amplitude_interval")),
+            _known(facts.get("noise_floor")),
+            str(facts.get("verdict", "")),
+        )
+        for name, facts in (evidence.get("maps") or {}).items()
+    ]
+    guidance = evidence.get("guidance") or {}
+    lines = [str(line) for line in (evidence.get("reason"), guidance.get("reason")) if line]
+    return {"heads": EVIDENCE_HEADS, "rows": rows, "lines": lines} if rows or lines else None
+
+
+def alignment_of(record: Mapping[str, Any]) -> NDArray[np.float64] | None:
+    """How the anatomical image was moved to fit the maps, [4, 4] in world mm; None if it was not."""
+    guidance = (record.get("evidence") or {}).get("guidance") or {}
+    matrix = (guidance.get("alignment") or {}).get("matrix")
+    return np.asarray(matrix, dtype=np.float64) if matrix and guidance.get("used") else None
+
+
+def _known(value: float | None, interval: Sequence[float | None] | None = None) -> str:
+    """A number with its interval; "?" where it is not known."""
+    if value is None or not math.isfinite(value):
+        return "?"
+    if interval is None or any(end is None or not math.isfinite(end) for end in interval):
+        return f"{value:.3f}"
+    return f"{value:.3f} [{', '.join(f'{end:.3f}' for end in interval if end is not None)}]"
 
 
 def _viewer(
@@ -138,7 +176,7 @@ def _viewer(
     if anatomy is None:
         background = pack_grey(np.zeros(view.shape, np.uint8), view.affine)
     else:
-        background = packed_background(anatomy, view.affine, view.shape)
+        background = packed_background(anatomy, view.affine, view.shape, alignment_of(view.record))
     data = {
         "entries": entries,
         "grid": grid_facts(view),

@@ -153,6 +153,26 @@ def test_regions_give_a_table_and_a_file(tmp_path: Path) -> None:
     assert float(first["mean"]) == pytest.approx(shown.maps[0].mean[4:9, 10:16].mean(), rel=1e-3)
 
 
+def test_the_self_test_is_a_table(tmp_path: Path) -> None:
+    facts = {
+        "error": 0.912, "error_interval": [0.87, 0.95], "amplitude": 0.8, "amplitude_interval": [0.6, None],
+        "noise_floor": None, "total_variation": 0.98, "verdict": "adds true detail",
+    }  # fmt: skip
+    evidence = {"tested": True, "reason": "Cut by 2.", "maps": {"tNAA": facts}, "guidance": {"reason": ATTACK}}
+    text = write_page(view(evidence=evidence), tmp_path / "report.html").read_text()
+    for expected in (
+        "Self-test on this scan",
+        "0.912 [0.870, 0.950]",
+        ">0.800<",
+        ">?<",
+        "adds true detail",
+        "Cut by 2.",
+    ):
+        assert expected in text, expected
+    assert ATTACK not in text
+    assert "Self-test" not in write_page(view(evidence=None), tmp_path / "without.html").read_text()
+
+
 def test_nothing_to_report_and_damaged_results(tmp_path: Path) -> None:
     with pytest.raises(ReportError, match="holds no result"):
         write_report(tmp_path, [], tmp_path / "report.html")

@@ -46,7 +46,8 @@ class Chromium:
         )
         os.close(to_child)
         os.close(from_child)
-        self._buffer, self._count, self.console = b"", 0, []
+        self._buffer, self._count = b"", 0
+        self.console: list[str] = []
         self._session = ""
         target = next(
             one for one in self._call("Target.getTargets")["targetInfos"] if one["type"] == "page"

@@ -85,10 +85,11 @@ def save(shown: ResultView, folder: Path, stem: str = "res-x2") -> Path:
     labels = {"tNAA": "NAANAAG", "tCho": "GPCPCh"}
     for one in shown.maps:
         base = folder / f"{stem}_met-{labels[one.name]}_desc-"
+        assert one.measured is not None and one.zero_filled is not None
         write_map(f"{base}sr_mrsi.nii.gz", one.mean, shown.affine, kind="mean")
         write_map(f"{base}measured_mrsi.nii.gz", one.measured, shown.lr_affine, kind="measured")
         write_map(f"{base}zerofilled_mrsi.nii.gz", one.zero_filled, shown.affine, kind="zerofilled")
-        if one.samples is not None:
+        if one.samples is not None and one.std is not None:
             write_map(f"{base}srstd_mrsi.nii.gz", one.std, shown.affine, kind="std")
             for number, sample in enumerate(one.samples):
                 write_map(f"{base}sample{number:03d}_mrsi.nii.gz", sample, shown.affine, kind="sample")
