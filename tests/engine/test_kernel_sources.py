@@ -58,11 +58,11 @@ def test_random_shapes_are_clean_under_the_sanitizers(build, tmp_path):
     assert f"plain: {ROUNDS} rounds" in result.stdout
 
 
-# The register tiles of csrc/cpu/gemm.h: rows and panels of the two that the network multiplies most with.
+# The micro-kernels of csrc/cpu/gemm.h: rows and panels of the two that the network multiplies most with.
 TILES = {(8, 1), (6, 2)}
 PROBE = """#include "cpu/gemm.h"
 namespace mrsi_fast { namespace MRSI_ISA {
-__attribute__((used, visibility("default"))) decltype(&tile<8, 1>) probes[] = {tile<8, 1>, tile<6, 2>};
+__attribute__((used, visibility("default"))) decltype(&micro_kernel<8, 1>) probes[] = {micro_kernel<8, 1>, micro_kernel<6, 2>};
 }}
 """
 
@@ -73,7 +73,7 @@ def avx512_tiles(build, folder: Path, kernel: str, *options: str) -> dict[tuple[
     assembly = folder / "kernel.s"
     flags = [*build.CXX_FLAGS, *build.ISA_FLAGS["avx512"], *options, f'-DMRSI_FAST_KERNEL_FILE="{kernel}"']
     compile_all([[*flags, f"-I{folder}", "-S", str(CSRC / "cpu" / "isa_avx512.cpp"), "-o", str(assembly)]])
-    function = re.compile(r"^(\S*tileILi(\d+)ELi(\d+)E\S*):\n(.*?)^\s+\.size\s+\1", re.MULTILINE | re.DOTALL)
+    function = re.compile(r"^(\S*micro_kernelILi(\d+)ELi(\d+)E\S*):\n(.*?)^\s+\.size\s+\1", re.MULTILINE | re.DOTALL)
     found = {}
     for _, rows, panels, body in function.findall(assembly.read_text()):
         blocks = re.split(r"^\.L\w+:", body, flags=re.MULTILINE)
