@@ -62,7 +62,8 @@ def test_random_shapes_are_clean_under_the_sanitizers(build, tmp_path):
 TILES = {(8, 1), (6, 2)}
 PROBE = """#include "cpu/gemm.h"
 namespace mrsi_fast { namespace MRSI_ISA {
-__attribute__((used, visibility("default"))) decltype(&micro_kernel<8, 1>) probes[] = {micro_kernel<8, 1>, micro_kernel<6, 2>};
+using Kernel = decltype(&micro_kernel<8, 1>);
+__attribute__((used, visibility("default"))) Kernel probes[] = {micro_kernel<8, 1>, micro_kernel<6, 2>};
 }}
 """
 
