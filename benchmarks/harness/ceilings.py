@@ -13,7 +13,7 @@ from mrsi_fast.ops import _native
 
 
 def own_gemm(threads: int, size: int = GEMM_SIZE) -> tuple[Callable[[], object], torch.Tensor, torch.Tensor] | None:
-    """A matrix product by the register tile under all our convolutions: a 1x1 convolution of ``size`` pixels.
+    """A matrix product by the micro-kernel under all our convolutions: a 1x1 convolution of ``size`` pixels.
 
     Returns:
         The function, its right operand [size, size] and its result (pixels x channels, a view of the plan's arena whose
