@@ -8,7 +8,7 @@ import platform
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ from mrsi_fast.diffusion.noise import KEY_LIMIT
 from mrsi_fast.diffusion.solvers import Solver
 from mrsi_fast.engine.choose import choose_engine
 from mrsi_fast.engine.job import EngineError
+from mrsi_fast.evidence.checks import Checks, ask, shrink, told
+from mrsi_fast.evidence.testimony import Evidence
 from mrsi_fast.identity import identity_record
 from mrsi_fast.models.pretrained import ModelFolderError, Pretrained, load_pretrained
 from mrsi_fast.mrsi.consistency import Mode
@@ -154,6 +156,7 @@ class SuperResolver:
         rules: TrustRules | None = None,
         keep_filled: bool = False,
         progress: Progress | None = None,
+        **checks: Any,
     ) -> Result:
         """Super-resolves one set of maps; all maps of a slice are one draw, so their ratios are coherent.
 
@@ -172,6 +175,8 @@ class SuperResolver:
             rules: Limits of trust.
             keep_filled: Keep the estimate in untrusted voxels instead of NaN.
             progress: Called with (evaluations done, all); raise from it to cancel.
+            **checks: ``evidence``, ``align``, ``anatomy_trust``, ``noise_scale``, ``shrink``: what the scan is asked
+                about itself before the run, and what follows from it; see ``evidence.checks.Checks``.
 
         Returns:
             The maps on the finer grid; the field of view does not move.
@@ -194,18 +199,17 @@ class SuperResolver:
         identity = self._identity(inputs, asked)
         check_matrix(inputs)
         factors, seen = parse_factors(scale, inputs.slice_axis), slices_last(inputs)
-        prepared = prepare(
-            seen,
-            [factors[axis] for axis in order_with_last(inputs.slice_axis)],
-            data_consistency,
-            acquisition,
-            noise,
-            anatomy,
-            rules,
-        )
+        settings = {"data_consistency": data_consistency, "acquisition": acquisition, "noise": noise, "rules": rules}
+        turned = tuple(factors[axis] for axis in order_with_last(inputs.slice_axis))
+        wanted = Checks(**checks)
+        evidence, image, remarks = ask(self, seen, turned, anatomy, settings, 1 + samples * steps, wanted)
+        prepared = prepare(seen, turned, data_consistency, acquisition, noise, image, rules)
+        prepared = told(prepared, evidence.noise_scale)
         plan = solver_steps(self.solver, steps, self.pretrained.config.diffusion)
         with self._running:  # a plan serves one caller at a time
             found = estimate(prepared, self._sampler, samples, plan, seed, progress)
+        if wanted.shrink == "auto" and evidence.maps:
+            found = shrink(found, evidence.amplitudes())
         prepared, order = found.prepared, back_to(inputs.slice_axis)
         agreed, alarms = agreement(
             inputs.names, found.consistency, to_slices(found.uncorrected), to_slices(found.mean), order
@@ -217,6 +221,7 @@ class SuperResolver:
 
         provenance = self._provenance(found, samples, steps, seed, data_consistency, time.monotonic() - started)
         provenance["maps"] = _map_facts(prepared, agreed)
+        provenance["evidence"] = evidence.as_dict() | {"shrink": wanted.shrink}
         provenance["identity"] = identity
         result = Result(
             names=inputs.names,
@@ -230,9 +235,41 @@ class SuperResolver:
             units=inputs.units,
             xform_code=inputs.xform_code,
             provenance=provenance,
-            warnings=prepared.warnings + self._range_warnings(prepared) + outlying + alarms,
+            evidence=evidence,
+            warnings=remarks + prepared.warnings + self._range_warnings(prepared) + outlying + alarms,
         )
         return _as_given(result, inputs.slice_axis)
+
+    def check(self, maps: Any, scale: Any = 2, anatomy: Any = None, mask: Any = None, **options: Any) -> Evidence:
+        """Asks a scan about itself without super-resolving it.
+
+        Args:
+            maps: As for a call.
+            scale: Likewise; what it refines is what is cut.
+            anatomy: Likewise.
+            mask: Likewise.
+            **options: ``data_consistency``, ``acquisition``, ``noise``, ``rules`` and the checks of a call.
+
+        Returns:
+            What its own k-space, cut by 2 and brought back, says of the model, the image and the noise level.
+
+        Raises:
+            MapInputError: The maps or the anatomical image cannot be used.
+            ValueError: An argument is out of range.
+        """
+        settings = {
+            "data_consistency": options.pop("data_consistency", "auto"),
+            "acquisition": acquisition_settings(options.pop("acquisition", None)),
+            "noise": options.pop("noise", None),
+            "rules": trust_rules(options.pop("rules", None)),
+        }
+        inputs = read_maps(maps)
+        inputs = inputs if mask is None else with_mask(inputs, mask)
+        check_matrix(inputs)
+        factors = parse_factors(plain_scale(scale), inputs.slice_axis)
+        turned = tuple(factors[axis] for axis in order_with_last(inputs.slice_axis))
+        wanted = Checks(**options, evidence="on")
+        return ask(self, slices_last(inputs), turned, existing_anatomy(anatomy), settings, 1, wanted)[0]
 
     def identity(self, maps: Any, mask: Any = None, **options: Any) -> dict[str, Any]:
         """What the result of a call with these arguments would be known by; nothing is computed.
@@ -257,6 +294,7 @@ class SuperResolver:
     def _identity(self, inputs: MapSet, asked: dict[str, Any]) -> dict[str, Any]:
         settings = {key: value for key, value in asked.items() if key not in _NO_SETTINGS} | self._asked
         settings["scale"] = parse_factors(settings["scale"], inputs.slice_axis)
+        settings |= asdict(Checks(**settings.pop("checks")))
         if isinstance(settings["acquisition"], Mapping):
             settings["acquisition"] = AcquisitionSettings.parse(dict(settings["acquisition"]), "acquisition")
         settings["acquisition"] = settings["acquisition"] or AcquisitionSettings()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mrsi_fast.evidence.testimony import Evidence
 from mrsi_fast.mrsi.export import refuse_overwrite, write_map, write_sidecar
 from mrsi_fast.mrsi.geometry import in_plane_factors
 from mrsi_fast.mrsi.mapset import MapInputError
@@ -38,6 +39,7 @@ class Result:
         xform_code: NIfTI code of the space.
         provenance: How the result came about; JSON-serialisable.
         warnings: Sentences for the user.
+        evidence: What the scan says of itself, or None if it was not asked.
     """
 
     names: tuple[str, ...]
@@ -52,6 +54,7 @@ class Result:
     xform_code: int
     provenance: dict[str, Any]
     warnings: tuple[str, ...]
+    evidence: Evidence | None = None
 
     def index(self, name: str) -> int:
         """Position of a map.

@@ -90,11 +90,14 @@ OTHER: dict[str, Any] = {
 
 
 def test_every_argument_of_a_call_counts(tiny_resolver: SuperResolver) -> None:
+    from mrsi_fast.evidence.checks import Checks
     from mrsi_fast.mrsi.quality import TrustRules
 
-    other = OTHER | {"rules": TrustRules(min_snr=1.0)}
+    checks = {"evidence": "on", "align": "off", "anatomy_trust": "force", "noise_scale": 2.0, "shrink": "auto"}
+    assert set(checks) == {field.name for field in dataclasses.fields(Checks)}
+    other = OTHER | {"rules": TrustRules(min_snr=1.0)} | checks
     plain = tiny_resolver.identity(maps())
-    arguments = set(inspect.signature(tiny_resolver.__call__).parameters) - {"maps", "progress"}
+    arguments = set(inspect.signature(tiny_resolver.__call__).parameters) - {"maps", "progress", "checks"} | set(checks)
     untried = arguments - set(other)
     for name in sorted(arguments - untried):
         assert tiny_resolver.identity(maps(), **{name: other[name]})["sha256"] != plain["sha256"], name

@@ -54,6 +54,8 @@ def score(case: Case, resolver: SuperResolver, guided: bool) -> Scores:
         data_consistency=case.mode,
         anatomy=case.anatomy if guided else None,
         keep_filled=True,
+        evidence="off",
+        align="off",
         **case.arguments(),
     )
     scores: Scores = {"gain": [], **{tissue: [] for tissue in TISSUES}}

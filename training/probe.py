@@ -71,6 +71,7 @@ class Probes:
         options.setdefault("maps", case.measured)
         resolver = options.pop("resolver", self.resolver)
         call = {**case.arguments(), "data_consistency": case.mode, "keep_filled": True, "samples": samples}
+        call |= {"evidence": "off", "align": "off"}  # what the network does by itself
         return resolver(anatomy=case.anatomy if t1 else None, **{**call, **options})
 
     # ---- what should not leak ----------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mrsi_fast._version import __version__
+from mrsi_fast.cli.check import check
 from mrsi_fast.cli.doctor import doctor
 from mrsi_fast.cli.evaluate import evaluate
 from mrsi_fast.cli.ratio import ratio
@@ -40,5 +41,5 @@ def _options(version: _Version = False) -> None:
     """Super-resolution of MR spectroscopic imaging maps. Research use only."""
 
 
-for _command in (sr, validate, ratio, report, simulate, train, evaluate, doctor):
+for _command in (sr, check, validate, ratio, report, simulate, train, evaluate, doctor):
     app.command()(_command)

@@ -9,6 +9,7 @@ import typer
 
 from mrsi_fast.cli.batch import run_batch
 from mrsi_fast.cli.cpus import usable_cpus
+from mrsi_fast.cli.evidence_options import Align, AnatomyTrust, EvidenceMode, NoiseScale, Shrink, checks_of
 from mrsi_fast.cli.exits import CommandError, ExitCode, guarded
 from mrsi_fast.cli.hand import Crlb, Fwhm, Like, Maps, Patterns, Snr, TableAxes, by_hand
 from mrsi_fast.cli.inputs import InputSet, check_output, collect, output_folders, with_anatomy
@@ -120,6 +121,11 @@ def sr(
     min_snr: MinSnr = None,
     max_fwhm: MaxFwhm = None,
     max_crlb: MaxCrlb = None,
+    evidence: EvidenceMode = "auto",
+    align: Align = "auto",
+    anatomy_trust: AnatomyTrust = "check",
+    noise_scale: NoiseScale = "auto",
+    shrink: Shrink = "off",
     keep_filled: KeepFilled = False,
     save_samples: SaveSamples = False,
     pictures: Pictures = False,
@@ -149,6 +155,7 @@ def sr(
         stated_numbers(crlb_unit, fwhm_unit, mhz, mask_labels, slice_axis, form),
         limits_of_trust(min_snr, max_fwhm, max_crlb), matrix_of(acquired_matrix),
         pictures,
+        checks_of(evidence, align, anatomy_trust, noise_scale, shrink),
     )  # fmt: skip
     _check(sets, request)
     check_output(output, sets)
@@ -157,7 +164,7 @@ def sr(
     if not sets[index::count]:
         terminal.say(f"Nothing to do: {len(sets)} inputs, and this is part {index + 1} of {count}.")
         return
-    resolver = _load(model, device=device, engine=engine, solver=solver, threads=threads or usable_cpus()[0])
+    resolver = load_resolver(model, device=device, engine=engine, solver=solver, threads=threads or usable_cpus()[0])
     if verbose:
         terminal.say(resolver.explain())
     worker = Worker(resolver, request, output, overwrite, terminal)
@@ -201,7 +208,12 @@ def _say_what_was_found(sets: list[InputSet], anatomy: str | None, terminal: Ter
             terminal.say(f"{entry.label}: {line}")
 
 
-def _load(model: Path | None, **options: Any) -> SuperResolver:
+def load_resolver(model: Path | None, **options: Any) -> SuperResolver:
+    """The model on the asked device and engine.
+
+    Raises:
+        CommandError: It cannot be loaded, or cannot run there.
+    """
     from mrsi_fast.engine.job import EngineError
     from mrsi_fast.models.pretrained import ModelFolderError
     from mrsi_fast.resolver import SuperResolver

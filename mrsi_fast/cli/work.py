@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mrsi_fast.cli.batch import Skipped
+from mrsi_fast.cli.evidence_options import tell_evidence
 from mrsi_fast.cli.exits import CommandError
 from mrsi_fast.cli.inputs import InputSet
 from mrsi_fast.cli.stated import trust_rules
@@ -47,6 +48,7 @@ class Request:
     limits: dict[str, float]
     matrix: tuple[int, int] | None
     pictures: bool
+    checks: dict[str, Any]
 
     def options(self, anatomy: Path | None) -> dict[str, Any]:
         """Arguments of the resolver's call for an input with this anatomical image."""
@@ -60,6 +62,7 @@ class Request:
             "acquisition": {"window": self.window, "support": self.support, "matrix": self.matrix},
             "rules": trust_rules(self.limits),
             "keep_filled": self.keep_filled,
+            **self.checks,
         }
 
 
@@ -262,5 +265,7 @@ def _tell(entry: InputSet, result: Result, terminal: Terminal) -> None:
     terminal.table(
         [f"  {HEADS[0]}", *HEADS[1:]], [(f"  {row[0]}", *row[1:]) for row in agreement_rows(result.provenance)]
     )
+    if result.evidence is not None:
+        tell_evidence(result.evidence, terminal)
     for warning in result.warnings:
         terminal.warn(f"{entry.label}: {warning}")

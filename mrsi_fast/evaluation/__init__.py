@@ -4,7 +4,7 @@ metrics.py        PSNR, SSIM, NRMSE and spectra under a named convention;   perc
 tissue.py         bias per tissue, Bland-Altman;   lesion.py  tumour bias, recovery, hotspots, detection
 calibration.py    interval coverage, CRPS
 cases.py          what is evaluated: simulated subjects, folders of label maps, pairs of measured and true maps
-interpolation.py, total_variation.py, ridge.py, texture.py, baselines.py    the methods that ours is compared with
+interpolation.py, ridge.py, texture.py, baselines.py    the methods that ours is compared with
 memorisation.py   nearest train neighbour of what the model draws
 statistics.py     exact tests and bootstrap by head
 plan.py           settings and parts of a run;   fitting.py  what is learned from the train heads

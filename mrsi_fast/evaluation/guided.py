@@ -164,6 +164,8 @@ def _gains(
             anatomy=image,
             data_consistency=case.mode,
             keep_filled=True,
+            evidence="off",
+            align="off",  # the rows show what the network makes of an image by itself
             **case.arguments(),
         )
         yield (

@@ -190,6 +190,8 @@ def estimates(
             "data_consistency": mode,
             "anatomy": anatomy,
             "keep_filled": True,
+            "evidence": "off",
+            "align": "off",
             "seed": config.seed,
         }
         yield scoring.Estimate(method, "one-step mean", 1, resolver(problem.case.measured, samples=0, **call).mean)

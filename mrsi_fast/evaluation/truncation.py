@@ -61,6 +61,8 @@ def truncation_rows(
             acquisition=settings,
             data_consistency=data_consistency,
             keep_filled=True,
+            evidence="off",
+            align="off",
         )
         for name, detail in zip(maps.names, compare(halved, result.mean), strict=True):
             facts = {"scan": scan.name, "matrix": "x".join(map(str, maps.shape)), "guidance": guidance}

@@ -25,7 +25,7 @@ Float64 = NDArray[np.float64]
 BLOCK_VOXELS = 4
 """Side of the bootstrap's blocks in the plane: two coarse voxels."""
 
-DRAWS = 1000
+DRAWS = 400
 INTERVAL_PERCENT = (5.0, 95.0)
 ENOUGH_VOXELS = 32
 _SEED = 20_261_128

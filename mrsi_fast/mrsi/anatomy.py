@@ -65,9 +65,7 @@ def resample_anatomy(
         MapInputError: The source cannot be used, is constant, or does not overlap the grid.
     """
     target = check_affine(affine, "the maps")
-    volume, where = _load(source)
-    if volume.data.shape[0] != 1:
-        raise MapInputError(f"{where}: holds {volume.data.shape[0]} volumes; give one anatomical image.")
+    volume, where = load_anatomy(source)
     data = without_padding(volume.data[0])
     on_grid = box_average(data, volume.affine, target, tuple(int(n) for n in shape[:3]))
     inside = on_grid != 0
@@ -86,7 +84,19 @@ def resample_anatomy(
     return Anatomy(clipped(on_grid, region).astype(np.float32), overlap, tuple(remarks))
 
 
-def _load(source: Any) -> tuple[Volume, str]:
+def load_anatomy(source: Any) -> tuple[Volume, str]:
+    """The image with its affine, and what to call it in messages.
+
+    Raises:
+        MapInputError: The source cannot be read, or holds more than one volume.
+    """
+    volume, where = _read(source)
+    if volume.data.shape[0] != 1:
+        raise MapInputError(f"{where}: holds {volume.data.shape[0]} volumes; give one anatomical image.")
+    return volume, where
+
+
+def _read(source: Any) -> tuple[Volume, str]:
     if isinstance(source, SpatialImage):
         return volume_from_image(source, "anatomy"), "anatomy"
     if isinstance(source, tuple) and len(source) == 2:

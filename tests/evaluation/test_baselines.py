@@ -12,8 +12,8 @@ from mrsi_fast.evaluation import baselines, cases
 from mrsi_fast.evaluation.interpolation import interpolate, interpolation_matrix
 from mrsi_fast.evaluation.ridge import fit_ridge
 from mrsi_fast.evaluation.texture import fit_texture
-from mrsi_fast.evaluation.total_variation import divergence, gradient, total_variation
 from mrsi_fast.mrsi.forward import Acquisition
+from mrsi_fast.mrsi.total_variation import divergence, gradient, total_variation
 from mrsi_fast.simulation.config import SimulationConfig
 from mrsi_fast.simulation.volume import simulate_subject
 

@@ -1,0 +1,74 @@
+"""Options about what a scan is asked about itself, and how the answer is told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from mrsi_fast.cli.exits import CommandError
+
+if TYPE_CHECKING:
+    from mrsi_fast.cli.terminal import Terminal
+    from mrsi_fast.evidence.testimony import Evidence
+
+EvidenceMode = Annotated[
+    Literal["auto", "on", "off"],
+    typer.Option(
+        "--evidence",
+        help="Test the scan on itself: half of its k-space is dropped, brought back and compared. auto: where that "
+        "costs less than half of the run, and always with --anatomy.",
+    ),
+]
+Align = Annotated[
+    Literal["auto", "off"],
+    typer.Option(help="Align the anatomical image to the maps (rigid; the maps never move), or believe its header."),
+]
+AnatomyTrust = Annotated[
+    Literal["check", "force"],
+    typer.Option(help="check: refuse an anatomical image that does not fit or does not help; force: use it anyway."),
+]
+NoiseScale = Annotated[
+    str,
+    typer.Option(
+        help="Noise level told to the network over the stated one: a number, or auto (1, 2 or 4, by evidence)."
+    ),
+]
+Shrink = Annotated[
+    Literal["auto", "off"],
+    typer.Option(
+        help="auto: keep of the detail beyond the measured k-space what the scan's own test found to be true."
+    ),
+]
+
+
+def checks_of(evidence: str, align: str, anatomy_trust: str, noise_scale: str, shrink: str) -> dict[str, Any]:
+    """The choices as the resolver takes them.
+
+    Raises:
+        CommandError: They do not fit together, or the noise scale is no number.
+    """
+    try:
+        scale: Any = "auto" if noise_scale == "auto" else float(noise_scale)
+    except ValueError:
+        raise CommandError(f"--noise-scale {noise_scale}: give a number, e.g. 2, or auto.") from None
+    if scale != "auto" and not 0 < scale < float("inf"):
+        raise CommandError(f"--noise-scale {noise_scale}: give a number above 0, or auto.")
+    if shrink == "auto" and evidence == "off":
+        raise CommandError("--shrink auto goes by the test of the scan on itself, which --evidence off leaves out.")
+    return {
+        "evidence": evidence,
+        "align": align,
+        "anatomy_trust": anatomy_trust,
+        "noise_scale": scale,
+        "shrink": shrink,
+    }
+
+
+def tell_evidence(evidence: Evidence, terminal: Terminal) -> None:
+    """Says what was found: sentences, then a row a map."""
+    for sentence in evidence.sentences():
+        terminal.say(f"  {sentence}")
+    rows = evidence.rows()
+    if rows:
+        terminal.table([f"  {rows[0][0]}", *rows[0][1:]], [(f"  {row[0]}", *row[1:]) for row in rows[1:]])

@@ -1,0 +1,159 @@
+"""Which evidence a run asks for, and what of it acts on the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrsi_fast.evidence.selftest import Options, testify
+from mrsi_fast.evidence.testimony import NOT_ASKED, Evidence
+from mrsi_fast.mrsi.forward import Acquisition
+from mrsi_fast.mrsi.mapset import MapSet
+from mrsi_fast.mrsi.noise import NoiseLevel
+from mrsi_fast.mrsi.quality import assess
+from mrsi_fast.posterior import Posterior
+from mrsi_fast.preparation import AcquisitionSettings, Prepared
+
+Float32 = NDArray[np.float32]
+
+LARGEST_COST = 0.5
+"""The test on the scan itself runs unasked where it costs less than this share of the run."""
+
+
+@dataclass(frozen=True)
+class Checks:
+    """The user's choices.
+
+    Attributes:
+        evidence: Test the scan on itself: "on" (total variation beside it), "off", or "auto" where it costs less than
+            half of the run. An anatomical image is reason enough: it is not used unseen.
+        align: "auto" aligns the anatomical image to the maps, "off" believes the affines.
+        anatomy_trust: "check" refuses an image that is too far or does not help, "force" uses it all the same.
+        noise_scale: Factor on the noise level that the network is told, or "auto" for the one that errs least among 1,
+            2 and 4, where it costs less than half of the run to find out.
+        shrink: "auto" multiplies what is added outside the measured band by the amplitude that the test found, between
+            0 and 1.
+    """
+
+    evidence: Literal["auto", "on", "off"] = "auto"
+    align: Literal["auto", "off"] = "auto"
+    anatomy_trust: Literal["check", "force"] = "check"
+    noise_scale: float | Literal["auto"] = "auto"
+    shrink: Literal["auto", "off"] = "off"
+
+    def __post_init__(self) -> None:
+        """Checks what types cannot."""
+        allowed = {
+            "evidence": ("auto", "on", "off"),
+            "align": ("auto", "off"),
+            "anatomy_trust": ("check", "force"),
+            "shrink": ("auto", "off"),
+        }
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; choose {' or '.join(values)}.")
+        if self.noise_scale != "auto" and not 0 < float(self.noise_scale) < np.inf:
+            raise ValueError(f"noise_scale is {self.noise_scale!r}; give 'auto' or a number above 0.")
+        if self.shrink == "auto" and self.evidence == "off":
+            raise ValueError("shrink='auto' needs the test on the scan itself; evidence is 'off'.")
+
+    def options(self, factors: tuple[int, int], evaluations: int, with_image: bool) -> Options:
+        """What to ask for in a run.
+
+        Args:
+            factors: In-plane factors of the run.
+            evaluations: Network evaluations of the run for a slice.
+            with_image: Whether there is an anatomical image.
+        """
+        share = 1 / (factors[0] * factors[1] * evaluations)  # one evaluation on the measured grid over the whole run
+        tries = 2 if with_image else 1
+        always = self.evidence == "on" or self.shrink == "auto"
+        test = self.evidence != "off" and (always or with_image or tries * share < LARGEST_COST)
+        scale: float | None
+        if self.noise_scale == "auto":
+            scale = None if test and (always or (tries + 2) * share < LARGEST_COST) else 1.0
+        else:
+            scale = float(self.noise_scale)
+        return Options(test, self.align == "auto", self.anatomy_trust == "force", scale, self.evidence == "on")
+
+
+def ask(
+    call: Callable[..., Any],
+    maps: MapSet,
+    factors: Sequence[int],
+    anatomy: Any,
+    settings: Mapping[str, Any],
+    evaluations: int,
+    checks: Checks,
+) -> tuple[Evidence, Any, tuple[str, ...]]:
+    """What a scan says of itself before it is super-resolved.
+
+    Args:
+        call: The resolver; it is called without evidence, with the settings of the run.
+        maps: The measured maps, slices last.
+        factors: Of the run.
+        anatomy: Anatomical image, or None.
+        settings: ``data_consistency``, ``acquisition``, ``noise`` and ``rules`` of the run.
+        evaluations: Network evaluations of the run for a slice.
+        checks: The user's choices.
+
+    Returns:
+        The evidence; the anatomical image in its place, or None; sentences that warn.
+    """
+    options = checks.options((factors[0], factors[1]), evaluations, anatomy is not None)
+    operator = settings["acquisition"] or AcquisitionSettings()
+    if operator.matrix is not None:  # interpolated maps: half of their own matrix is not half of what was measured
+        options = replace(options, test=False)
+    if not options.test and (anatomy is None or not options.align):
+        return Evidence(False, NOT_ASKED, noise_scale=options.noise_scale or 1.0), anatomy, ()
+
+    def predict(coarse: MapSet, cut: Any, image: Any, noise: NoiseLevel, scale: float) -> Float32:
+        own = {**settings, "noise": noise, "anatomy": image, "samples": 0, "keep_filled": True}
+        mean: Float32 = call(coarse, cut, **own, evidence="off", align="off", noise_scale=scale).mean
+        return mean
+
+    return testify(
+        maps,
+        assess(maps, settings["rules"]),
+        (factors[0] > 1, factors[1] > 1),
+        operator.support or "square",
+        operator.window or "none",
+        predict,
+        settings["noise"],
+        anatomy,
+        options,
+    )
+
+
+def told(prepared: Prepared, scale: float) -> Prepared:
+    """The same run with another noise level told to the network; data consistency keeps its own."""
+    if scale == 1.0:
+        return prepared
+    return replace(prepared, volume=replace(prepared.volume, noise=prepared.volume.noise * scale))
+
+
+def shrink(found: Posterior, amplitudes: NDArray[np.float64]) -> Posterior:
+    """A posterior whose mean keeps only a share [M] of the detail outside the measured band; samples move with it."""
+    operator = found.prepared.acquisition
+    samples = None if found.samples is None else shrunk(found.samples, found.mean, operator, amplitudes)
+    return replace(found, mean=shrunk(found.mean, found.mean, operator, amplitudes), samples=samples)
+
+
+def shrunk(values: Float32, reference: Float32, operator: Acquisition, amplitudes: NDArray[np.float64]) -> Float32:
+    """Maps whose detail outside the measured band is that of ``reference`` times an amplitude.
+
+    ``values - (1 - a) null(reference)``: for the mean itself its own detail is scaled; samples are moved with the mean
+    and keep their spread. The measured band stays as it is.
+
+    Args:
+        values: [..., M, X, Y, Z] maps.
+        reference: [M, X, Y, Z] the mean.
+        operator: The acquisition.
+        amplitudes: [M], 0 to 1.
+    """
+    detail = np.moveaxis(operator.null(np.moveaxis(reference.astype(np.float64), -1, 0)), 0, -1)
+    return (values - (1 - amplitudes[:, None, None, None]) * detail).astype(np.float32)
