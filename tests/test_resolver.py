@@ -303,12 +303,10 @@ def test_save_writes_maps_spread_and_provenance(resolver: SuperResolver, tmp_pat
     result = resolver(make_maps(), scale=4, samples=8, steps=2)
     written = result.save(tmp_path / "out", prefix="sub-01_")
     names = sorted(path.name for path in written)
+    kinds = ("measured", "sr", "srstd", "zerofilled")
     assert names == [
         "sub-01_res-x4_desc-sr_mrsi.json",
-        "sub-01_res-x4_met-GPCPCh_desc-sr_mrsi.nii.gz",
-        "sub-01_res-x4_met-GPCPCh_desc-srstd_mrsi.nii.gz",
-        "sub-01_res-x4_met-NAANAAG_desc-sr_mrsi.nii.gz",
-        "sub-01_res-x4_met-NAANAAG_desc-srstd_mrsi.nii.gz",
+        *(f"sub-01_res-x4_met-{met}_desc-{kind}_mrsi.nii.gz" for met in ("GPCPCh", "NAANAAG") for kind in kinds),
     ]
     image = nib.load(tmp_path / "out" / "sub-01_res-x4_met-NAANAAG_desc-sr_mrsi.nii.gz")
     np.testing.assert_array_equal(image.get_fdata(dtype=np.float32), result.mean[0])
