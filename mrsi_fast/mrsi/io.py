@@ -24,8 +24,8 @@ from mrsi_fast.mrsi.nifti import Form, Volume
 from mrsi_fast.mrsi.planes import find_slice_axis
 from mrsi_fast.mrsi.reader import Reader, Source
 from mrsi_fast.mrsi.schemes import ALL_MAPS
-from mrsi_fast.mrsi.sources import named_sources
-from mrsi_fast.mrsi.units import CrlbUnit, FwhmUnit, check_mhz, judge_crlb, judge_fwhm
+from mrsi_fast.mrsi.sources import looks_like_one_slice_each, named_sources
+from mrsi_fast.mrsi.units import CrlbUnit, FwhmUnit, check_levels, check_mhz, judge_crlb, judge_fwhm
 
 QualitySource = Source | Mapping[str, Source] | None
 
@@ -56,8 +56,8 @@ def read_maps(
     Args:
         source: A file, a folder (flat, fsl_mrsi, BIDS-like: see ``discovery``) or one set found in it, a NIfTI image,
             ``(array, affine)``, a mapping from name to any of these, or a MapSet (which ``metabolites`` and ``mask``
-            alone act on). Stacks are [X, Y, Z, M] in NIfTI, [M, X, Y, Z] as arrays. A mapping may name roles:
-            ``{"maps": {"tNAA": ...}, "crlb": {"tNAA": ...}, "snr": ..., "mask": ...}``.
+            alone act on). Stacks are [X, Y, Z, M] in NIfTI, [M, X, Y, Z] as arrays, or [M, X, Y] with M ``names``. A
+            mapping may name roles: ``{"maps": {"tNAA": ...}, "crlb": {"tNAA": ...}, "snr": ...}``.
         metabolites: Maps to take, in any spelling, as a list or ``"tNAA,tCr"``; ``"all"`` for every map. Default: those
             with a channel of their own in the network, or all if there is none.
         names: Names of a stack's maps, as a list or ``"tNAA,tCr"``, or of a map whose file name does not tell; default
@@ -102,6 +102,7 @@ def read_maps(
     quality, flags = _read_quality(reader, given, files, maps, found, mask_labels)
     for name, one in zip(found, maps, strict=True):
         _check_values(reader, name, one)
+    check_levels(maps, found)
     stated = _state_units(reader, maps, found, quality, crlb_unit, fwhm_unit, files)
     grid = reader.grid
     assert grid is not None
@@ -276,6 +277,13 @@ def _read_named(reader: Reader, sources: Mapping[str, Source]) -> tuple[Float32,
 
 def _read_stack(reader: Reader, source: Source, names: Sequence[str] | None) -> tuple[Float32, tuple[str, ...]]:
     data, where = reader.volume(source, "maps")
+    if names is None and isinstance(source, tuple) and looks_like_one_slice_each(np.shape(source[0])):
+        count = len(source[0])
+        reader.remark(
+            where,
+            f"an array of shape {tuple(np.shape(source[0]))} without names is one map [X, Y, Z] with its slices along "
+            f"the first axis; if it holds {count} maps of one slice, give their {count} names",
+        )
     if names is None and data.shape[0] == 1:
         names = [name_from_file(source)] if isinstance(source, (str, Path)) else ["map"]
     if names is None or len(names) != data.shape[0]:

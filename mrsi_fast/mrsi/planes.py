@@ -22,7 +22,7 @@ AXIS_NAMES = ("first", "second", "third")
 _SAME_SIZE = 1.05
 _THICKER = 1.25
 _FEW_SLICES = 4
-_FEW_SHARE = 0.4
+FEW_SHARE = 0.4
 
 
 def find_slice_axis(affine: ArrayLike, shape: Sequence[int], where: str) -> int:
@@ -113,5 +113,5 @@ def _thick_axis(sizes: Sequence[float]) -> int | None:
 def _few_axis(counts: Sequence[int]) -> int | None:
     fewest = int(np.argmin(counts))
     others = [n for axis, n in enumerate(counts) if axis != fewest]
-    few = counts[fewest] <= _FEW_SHARE * min(others) and counts[fewest] <= max(_FEW_SLICES, min(others) // 4)
+    few = counts[fewest] <= FEW_SHARE * min(others) and counts[fewest] <= max(_FEW_SLICES, min(others) // 4)
     return fewest if few else None

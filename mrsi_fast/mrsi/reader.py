@@ -132,6 +132,9 @@ class Reader:
                 f"{where}: an array of {array.dtype} and shape {array.shape} cannot be used; give real "
                 "numbers of shape [X, Y], [X, Y, Z] or [M, X, Y, Z]."
             )
+        expected = None if self.grid is None else self.grid.data.shape[1:]
+        if array.shape != expected and (*array.shape[1:], 1) == expected:  # [M, X, Y] for maps of one slice
+            array = array[..., None]
         shape = {2: (1, *array.shape, 1), 3: (1, *array.shape)}.get(array.ndim, array.shape)
         with np.errstate(over="ignore"):  # beyond float32 becomes inf: no value
             return Volume(array.astype(np.float32).reshape(shape), affine, 1, ())

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mrsi_fast.mrsi.arrays import plain_array
 from mrsi_fast.mrsi.discovery import discover, name_from_file, names_in, refusal
 from mrsi_fast.mrsi.geometry import check_affine
 from mrsi_fast.mrsi.images import image_stem, is_image, names_beside, read_image
@@ -20,6 +21,7 @@ from mrsi_fast.mrsi.lcmodel import TableMaps, is_table, read_tables
 from mrsi_fast.mrsi.mapfiles import MapFiles
 from mrsi_fast.mrsi.mapset import MapInputError, checked_name
 from mrsi_fast.mrsi.nifti import Form, Volume
+from mrsi_fast.mrsi.planes import FEW_SHARE
 from mrsi_fast.mrsi.schemes import ALL_MAPS, Finding, classify
 
 _ROLE_KEYS: dict[str, str] = {"maps": "map", "map": "map", "conc": "map", "crlb": "crlb", "snr": "snr", "fwhm": "fwhm"}
@@ -64,7 +66,21 @@ def named_sources(
         return _of_mapping(source), None, names
     if isinstance(source, (str, Path)):
         return _of_file(Path(source), names, form)
+    source = one_slice_each(source, names)
     return _parted(MapFiles("stack"), source, names) if names and _has_roles(names) else (MapFiles(), source, names)
+
+
+def one_slice_each(source: Any, names: Sequence[str] | None) -> Any:
+    """``([M, X, Y], affine)`` with M names as ``([M, X, Y, 1], affine)``; anything else as it is."""
+    if names is None or len(names) < 2 or not (isinstance(source, tuple) and len(source) == 2):
+        return source
+    array = plain_array(source[0], "maps")
+    return (array[..., None], source[1]) if array.ndim == 3 and len(array) == len(names) else source
+
+
+def looks_like_one_slice_each(shape: Sequence[int]) -> bool:
+    """Whether an array read as [X, Y, Z] may be [M, X, Y]: far fewer entries along its first axis than the others."""
+    return len(shape) == 3 and 1 < shape[0] <= FEW_SHARE * min(shape[1:])
 
 
 def _one_set(folder: Path, scaling: str | None) -> MapFiles:
@@ -160,7 +176,7 @@ def _volumes(stack: Volume) -> list[Volume]:
 def _parted(files: MapFiles, stack: Any, names: Sequence[str]) -> tuple[MapFiles, Any, Sequence[str] | None]:
     """Part a stack whose names tell uncertainties and maps apart."""
     if isinstance(stack, tuple) and len(stack) == 2:
-        array = np.asarray(stack[0], dtype=np.float32)
+        array = plain_array(stack[0], "maps").astype(np.float32)
         stack = Volume(array, check_affine(stack[1], "maps"), 1, ())
     if not isinstance(stack, Volume):
         return files, stack, names

@@ -31,6 +31,9 @@ CRLB_UNITS: tuple[CrlbUnit, ...] = ("percent", "fraction", "absolute")
 NO_FIT_PERCENT = 999.0
 """LCModel's %SD for a metabolite that it could not fit; so is anything above."""
 
+PLAUSIBLE_LEVELS = (1e-12, 1e12)
+"""Levels (99th percentile) that maps can have in some unit; their squares stay well inside float32."""
+
 _RELATIVE_NOISE: dict[CrlbUnit, tuple[float, float]] = {
     "percent": (0.01, 3.0),
     "fraction": (0.01, 0.6),
@@ -108,6 +111,31 @@ def judge_crlb(maps: Float32, crlb: Float32, names: Sequence[str]) -> tuple[Crlb
     if others:
         return unit, f"taken as percent, but {' or '.join(others)} is as plausible: {_figures(telling)}; state the unit"
     return unit, None
+
+
+def check_levels(maps: Float32, names: Sequence[str]) -> None:
+    """Refuse maps whose level no unit explains: bytes in the wrong order, or a wrong slope in the header.
+
+    One map of a set may be as low as it likes (a metabolite that no fit found); all of them may not.
+
+    Args:
+        maps: [M, X, Y, Z], any unit; values that are not finite or zero do not count.
+        names: Canonical names.
+
+    Raises:
+        MapInputError: A map is too high, or all that hold anything are too low.
+    """
+    known = [np.abs(one[np.isfinite(one) & (one != 0)]).astype(np.float64) for one in maps]
+    levels = {name: float(np.percentile(values, 99)) for name, values in zip(names, known, strict=True) if values.size}
+    if not levels:
+        return
+    highest = max(levels, key=levels.__getitem__)
+    if not PLAUSIBLE_LEVELS[0] <= levels[highest] <= PLAUSIBLE_LEVELS[1]:
+        raise MapInputError(
+            f"{highest}: its values reach {levels[highest]:.3g} (99th percentile), where maps in any unit lie between "
+            f"{PLAUSIBLE_LEVELS[0]:.0e} and {PLAUSIBLE_LEVELS[1]:.0e}. Check how the file was written (order of bytes, "
+            "scl_slope), or multiply the maps by a constant."
+        )
 
 
 def judge_fwhm(fwhm: Float32, stated: FwhmUnit | None, said_by_layout: FwhmUnit | None) -> tuple[FwhmUnit, str | None]:

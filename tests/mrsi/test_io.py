@@ -125,6 +125,63 @@ def test_fsl_mrsi_internal_scaling_is_warned_about(tmp_path):
     assert maps.units == "ratio to tCr" and any("take ratios afterwards" in warning for warning in maps.warnings)
 
 
+@pytest.mark.parametrize(
+    ("said", "units"),
+    [
+        ("Namespace(combine=[['Cr', 'PCr']], internal_ref=['NAA', 'NAAG'], output='o')\n--------\n", "ratio to tNAA"),
+        ('{"output": "o", "internal_ref": ["Tau"], "TE": null}\n--------\n', "ratio to Tau"),
+        ("Namespace(internal_ref=['PCr', 'Cr'])", "ratio to tCr"),
+        ("Namespace(internal_ref=None)", "ratio to tCr"),
+        ("Namespace(internal_ref=['Ins', 3])", "ratio to tCr"),
+        ("", "ratio to tCr"),
+    ],
+)
+def test_fsl_mrsi_tells_its_internal_reference_in_its_options(tmp_path, said, units):
+    for scaling in ("internal", "raw"):
+        save(tmp_path / f"concs/{scaling}/Ins.nii.gz", volume(1))
+    (tmp_path / "options.txt").write_text(said)
+    assert read_maps(tmp_path, scaling="internal").units == units
+    assert read_maps(tmp_path / "concs" / "internal").units == units
+    assert read_maps(tmp_path).units == "i.u."
+
+
+def test_an_array_of_one_slice_for_each_name():
+    stack = np.stack([volume(1), volume(2)])[..., 0]
+    flat = read_maps((stack, AFFINE), names=["tNAA", "Ins"], crlb=stack + 1, snr=stack[0])
+    assert flat.names == ("tNAA", "Ins") and flat.maps.shape == (2, 5, 4, 1)
+    np.testing.assert_array_equal(flat.maps[..., 0], stack)
+    np.testing.assert_array_equal(flat.crlb[..., 0], stack + 1)
+    parted = read_maps((stack, AFFINE), names=["tNAA", "crlb_tNAA"])
+    assert parted.names == ("tNAA",) and parted.crlb.shape == (1, 5, 4, 1)
+    with pytest.raises(MapInputError, match="holds 1 maps but 3 names"):
+        read_maps((stack, AFFINE), names=["tNAA", "Ins", "tCr"])
+
+
+def test_an_array_that_may_be_maps_of_one_slice_is_remarked():
+    values = np.random.default_rng(0).uniform(1, 9, (3, 9, 8)).astype(np.float32)
+    odd = read_maps((values, np.diag([10.0, 10, 10, 1])))
+    assert odd.maps.shape == (1, 3, 9, 8)
+    assert any("if it holds 3 maps of one slice, give their 3 names" in warning for warning in odd.warnings)
+    usual = read_maps((np.moveaxis(values, 0, -1), np.diag([10.0, 10, 10, 1])))
+    assert not any("of one slice" in warning for warning in usual.warnings)
+
+
+@pytest.mark.parametrize("factor", [1e20, 1e-30, 1e13, 1e-14])
+def test_a_level_that_no_unit_explains_is_refused_with_the_figure(tmp_path, factor):
+    save(tmp_path / "conc_tNAA.nii.gz", (volume(1) * np.float64(factor)).astype(np.float32))
+    save(tmp_path / "conc_Ins.nii.gz", volume(2) * np.float32(1 if factor > 1 else 0))
+    level = f"{np.percentile(volume(1).astype(np.float64) * factor, 99):.3g}"
+    with pytest.raises(MapInputError, match=f"tNAA: its values reach {level.replace('+', '.')}.*order of bytes"):
+        read_maps(tmp_path)
+
+
+@pytest.mark.parametrize("factor", [1e9, 1e-9])
+def test_maps_of_any_usual_unit_are_read_and_one_may_be_a_trace(tmp_path, factor):
+    for name, scale in (("tNAA", factor), ("2HG", 1e-14 * factor)):
+        save(tmp_path / f"conc_{name}.nii.gz", volume(1) * np.float32(scale))
+    assert set(read_maps(tmp_path).names) == {"tNAA", "2HG"}
+
+
 def test_mrsiprep_tree_and_more_than_one_subject(tmp_path):
     for subject in ("sub-01", "sub-02"):
         for desc, seed in (("signal", 1), ("crlb", 2)):
