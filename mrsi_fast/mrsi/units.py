@@ -45,6 +45,7 @@ _WHOLE_NUMBERS = 0.5  # decades in favour of percent: nobody writes a fraction o
 _CLEAR = 0.3  # decades by which another reading has to be better than percent
 _IMPLAUSIBLE = 0.7  # decades
 _ENOUGH_VOXELS = 8
+_FAR_FROM_USUAL = 20.0  # times the median bound, where the concentration is within a factor of five
 _LARGEST_PPM, _PLAUSIBLE_WIDTH = 1.0, (0.005, 150.0)
 _PLAUSIBLE_MHZ = (15.0, 1500.0)
 _PROTON_MHZ_PER_TESLA = 42.577
@@ -200,6 +201,10 @@ def _evidence(name: str, values: Float32, bound: Float32) -> _Evidence | None:
         return None
     full = np.percentile(values[fitted], 90)
     fitted &= (values > 0.2 * full) & (values < 5.0 * full)
+    if fitted.sum() < _ENOUGH_VOXELS:
+        return None
+    usual = float(np.median(bound[fitted]))  # marks such as 5000 % would decide the slope
+    fitted &= (bound > usual / _FAR_FROM_USUAL) & (bound < _FAR_FROM_USUAL * usual)
     if fitted.sum() < _ENOUGH_VOXELS:
         return None
     v, b = values[fitted].astype(np.float64), bound[fitted].astype(np.float64)

@@ -52,6 +52,20 @@ def test_every_unit_gives_the_same_noise(unit, scale, share, spread):
         assert "not percent" in told[0] and "tNAA" in told[0] and "state the unit" in told[0]
 
 
+@pytest.mark.parametrize("mark", [1000.0, 5000.0, 12345.6])
+def test_marks_of_failed_fits_do_not_decide_the_unit(mark):
+    maps, _, inside = head()
+    crlb = {name: np.where(inside, 6.0, 0.0).astype(np.float32) for name in maps}
+    for name in maps:
+        for voxel in ((7, 7), (9, 6), (5, 10), (8, 9)):  # the fit blew up, and its bound says so
+            maps[name][voxel] *= 2.6
+            crlb[name][voxel] = mark
+    read_back = read(maps, crlb)
+    assert read_back.crlb_unit == "percent" and not any("crlb:" in warning for warning in read_back.warnings)
+    trust = assess(read_back)
+    assert not trust.trusted[:, 7, 7].any() and trust.trusted[:, inside & (crlb["tNAA"] == 6)].all()
+
+
 @pytest.mark.parametrize("unit", UNITS)
 def test_a_stated_unit_is_obeyed(unit):
     maps, bounds, inside = head()
