@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mrsi_fast.mrsi.geometry import check_affine, hr_affine, voxel_sizes_mm
+from mrsi_fast.mrsi.images import read_image
 from mrsi_fast.mrsi.mapset import MapInputError
-from mrsi_fast.mrsi.nifti import Volume, read_nifti
+from mrsi_fast.mrsi.nifti import Volume
 
 SMALLEST_SHARE = 0.5
 """Least share of a voxel that a label has to fill."""
@@ -56,7 +57,7 @@ def labels_on_grid(source: str | Path | Volume, affine: ArrayLike, shape: Sequen
     """
     from scipy import ndimage
 
-    volume = source if isinstance(source, Volume) else read_nifti(source)
+    volume = source if isinstance(source, Volume) else read_image(source)
     where = "the label image" if isinstance(source, Volume) else Path(source).name
     target, size = check_affine(affine, "the maps"), tuple(int(n) for n in shape[:3])
     if volume.data.shape[0] != 1:

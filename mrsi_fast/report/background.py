@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrsi_fast.mrsi.geometry import hr_affine, voxel_sizes_mm
-from mrsi_fast.mrsi.nifti import read_nifti
+from mrsi_fast.mrsi.images import read_image
 from mrsi_fast.report.embed import pack_grey
 
 FINEST_MM = 1.0
@@ -26,7 +26,7 @@ def packed_background(
     """Resample an anatomical image around the maps' grid and return it as compressed NIfTI text.
 
     Args:
-        path: NIfTI file.
+        path: Image in any format that ``read_image`` reads.
         affine: [4, 4] of the maps' finer grid.
         shape: Its voxels.
         transform: [4, 4] from the image's world to the maps' world, mm, if the image had to be moved.
@@ -36,7 +36,7 @@ def packed_background(
     """
     from scipy import ndimage
 
-    volume = read_nifti(path)
+    volume = read_image(path)
     grid, size = background_grid(affine, shape)
     place = volume.affine if transform is None else transform @ volume.affine
     matrix = np.linalg.inv(place) @ grid
