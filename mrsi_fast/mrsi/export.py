@@ -26,7 +26,7 @@ from mrsi_fast.mrsi.names import ALIASES, bids_label, canonical_name
 
 DESCRIPTIONS: dict[str, str] = {
     "mean": "mrsi_fast: super-resolved map, mean",
-    "std": "mrsi_fast: standard deviation over samples",
+    "std": "mrsi_fast: standard deviation",
     "sample": "mrsi_fast: one posterior sample",
     "zerofilled": "mrsi_fast: zero-filled interpolation of the measured map",
     "measured": "mrsi_fast: measured map, as read",

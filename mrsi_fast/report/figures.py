@@ -172,7 +172,7 @@ def _draw_row(
     axes = layout.axes(figure, left, number, layout.panel_width)
     _draw_slice(axes, panels.std[:, :, z], panels.affine, spread)
     if number == 0:
-        axes.set_title("standard deviation over samples", fontsize=8, pad=4)
+        axes.set_title("standard deviation", fontsize=8, pad=4)
     bar = layout.axes(figure, left + layout.panel_width + _GAP_INCHES, number, _BAR_INCHES)
     _draw_bar(bar, spread, panels.unit, "max")
 
