@@ -103,7 +103,7 @@ def _read(source: Any) -> tuple[Volume, str]:
         data = plain_array(source[0], "anatomy")
         if data.ndim != 3 or data.dtype.kind not in "fiub" or data.size == 0:
             raise MapInputError(
-                f"anatomy: an array of {data.dtype} and shape {data.shape} cannot be used; give [X, Y, Z] of real numbers."
+                f"anatomy: an array of {data.dtype} of shape {data.shape} is no image; give [X, Y, Z] of real numbers."
             )
         return Volume(data[None].astype(np.float32), check_affine(source[1], "anatomy"), 1, ()), "anatomy"
     if not isinstance(source, str | PathLike):
