@@ -23,7 +23,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import optimize
 from torch import Tensor
 
 from mrsi_fast.mrsi.forward import Acquisition
@@ -243,6 +242,7 @@ def align(fit: Fit) -> Alignment:
 
 def _best(fit: Fit) -> Tensor:
     """The placement [6] of largest posterior probability."""
+    from scipy import optimize  # 0.3 s to import: only where there is an image
 
     def cost(numbers: NDArray) -> tuple[float, NDArray]:
         values = torch.tensor(numbers, dtype=torch.float32, requires_grad=True)

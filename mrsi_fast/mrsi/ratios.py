@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from mrsi_fast.mrsi.geometry import voxel_sizes_mm
@@ -146,10 +147,9 @@ def ratio_maps(
     if deviations is not None and len(ratio) == 1:
         spread = _first_order(above[0], below[0], floor, *(one[use].astype(np.float64) for one in deviations))
         if threshold is not None:
-            from scipy.special import ndtr  # 0.3 s to import: only for those who ask
-
             known = np.isfinite(spread) & (spread > 0)
-            exceeds = np.where(known, ndtr((ratio[0] - threshold) / np.where(known, spread, 1.0)), exceeds)
+            standard = (ratio[0] - threshold) / np.where(known, spread, 1.0)
+            exceeds = np.where(known, torch.special.ndtr(torch.from_numpy(standard)).numpy(), exceeds)
     return RatioMaps(
         median=median,
         mean=_image(ratio.mean(axis=0), use),
