@@ -8,44 +8,28 @@ from typing import Annotated, Any
 
 import typer
 
-from mrsi_fast.cli.cpus import usable_cpus
 from mrsi_fast.cli.evidence_options import Align, tell_evidence
 from mrsi_fast.cli.exits import CommandError, ExitCode, guarded
-from mrsi_fast.cli.inputs import collect, with_anatomy
-from mrsi_fast.cli.options import Debug, Inputs, Metabolites, Names, Quiet, Verbose, names_of
-from mrsi_fast.cli.sr import (
-    Anatomy,
-    Consistency,
-    Device,
-    EngineName,
-    Mask,
-    Model,
-    Scale,
-    SupportName,
-    Threads,
-    WindowName,
-    load_resolver,
-)
+from mrsi_fast.cli.groups import grouped
+from mrsi_fast.cli.inputs import with_anatomy
+from mrsi_fast.cli.options import Debug, Quiet, Verbose
+from mrsi_fast.cli.reading import ReadOptions, TrustOptions
+from mrsi_fast.cli.running import AcquisitionOptions, Anatomy, ModelOptions, Scale
 from mrsi_fast.cli.terminal import Terminal
 
 
 @guarded
+@grouped
 def check(
-    inputs: Inputs = None,
+    *,
+    read: ReadOptions,
     scale: Scale = "2",
-    metabolites: Metabolites = None,
-    names: Names = None,
-    data_consistency: Consistency = "auto",
-    window: WindowName = None,
-    support: SupportName = None,
     anatomy: Anatomy = None,
     align: Align = "auto",
-    mask: Mask = None,
+    acquisition: AcquisitionOptions,
+    trust: TrustOptions,
+    machine: ModelOptions,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file for the numbers.")] = None,
-    model: Model = None,
-    device: Device = "auto",
-    engine: EngineName = "auto",
-    threads: Threads = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -58,19 +42,14 @@ def check(
     """
     from mrsi_fast.mrsi.mapset import MapInputError
 
-    terminal, sets = Terminal(quiet, verbose), with_anatomy(collect(inputs), anatomy)
-    resolver = load_resolver(model, device=device, engine=engine, threads=threads or usable_cpus()[0])
+    terminal, sets = Terminal(quiet, verbose), with_anatomy(read.sets(), anatomy)
+    settings: dict[str, Any] = {"acquisition": acquisition.settings(), "rules": trust.rules()}
+    settings["data_consistency"] = acquisition.data_consistency
+    resolver = machine.load()
     found: dict[str, Any] = {}
     for entry in sets:
         try:
-            evidence = resolver.check(
-                entry.read(names_of(metabolites), names_of(names), mask=mask),
-                scale,
-                entry.anatomy,
-                data_consistency=data_consistency,
-                acquisition={"window": window, "support": support},
-                align=align,
-            )
+            evidence = resolver.check(read.read(entry), scale, entry.anatomy, align=align, **settings)
         except (MapInputError, OSError) as error:
             terminal.warn(f"{entry.label}: {error}")
             continue

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from mrsi_fast.cli.exits import CommandError, ExitCode, guarded
+from mrsi_fast.cli.groups import grouped
 from mrsi_fast.cli.options import Debug, Quiet, Verbose
 from mrsi_fast.cli.terminal import Terminal
 
@@ -21,55 +23,109 @@ def _numbers(listed: str, option: str) -> tuple[int, ...]:
         raise CommandError(f"{option} {listed!r} is not a list of whole numbers, e.g. 2,4,8.") from None
 
 
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of tables, scores and figures.")]
+Model = Annotated[
+    str | None, typer.Option(help="Model folder; default the shipped weights; 'none' for the baselines alone.")
+]
+Preset = Annotated[str, typer.Option(help="Simulation preset, e.g. paper-like, realistic-3T.")]
+Scales = Annotated[str, typer.Option(help="In-plane factors.")]
+Split = Annotated[Literal["val", "test"], typer.Option(help="Heads: val, or test (once, at the end).")]
+HeldOut = Annotated[
+    Path | None,
+    typer.Option(help="Folder of label maps (sub-*_dseg.nii.gz), or of subjects with lr and hr maps inside."),
+]
+Subjects = Annotated[int, typer.Option(help="Simulated subjects per head.")]
+Slices = Annotated[int | None, typer.Option(help="Slices per subject; default the preset's.")]
+Samples = Annotated[int, typer.Option(help="Posterior samples, 8 or more; 0 for the one-step mean alone.")]
+Steps = Annotated[str, typer.Option(help="Solver steps; several give a row each.")]
+Seed = Annotated[int, typer.Option(help="Seed of subjects and samples.")]
+Anatomy = Annotated[bool, typer.Option("--anatomy", help="Also evaluate with the T1 image.")]
+Consistency = Annotated[
+    Literal["auto", "off"], typer.Option(help="For every method alike: auto (hard if noise-free, else soft), off.")
+]
+Phantom = Annotated[bool, typer.Option("--phantom", help="The analytic head in place of label maps.")]
+Jobs = Annotated[int, typer.Option(help="Processes, each on one subject at a time.")]
+Truncate = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="SCAN",
+        help="Measured scan (folder or file), repeatable: cut its k-space by 2, bring it back, compare. "
+        "Nothing else is evaluated; writes truncation.md and .json.",
+    ),
+]
+MeasuredHeads = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="DIR",
+        help="Head with a T1 and its tissue shares or labels, or a folder of such heads, repeatable: what the T1 "
+        "gives in place and misplaced. Nothing else is evaluated; writes measured_t1.md and .json.",
+    ),
+]
+MeasuredT1 = Annotated[
+    Path | None, typer.Option(help="T1 image of the --truncate scan; default the one in its folder.")
+]
+SupportName = Annotated[
+    Literal["square", "ellipse"] | None, typer.Option(help="k-space support of the --truncate scans.")
+]
+WindowName = Annotated[
+    Literal["none", "hamming", "hann"] | None, typer.Option(help="k-space window of the --truncate scans.")
+]
+
+
+@dataclass(frozen=True)
+class SimulatedOptions:
+    """The evaluation on simulated or held-out heads."""
+
+    preset: Preset = "paper-like"
+    scales: Scales = "2,4,8"
+    split: Split = "val"
+    held_out: HeldOut = None
+    subjects: Subjects = 1
+    slices: Slices = None
+    samples: Samples = 16
+    steps: Steps = "8"
+    seed: Seed = 0
+    anatomy: Anatomy = False
+    data_consistency: Consistency = "auto"
+    phantom: Phantom = False
+
+    def settings(self) -> dict[str, Any]:
+        """Keywords of ``mrsi_fast.evaluation.evaluate``.
+
+        Raises:
+            CommandError: A list of numbers is none.
+        """
+        given = asdict(self)
+        given["heads"] = "phantom" if given.pop("phantom") else None
+        given["held_out"] = None if self.held_out is None else str(self.held_out)
+        return given | {"scales": _numbers(self.scales, "--scales"), "steps": _numbers(self.steps, "--steps")}
+
+
+@dataclass(frozen=True)
+class MeasuredOptions:
+    """What was measured, scored in tracks of its own."""
+
+    truncate: Truncate = None
+    guided_by_measured_t1: MeasuredHeads = None
+    t1: MeasuredT1 = None
+    support: SupportName = None
+    window: WindowName = None
+
+    def __post_init__(self) -> None:
+        """Refuses what describes no scan."""
+        if not (self.truncate or self.guided_by_measured_t1) and (self.t1 or self.support or self.window):
+            raise CommandError("--t1, --support and --window describe a scan that is given with --truncate.")
+
+
 @guarded
+@grouped
 def evaluate(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of tables, scores and figures.")],
-    model: Annotated[
-        str | None, typer.Option(help="Model folder; default the shipped weights; 'none' for the baselines alone.")
-    ] = None,
-    preset: Annotated[str, typer.Option(help="Simulation preset, e.g. paper-like, realistic-3T.")] = "paper-like",
-    scales: Annotated[str, typer.Option(help="In-plane factors.")] = "2,4,8",
-    split: Annotated[Literal["val", "test"], typer.Option(help="Heads: val, or test (once, at the end).")] = "val",
-    held_out: Annotated[
-        Path | None,
-        typer.Option(help="Folder of label maps (sub-*_dseg.nii.gz), or of subjects with lr and hr maps inside."),
-    ] = None,
-    subjects: Annotated[int, typer.Option(help="Simulated subjects per head.")] = 1,
-    slices: Annotated[int | None, typer.Option(help="Slices per subject; default the preset's.")] = None,
-    samples: Annotated[int, typer.Option(help="Posterior samples, 8 or more; 0 for the one-step mean alone.")] = 16,
-    steps: Annotated[str, typer.Option(help="Solver steps; several give a row each.")] = "8",
-    seed: Annotated[int, typer.Option(help="Seed of subjects and samples.")] = 0,
-    anatomy: Annotated[bool, typer.Option("--anatomy", help="Also evaluate with the T1 image.")] = False,
-    data_consistency: Annotated[
-        Literal["auto", "off"], typer.Option(help="For every method alike: auto (hard if noise-free, else soft), off.")
-    ] = "auto",
-    phantom: Annotated[bool, typer.Option("--phantom", help="The analytic head in place of label maps.")] = False,
-    jobs: Annotated[int, typer.Option(help="Processes, each on one subject at a time.")] = 1,
-    truncate: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="SCAN",
-            help="Measured scan (folder or file), repeatable: cut its k-space by 2, bring it back, compare. "
-            "Nothing else is evaluated; writes truncation.md and .json.",
-        ),
-    ] = None,
-    guided_by_measured_t1: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="DIR",
-            help="Head with a T1 and its tissue shares or labels, or a folder of such heads, repeatable: what the T1 "
-            "gives in place and misplaced. Nothing else is evaluated; writes measured_t1.md and .json.",
-        ),
-    ] = None,
-    t1: Annotated[
-        Path | None, typer.Option(help="T1 image of the --truncate scan; default the one in its folder.")
-    ] = None,
-    support: Annotated[
-        Literal["square", "ellipse"] | None, typer.Option(help="k-space support of the --truncate scans.")
-    ] = None,
-    window: Annotated[
-        Literal["none", "hamming", "hann"] | None, typer.Option(help="k-space window of the --truncate scans.")
-    ] = None,
+    *,
+    output: Output,
+    model: Model = None,
+    simulated: SimulatedOptions,
+    jobs: Jobs = 1,
+    measured: MeasuredOptions,
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -80,36 +136,10 @@ def evaluate(
     """
     terminal = Terminal(quiet, verbose)
     with _as_sentences():
-        if truncate or guided_by_measured_t1:
-            acquisition = {"support": support, "window": window}
-            _tracks(
-                terminal,
-                output,
-                model,
-                truncate or [],
-                guided_by_measured_t1 or [],
-                {"anatomy": t1, "acquisition": acquisition},
-                {"preset": preset, "scales": _numbers(scales, "--scales"), "seed": seed},
-            )
-            return
-        if t1 or support or window:
-            raise CommandError("--t1, --support and --window describe a scan that is given with --truncate.")
-        settings: dict[str, Any] = {
-            "model": model,
-            "preset": preset,
-            "scales": _numbers(scales, "--scales"),
-            "split": split,
-            "held_out": None if held_out is None else str(held_out),
-            "subjects": subjects,
-            "slices": slices,
-            "samples": samples,
-            "steps": _numbers(steps, "--steps"),
-            "seed": seed,
-            "anatomy": anatomy,
-            "data_consistency": data_consistency,
-            "heads": "phantom" if phantom else None,
-        }
-        _simulated(terminal, output, jobs, settings)
+        if measured.truncate or measured.guided_by_measured_t1:
+            _tracks(terminal, output, model, measured, simulated)
+        else:
+            _simulated(terminal, output, jobs, {"model": model} | simulated.settings())
 
 
 def _simulated(terminal: Terminal, output: Path, jobs: int, settings: dict[str, Any]) -> None:
@@ -129,13 +159,7 @@ def _simulated(terminal: Terminal, output: Path, jobs: int, settings: dict[str, 
 
 
 def _tracks(
-    terminal: Terminal,
-    output: Path,
-    model: str | None,
-    scans: list[Path],
-    heads: list[Path],
-    of_scans: dict[str, Any],
-    of_heads: dict[str, Any],
+    terminal: Terminal, output: Path, model: str | None, measured: MeasuredOptions, simulated: SimulatedOptions
 ) -> None:
     """Measured scans and measured T1 images, in files of their own."""
     from mrsi_fast.evaluation.tracks import evaluate_guidance, evaluate_truncated
@@ -144,13 +168,17 @@ def _tracks(
 
     if model == "none":
         raise CommandError("--truncate and --guided-by-measured-t1 score a model against zero-filling: name one.")
+    scales = _numbers(simulated.scales, "--scales")
     resolver = SuperResolver.from_pretrained(model)
-    if scans:
-        of_scans["acquisition"] = AcquisitionSettings.parse(of_scans["acquisition"], "acquisition")
-        terminal.say(evaluate_truncated(scans, output, resolver, **of_scans))
-    if heads:
+    if scans := measured.truncate:
+        stated = {"support": measured.support, "window": measured.window}
+        acquisition = AcquisitionSettings.parse(stated, "acquisition")
+        terminal.say(evaluate_truncated(scans, output, resolver, anatomy=measured.t1, acquisition=acquisition))
+    if heads := measured.guided_by_measured_t1:
         with terminal.progress("part") as report:
-            text = evaluate_guidance(heads, output, resolver, **of_heads, progress=report)
+            text = evaluate_guidance(
+                heads, output, resolver, preset=simulated.preset, scales=scales, seed=simulated.seed, progress=report
+            )
         terminal.say(text)
 
 

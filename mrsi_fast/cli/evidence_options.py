@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -42,27 +43,32 @@ Shrink = Annotated[
 ]
 
 
-def checks_of(evidence: str, align: str, anatomy_trust: str, noise_scale: str, shrink: str) -> dict[str, Any]:
-    """The choices as the resolver takes them.
+@dataclass(frozen=True)
+class EvidenceOptions:
+    """What a scan is asked about itself, and what follows from the answers."""
 
-    Raises:
-        CommandError: They do not fit together, or the noise scale is no number.
-    """
-    try:
-        scale: Any = "auto" if noise_scale == "auto" else float(noise_scale)
-    except ValueError:
-        raise CommandError(f"--noise-scale {noise_scale}: give a number, e.g. 2, or auto.") from None
-    if scale != "auto" and not 0 < scale < float("inf"):
-        raise CommandError(f"--noise-scale {noise_scale}: give a number above 0, or auto.")
-    if shrink == "auto" and evidence == "off":
-        raise CommandError("--shrink auto goes by the test of the scan on itself, which --evidence off leaves out.")
-    return {
-        "evidence": evidence,
-        "align": align,
-        "anatomy_trust": anatomy_trust,
-        "noise_scale": scale,
-        "shrink": shrink,
-    }
+    evidence: EvidenceMode = "auto"
+    align: Align = "auto"
+    anatomy_trust: AnatomyTrust = "check"
+    noise_scale: NoiseScale = "auto"
+    shrink: Shrink = "off"
+
+    def choices(self) -> dict[str, Any]:
+        """The choices as the resolver takes them.
+
+        Raises:
+            CommandError: They do not fit together, or the noise scale is no number.
+        """
+        given = self.noise_scale
+        try:
+            scale: Any = "auto" if given == "auto" else float(given)
+        except ValueError:
+            raise CommandError(f"--noise-scale {given}: give a number, e.g. 2, or auto.") from None
+        if scale != "auto" and not 0 < scale < float("inf"):
+            raise CommandError(f"--noise-scale {given}: give a number above 0, or auto.")
+        if self.shrink == "auto" and self.evidence == "off":
+            raise CommandError("--shrink auto goes by the test of the scan on itself, which --evidence off leaves out.")
+        return asdict(self) | {"noise_scale": scale}
 
 
 def tell_evidence(evidence: Evidence, terminal: Terminal) -> None:

@@ -3,44 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from mrsi_fast.cli.batch import run_batch
-from mrsi_fast.cli.cpus import usable_cpus
-from mrsi_fast.cli.evidence_options import Align, AnatomyTrust, EvidenceMode, NoiseScale, Shrink, checks_of
-from mrsi_fast.cli.exits import CommandError, ExitCode, guarded
-from mrsi_fast.cli.hand import Crlb, Fwhm, Like, Maps, Patterns, Snr, TableAxes, by_hand
-from mrsi_fast.cli.inputs import InputSet, check_output, collect, output_folders, with_anatomy
-from mrsi_fast.cli.options import Debug, Inputs, Metabolites, MoreInputs, Names, Quiet, Units, Verbose, names_of
+from mrsi_fast.cli.evidence_options import EvidenceOptions
+from mrsi_fast.cli.exits import CommandError, guarded
+from mrsi_fast.cli.groups import grouped
+from mrsi_fast.cli.inputs import InputSet, check_output, output_folders, with_anatomy
+from mrsi_fast.cli.options import Debug, Quiet, Verbose
+from mrsi_fast.cli.reading import ReadOptions, TrustOptions
+from mrsi_fast.cli.running import AcquisitionOptions, Anatomy, ModelOptions, Scale
 from mrsi_fast.cli.shard import shard_of
-from mrsi_fast.cli.stated import (
-    AcquiredMatrix,
-    CrlbUnitName,
-    FormName,
-    FwhmUnitName,
-    MaskLabels,
-    MaxCrlb,
-    MaxFwhm,
-    Mhz,
-    MinSnr,
-    SliceAxis,
-    limits_of_trust,
-    matrix_of,
-    stated_numbers,
-)
 from mrsi_fast.cli.summary import conclude
 from mrsi_fast.cli.terminal import Terminal
 from mrsi_fast.cli.work import Request, Worker, refuse_input_folders
 
-if TYPE_CHECKING:
-    from mrsi_fast.resolver import SuperResolver
-
-"""As in the resolver, which is too heavy to be imported for a usage error."""
-
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results; one folder an input if several.")]
-Scale = Annotated[str, typer.Option(help="2, 4 or 8 in plane, or a factor for each axis, e.g. 4,2,1.")]
 DEFAULT_SAVED = 8
 
 Samples = Annotated[
@@ -50,30 +30,6 @@ Samples = Annotated[
 Steps = Annotated[int, typer.Option(min=1, max=1000, help="Solver steps of a sample.")]
 SolverName = Annotated[Literal["dpmpp_2m", "ddim", "heun", "ddpm"], typer.Option(help="Solver.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed; the same seed gives the same maps.")]
-Consistency = Annotated[
-    Literal["auto", "soft", "hard", "off"],
-    typer.Option(help="How the result is held to the data; hard is for noise-free data only."),
-]
-WindowName = Annotated[
-    Literal["none", "hamming", "hann"] | None, typer.Option(help="k-space window that was applied. Assumed none.")
-]
-SupportName = Annotated[Literal["square", "ellipse"] | None, typer.Option(help="k-space support. Assumed square.")]
-Anatomy = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE|auto|PATTERN",
-        help="Coregistered T1 image to guide the result; auto: the one beside the maps; a pattern: with {sub}, {ses}.",
-    ),
-]
-Mask = Annotated[Path | None, typer.Option(help="Region where the maps are valid; resampled if on another grid.")]
-Model = Annotated[Path | None, typer.Option(help="Model folder. Default: the weights shipped with mrsi-fast.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-EngineName = Annotated[
-    Literal["auto", "eager", "compile", "native", "native-amx", "cuda-graph"], typer.Option(help="What runs the loop.")
-]
-Threads = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads. Default: what affinity, SLURM and the container allow.")
-]
 KeepFilled = Annotated[bool, typer.Option("--keep-filled", help="Keep estimates in untrusted voxels instead of NaN.")]
 SaveSamples = Annotated[
     bool, typer.Option("--save-samples", help="Write every sample too; `mrsi-fast ratio` uses them.")
@@ -87,52 +43,24 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Redo inputs whose 
 
 
 @guarded
+@grouped
 def sr(
+    *,
     output: Output,
-    inputs: Inputs = None,
-    more: MoreInputs = None,
+    read: ReadOptions,
     scale: Scale = "2",
-    metabolites: Metabolites = None,
-    names: Names = None,
-    units: Units = None,
-    maps: Maps = None,
-    crlb: Crlb = None,
-    snr: Snr = None,
-    fwhm: Fwhm = None,
-    pattern: Patterns = None,
-    like: Like = None,
-    table_axes: TableAxes = None,
     samples: Samples = None,
     steps: Steps = 8,
     solver: SolverName = "dpmpp_2m",
     seed: Seed = 0,
-    data_consistency: Consistency = "auto",
-    window: WindowName = None,
-    support: SupportName = None,
     anatomy: Anatomy = None,
-    mask: Mask = None,
-    mask_labels: MaskLabels = None,
-    crlb_unit: CrlbUnitName = None,
-    fwhm_unit: FwhmUnitName = None,
-    mhz: Mhz = None,
-    slice_axis: SliceAxis = None,
-    acquired_matrix: AcquiredMatrix = None,
-    form: FormName = "auto",
-    min_snr: MinSnr = None,
-    max_fwhm: MaxFwhm = None,
-    max_crlb: MaxCrlb = None,
-    evidence: EvidenceMode = "auto",
-    align: Align = "auto",
-    anatomy_trust: AnatomyTrust = "check",
-    noise_scale: NoiseScale = "auto",
-    shrink: Shrink = "off",
+    acquisition: AcquisitionOptions,
+    trust: TrustOptions,
+    checks: EvidenceOptions,
+    machine: ModelOptions,
     keep_filled: KeepFilled = False,
     save_samples: SaveSamples = False,
     pictures: Pictures = False,
-    model: Model = None,
-    device: Device = "auto",
-    engine: EngineName = "auto",
-    threads: Threads = None,
     overwrite: Overwrite = False,
     shard: Shard = None,
     quiet: Quiet = False,
@@ -146,25 +74,19 @@ def sr(
     """
     terminal = Terminal(quiet, verbose)
     index, count = shard_of(shard)
-    sets = collect(inputs, more, by_hand(maps, crlb, snr, fwhm, pattern, like, table_axes))
-    sets = with_anatomy(sets, anatomy)
-    request = Request(
-        scale, _how_many(samples, save_samples), steps, seed, data_consistency, window, support, keep_filled,
-        save_samples,
-        names_of(metabolites), names_of(names), units, Path(anatomy) if anatomy else None, mask,
-        stated_numbers(crlb_unit, fwhm_unit, mhz, mask_labels, slice_axis, form),
-        limits_of_trust(min_snr, max_fwhm, max_crlb), matrix_of(acquired_matrix),
-        pictures,
-        checks_of(evidence, align, anatomy_trust, noise_scale, shrink),
-    )  # fmt: skip
-    _check(sets, request)
+    sets = with_anatomy(read.sets(), anatomy)
+    drawn = {"samples": _how_many(samples, save_samples), "steps": steps, "seed": seed, "keep_filled": keep_filled}
+    files = {"save_samples": save_samples, "pictures": pictures}
+    image = Path(anatomy) if anatomy else None
+    request = Request.of(read, acquisition, trust, checks, scale=scale, anatomy=image, **drawn, **files)
+    _check_scale(scale)
     check_output(output, sets)
     refuse_input_folders(sets, output_folders(sets, output))
     _say_what_was_found(sets, anatomy, terminal)
     if not sets[index::count]:
         terminal.say(f"Nothing to do: {len(sets)} inputs, and this is part {index + 1} of {count}.")
         return
-    resolver = load_resolver(model, device=device, engine=engine, solver=solver, threads=threads or usable_cpus()[0])
+    resolver = machine.load(solver=solver)
     if verbose:
         terminal.say(resolver.explain())
     worker = Worker(resolver, request, output, overwrite, terminal)
@@ -182,17 +104,13 @@ def _how_many(samples: int | None, saved: bool) -> int:
     return samples
 
 
-def _check(sets: list[InputSet], request: Request) -> None:
+def _check_scale(scale: str) -> None:
     from mrsi_fast.mrsi.geometry import parse_factors
 
     try:
-        parse_factors(request.scale)  # per set again, once the axis of its slices is known
+        parse_factors(scale)  # per set again, once the axis of its slices is known
     except ValueError as error:
         raise CommandError(str(error)) from error
-    if request.mask is not None and len(sets) > 1:
-        raise CommandError(f"--mask belongs to one set of maps, but {len(sets)} were given. Run them one by one.")
-    if request.mask is not None and not request.mask.is_file():
-        raise CommandError(f"--mask {request.mask}: there is no such file.")
 
 
 def _say_what_was_found(sets: list[InputSet], anatomy: str | None, terminal: Terminal) -> None:
@@ -206,21 +124,3 @@ def _say_what_was_found(sets: list[InputSet], anatomy: str | None, terminal: Ter
             lines.append(f"no anatomical image was found ({anatomy}), so none guides the result")
         for line in lines:
             terminal.say(f"{entry.label}: {line}")
-
-
-def load_resolver(model: Path | None, **options: Any) -> SuperResolver:
-    """The model on the asked device and engine.
-
-    Raises:
-        CommandError: It cannot be loaded, or cannot run there.
-    """
-    from mrsi_fast.engine.job import EngineError
-    from mrsi_fast.models.pretrained import ModelFolderError
-    from mrsi_fast.resolver import SuperResolver
-
-    try:
-        return SuperResolver.from_pretrained(model, **options)
-    except ModelFolderError as error:
-        raise CommandError(str(error), ExitCode.MODEL) from error
-    except EngineError as error:
-        raise CommandError(str(error)) from error

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mrsi_fast.cli.exits import ExitCode, guarded
-from mrsi_fast.cli.hand import Crlb, Fwhm, Like, Maps, Patterns, Snr, TableAxes, by_hand
-from mrsi_fast.cli.inputs import InputSet, collect
-from mrsi_fast.cli.options import Debug, Inputs, Metabolites, MoreInputs, Names, Verbose, names_of
-from mrsi_fast.cli.stated import (
-    CrlbUnitName,
-    FormName,
-    FwhmUnitName,
-    MaskLabels,
-    MaxCrlb,
-    MaxFwhm,
-    Mhz,
-    MinSnr,
-    SliceAxis,
-    limits_of_trust,
-    stated_numbers,
-    trust_rules,
-)
+from mrsi_fast.cli.groups import grouped
+from mrsi_fast.cli.inputs import InputSet
+from mrsi_fast.cli.options import Debug, Verbose
+from mrsi_fast.cli.reading import ReadOptions, TrustOptions
 from mrsi_fast.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -34,27 +21,10 @@ LARGE_VOXEL_MM = 15.0
 
 
 @guarded
+@grouped
 def validate(
-    inputs: Inputs = None,
-    more: MoreInputs = None,
-    metabolites: Metabolites = None,
-    names: Names = None,
-    maps: Maps = None,
-    crlb: Crlb = None,
-    snr: Snr = None,
-    fwhm: Fwhm = None,
-    pattern: Patterns = None,
-    like: Like = None,
-    table_axes: TableAxes = None,
-    mask_labels: MaskLabels = None,
-    crlb_unit: CrlbUnitName = None,
-    fwhm_unit: FwhmUnitName = None,
-    mhz: Mhz = None,
-    slice_axis: SliceAxis = None,
-    form: FormName = "auto",
-    min_snr: MinSnr = None,
-    max_fwhm: MaxFwhm = None,
-    max_crlb: MaxCrlb = None,
+    read: ReadOptions,
+    trust: TrustOptions,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as failures.")] = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -66,13 +36,11 @@ def validate(
     from mrsi_fast.mrsi.mapset import MapInputError
 
     terminal = Terminal(verbose=verbose)
-    sets = collect(inputs, more, by_hand(maps, crlb, snr, fwhm, pattern, like, table_axes))
-    stated = stated_numbers(crlb_unit, fwhm_unit, mhz, mask_labels, slice_axis, form)
-    rules = trust_rules(limits_of_trust(min_snr, max_fwhm, max_crlb))
+    sets, rules = read.sets(), trust.rules()
     usable = 0
     for entry in sets:
         try:
-            warnings = _report(entry, names_of(metabolites), names_of(names), stated, rules, terminal)
+            warnings = _report(entry, read, rules, terminal)
         except (MapInputError, OSError) as error:
             terminal.say(f"{entry.label}: FAIL\n  {error}")
             _say_left_out(entry, terminal)
@@ -83,20 +51,13 @@ def validate(
         raise typer.Exit(int(ExitCode.SOME_FAILED if usable else ExitCode.NO_VALID_INPUT))
 
 
-def _report(
-    entry: InputSet,
-    metabolites: list[str] | None,
-    names: list[str] | None,
-    stated: dict[str, Any],
-    rules: TrustRules,
-    terminal: Terminal,
-) -> list[str]:
+def _report(entry: InputSet, read: ReadOptions, rules: TrustRules, terminal: Terminal) -> list[str]:
     from mrsi_fast.mrsi.geometry import describe_grid, voxel_sizes_mm
     from mrsi_fast.mrsi.interpolated import remarks_on_interpolation
     from mrsi_fast.mrsi.planes import AXIS_NAMES, check_matrix
     from mrsi_fast.mrsi.quality import assess
 
-    maps = entry.read(metabolites, names, stated=stated)
+    maps = read.read(entry)
     check_matrix(maps)
     trust = assess(maps, rules)
     warnings = [*maps.warnings, *trust.warnings, *remarks_on_interpolation(maps)]

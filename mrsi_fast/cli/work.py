@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mrsi_fast.cli.batch import Skipped
-from mrsi_fast.cli.evidence_options import tell_evidence
+from mrsi_fast.cli.evidence_options import EvidenceOptions, tell_evidence
 from mrsi_fast.cli.exits import CommandError
 from mrsi_fast.cli.inputs import InputSet
+from mrsi_fast.cli.reading import ReadOptions, TrustOptions
+from mrsi_fast.cli.running import AcquisitionOptions
 from mrsi_fast.cli.stated import trust_rules
 from mrsi_fast.cli.terminal import Terminal
 from mrsi_fast.report.cohort import page_name
@@ -49,6 +51,35 @@ class Request:
     matrix: tuple[int, int] | None
     pictures: bool
     checks: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        read: ReadOptions,
+        acquisition: AcquisitionOptions,
+        trust: TrustOptions,
+        checks: EvidenceOptions,
+        **others: Any,
+    ) -> Request:
+        """Gathers the groups of options; ``others`` are the remaining fields by name.
+
+        Raises:
+            CommandError: An option cannot be understood.
+        """
+        return cls(
+            **others,
+            data_consistency=acquisition.data_consistency,
+            window=acquisition.window,
+            support=acquisition.support,
+            matrix=acquisition.settings()["matrix"],
+            metabolites=read.metabolite_list,
+            names=read.name_list,
+            units=read.units,
+            mask=read.mask,
+            stated=read.stated,
+            limits=trust.limits,
+            checks=checks.choices(),
+        )
 
     def options(self, anatomy: Path | None) -> dict[str, Any]:
         """Arguments of the resolver's call for an input with this anatomical image."""
