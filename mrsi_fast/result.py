@@ -161,6 +161,10 @@ class Result:
         yield "measured", "measured", self.lr[index], self.lr_affine
         if np.isfinite(self.std[index]).any():
             yield "srstd", "std", self.std[index], self.affine
+        tested = {} if self.evidence is None else self.evidence.pictures().get(self.names[index], {})
+        if tested:
+            yield "selftest", "selftest", tested["brought_back"], self.lr_affine
+            yield "selftestzerofilled", "selftestzerofilled", tested["cut_zero_filled"], self.lr_affine
         if samples and self.samples is not None:
             for number, sample in enumerate(self.samples):
                 yield f"sample{number:03d}", "sample", sample[index], self.affine

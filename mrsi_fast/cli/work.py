@@ -289,7 +289,7 @@ def _some(names: list[str]) -> str:
 
 
 def _tell(entry: InputSet, result: Result, terminal: Terminal) -> None:
-    from mrsi_fast.report.summary import HEADS, agreement_rows, summary_lines
+    from mrsi_fast.report.summary import HEADS, agreement_rows, grouped_warnings, summary_lines
 
     for label, text in summary_lines(result.provenance):
         terminal.say(f"  {label:13} {text}")
@@ -298,5 +298,5 @@ def _tell(entry: InputSet, result: Result, terminal: Terminal) -> None:
     )
     if result.evidence is not None:
         tell_evidence(result.evidence, terminal)
-    for warning in result.warnings:
+    for warning in grouped_warnings(result.warnings, result.names):
         terminal.warn(f"{entry.label}: {warning}")

@@ -91,6 +91,15 @@ class Evidence:
     noise_errors: tuple[tuple[float, float], ...] = ()
     picture: Picture | None = None
 
+    def pictures(self) -> dict[str, dict[str, NDArray[np.float32]]]:
+        """Of every map, by name, what was ``brought_back`` and its ``cut_zero_filled``, [X, Y, Z] each."""
+        if self.picture is None:
+            return {}
+        return {
+            one.name: {"brought_back": found, "cut_zero_filled": plain}
+            for one, found, plain in zip(self.maps, self.picture.brought_back, self.picture.zero_filled, strict=True)
+        }
+
     def amplitudes(self) -> NDArray[np.float64]:
         """Share of the added detail to keep, [M] between 0 and 1; 1 for maps that were not judged."""
         found = np.array([one.detail.amplitude for one in self.maps], np.float64)

@@ -30,6 +30,8 @@ DESCRIPTIONS: dict[str, str] = {
     "sample": "mrsi_fast: one posterior sample",
     "zerofilled": "mrsi_fast: zero-filled interpolation of the measured map",
     "measured": "mrsi_fast: measured map, as read",
+    "selftest": "mrsi_fast: self-test, map cut to half its matrix and super-resolved",
+    "selftestzerofilled": "mrsi_fast: self-test, map cut to half its matrix and zero-filled",
     "ratio": "mrsi_fast: ratio of super-resolved maps",
     "map": "mrsi_fast: metabolite map",
     "simulated": "mrsi_fast: simulated metabolite map",

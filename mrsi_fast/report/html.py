@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -15,20 +14,21 @@ from typing import Any
 import jinja2
 import numpy as np
 from markupsafe import Markup
-from numpy.typing import NDArray
 
 from mrsi_fast._version import __version__
 from mrsi_fast.files import write_text
 from mrsi_fast.mrsi.export import without_identity
 from mrsi_fast.mrsi.geometry import voxel_sizes_mm
 from mrsi_fast.mrsi.regions import RegionRow, label_names, labels_on_grid, region_rows
+from mrsi_fast.report.alignment_view import alignment_pictures
 from mrsi_fast.report.background import packed_background
 from mrsi_fast.report.content import all_entries, grid_facts, packed_entries, start_voxel, stills_of
 from mrsi_fast.report.embed import pack_grey
+from mrsi_fast.report.evidence_view import Picture, alignment_of, evidence_table, missing_colour, selftest_pictures
 from mrsi_fast.report.orientation import slice_view
 from mrsi_fast.report.ratio_view import RatioView, hotspot_lines, ratio_views
-from mrsi_fast.report.stills import colour_codes
-from mrsi_fast.report.summary import HEADS, agreement_rows, summary_lines
+from mrsi_fast.report.stills import SEQUENTIAL, colour_codes
+from mrsi_fast.report.summary import HEADS, agreement_rows, grouped_warnings, headline, short_number, summary_lines
 from mrsi_fast.report.view import SIDECAR, MapView, ReportError, ResultView, read_view
 
 STAGE_LABELS = {
@@ -39,9 +39,6 @@ STAGE_LABELS = {
     "probability": "probability above the threshold",
 }
 REGION_HEADS = ("region", "map", "voxels", "mL", "mean", "SD", "SD of the mean", "zero-filled mean", "inferred")
-EVIDENCE_HEADS = (
-    "map", "error over zero-filling's", "total variation's", "amplitude of the detail", "noise floor", "verdict"
-)  # fmt: skip
 _STILL_PIXELS = 240
 
 
@@ -76,9 +73,12 @@ def write_page(view: ResultView, target: Path, anatomy: Path | None = None, regi
         title=view.title,
         version=__version__,
         heads=HEADS,
-        warnings=view.record.get("warnings", []),
+        warnings=grouped_warnings(view.record.get("warnings", []), [one.name for one in view.maps]),
+        headline=headline(view.record),
         ratios=[{"name": one.name, "lines": hotspot_lines(one)} for one in ratios],
         evidence=evidence_table(view.record),
+        tested=[_tested(view, one, z) for one in view.maps if one.brought_back is not None],
+        alignment=_alignment(view, anatomy),
         regions=table,
         stills=[_stills(view, entry, z) for entry in all_entries(view, ratios)],
         slice_number=f"{z + 1} of {view.shape[2]}",
@@ -86,6 +86,7 @@ def write_page(view: ResultView, target: Path, anatomy: Path | None = None, regi
         record=json.dumps(without_identity({k: v for k, v in view.record.items() if k != "files"}), indent=2),
         anatomy=None if anatomy is None else anatomy.name,
         moved=alignment_of(view.record) is not None,
+        missing=missing_colour(),
     )  # fmt: skip
     if table is not None:
         rows = ["\t".join(row) for row in (table["heads"], *table["rows"])]
@@ -131,43 +132,6 @@ def title_of(record: Path) -> str:
     return f"{home.name}: {stem}" if stem.startswith("sub-") else home.name
 
 
-def evidence_table(record: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The self-test of a scan from the record: heads, a row a map, and its sentences; None if there was none."""
-    evidence = record.get("evidence")
-    if not isinstance(evidence, Mapping):
-        return None
-    rows = [
-        (
-            name,
-            _known(facts.get("error"), facts.get("error_interval")),
-            _known(facts.get("total_variation")),
-            _known(facts.get("amplitude"), facts.get("amplitude_interval")),
-            _known(facts.get("noise_floor")),
-            str(facts.get("verdict", "")),
-        )
-        for name, facts in (evidence.get("maps") or {}).items()
-    ]
-    guidance = evidence.get("guidance") or {}
-    lines = [str(line) for line in (evidence.get("reason"), guidance.get("reason")) if line]
-    return {"heads": EVIDENCE_HEADS, "rows": rows, "lines": lines} if rows or lines else None
-
-
-def alignment_of(record: Mapping[str, Any]) -> NDArray[np.float64] | None:
-    """How the anatomical image was moved to fit the maps, [4, 4] in world mm; None if it was not."""
-    guidance = (record.get("evidence") or {}).get("guidance") or {}
-    matrix = (guidance.get("alignment") or {}).get("matrix")
-    return np.asarray(matrix, dtype=np.float64) if matrix and guidance.get("used") else None
-
-
-def _known(value: float | None, interval: Sequence[float | None] | None = None) -> str:
-    """A number with its interval; "?" where it is not known."""
-    if value is None or not math.isfinite(value):
-        return "?"
-    if interval is None or any(end is None or not math.isfinite(end) for end in interval):
-        return f"{value:.3f}"
-    return f"{value:.3f} [{', '.join(f'{end:.3f}' for end in interval if end is not None)}]"
-
-
 def _viewer(
     view: ResultView, ratios: list[RatioView], start: tuple[int, int, int], anatomy: Path | None
 ) -> dict[str, Any]:
@@ -183,7 +147,7 @@ def _viewer(
         "background": background,
         "anatomy": anatomy is not None,
         "start_mm": (view.affine @ [*start, 1.0])[:3].tolist(),
-        "colours": colour_codes(),
+        "colours": {name: colour_codes()[name] for name in SEQUENTIAL},
     }
     script, css, code = _text("viewer.js"), _css(), _niivue()
     policy = (
@@ -204,22 +168,43 @@ def _viewer(
 
 
 def _stills(view: ResultView, entry: MapView | RatioView, z: int) -> dict[str, Any]:
-    pictures = []
-    for key, picture, (low, high) in stills_of(view, entry, z):
-        pictures.append(
-            {
-                "label": STAGE_LABELS[key],
-                "data": picture.data,
-                "edges": picture.edges,
-                "width": _STILL_PIXELS,
-                "height": max(1, round(_STILL_PIXELS * picture.height_mm / picture.width_mm)),
-                "low": f"{low:.3g}",
-                "high": f"{high:.3g}",
-                "colours": "magma" if key in ("sd", "probability") else "viridis",
-            }
-        )
+    pictures = [
+        _picture((STAGE_LABELS[key], picture, window, "magma" if key in ("sd", "probability") else "viridis"))
+        for key, picture, window in stills_of(view, entry, z)
+    ]
     unit = view.record.get("units", "") if isinstance(entry, MapView) else ""
     return {"name": entry.name, "unit": unit, "pictures": pictures}
+
+
+def _tested(view: ResultView, entry: MapView, z: int) -> dict[str, Any]:
+    pictures = [_picture(one) for one in selftest_pictures(view, entry, z)]
+    return {"name": entry.name, "unit": view.record.get("units", ""), "pictures": pictures}
+
+
+def _picture(found: Picture) -> dict[str, Any]:
+    """A still as the template takes it."""
+    label, picture, (low, high), colours = found
+    return {
+        "label": label,
+        "data": picture.data,
+        "edges": picture.edges,
+        "width": _STILL_PIXELS,
+        "height": max(1, round(_STILL_PIXELS * picture.height_mm / picture.width_mm)),
+        "low": short_number(low),
+        "high": short_number(high),
+        "colours": colours,
+    }
+
+
+def _alignment(view: ResultView, anatomy: Path | None) -> dict[str, Any] | None:
+    """The anatomical image with the maps' outlines before and after; None where no placement was searched for."""
+    matrix = alignment_of(view.record, used_only=False)
+    if anatomy is None or matrix is None:
+        return None
+    used = alignment_of(view.record) is not None
+    rows = alignment_pictures(view, anatomy, matrix)
+    labels = {"before": "as its affine states", "after": "after alignment" if used else "at the best fit (not used)"}
+    return {"rows": [(labels[key], pictures) for key, pictures in rows.items()]} if rows else None
 
 
 def _regions(view: ResultView, ratios: list[RatioView], path: Path) -> dict[str, Any]:

@@ -95,18 +95,20 @@ def hotspot_lines(ratio: RatioView) -> list[tuple[str, str]]:
     lines = [
         ("ratio", f"{ratio.name}: {_origin(maps)}"),
         ("reference", f"{maps.reference:.3g}, median over: {maps.reference_source}"),
-        ("threshold", f"{threshold:.3g} = {TIMES_REFERENCE:g} x reference (a convention, not a diagnosis)"),
+        ("threshold", f"{threshold:.3g} = {TIMES_REFERENCE:g} × reference (a convention, not a diagnosis)"),
         ("volume above the threshold", f"{spot.volume_ml:.2f} mL{interval}"),
         ("inside the contour", f"{spot.likely_ml:.2f} mL, the largest part {spot.largest_ml:.2f} mL"),
     ]
     if spot.certain_ml is not None:
         lines.append(("with a probability of 95 % or more", f"{spot.certain_ml:.2f} mL"))
     if spot.peak_mm is not None:
-        spread = "" if spot.peak_sd is None else f" +- {spot.peak_sd:.2g}"
+        spread = "" if spot.peak_sd is None else f" ± {spot.peak_sd:.2g}"
         where = ", ".join(f"{value:.1f}" for value in spot.peak_mm)
         lines.append(("highest ratio there", f"{spot.peak:.3g}{spread} at x, y, z = {where} mm (RAS)"))
     floored = float((np.nan_to_num(maps.floored) > 0).sum() / max(1, np.isfinite(maps.floored).sum()))
-    lines.append(("denominator raised to floor", f"in {floored:.1%} of the voxels; the ratio is a lower bound there"))
+    lines.append(
+        ("denominator raised to floor", f"in {100 * floored:.1f} % of the voxels; the ratio is a lower bound there")
+    )
     return lines
 
 

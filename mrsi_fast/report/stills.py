@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 from mrsi_fast.mrsi.geometry import voxel_sizes_mm
 from mrsi_fast.report.orientation import slice_view
 
+SEQUENTIAL = ("viridis", "magma", "cividis")
+"""Colour maps for values from 0 upwards; ``difference`` (matplotlib's RdBu_r) is for values of both signs."""
+
 MISSING_RGB = (158, 158, 158)
 """Colour of voxels without a value: a grey that none of the colour maps holds."""
 

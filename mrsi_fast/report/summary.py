@@ -3,11 +3,69 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 HEADS = ("map", "trusted voxels", "noise", "residual", "noise explains", "relative", "outside the measured band")
 """Heads of :func:`agreement_rows`."""
+
+
+_NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?![\w])")
+_FEW = 2
+"""Warnings that differ in their map and numbers alone are told in one sentence if they are more than this."""
+
+
+def grouped_warnings(warnings: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Warnings for reading: those that differ in the map and in one number alone become one sentence.
+
+    ``tNAA: 2 voxels are dark``, ``tCr: 3 voxels are dark``, ``Ins: 2 ...`` become ``tNAA, tCr, Ins: 2, 3, 2 voxels are
+    dark``; every number stays, in the order of the maps.
+
+    Args:
+        warnings: Sentences, of which some start with the name of a map and a colon.
+        names: The maps.
+    """
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for text in warnings:
+        name, colon, rest = text.partition(": ")
+        mapped = bool(colon) and name in names
+        kinds.setdefault(_NUMBER.sub("#", rest) if mapped else text, []).append((name, rest) if mapped else ("", text))
+    found = []
+    for members in kinds.values():
+        if members[0][0] == "" or len(members) <= _FEW or _differing([rest for _, rest in members]) > 1:
+            found += [f"{name}: {rest}" if name else rest for name, rest in members]
+        else:
+            found.append(f"{', '.join(name for name, _ in members)}: {_merged([rest for _, rest in members])}")
+    return found
+
+
+def _differing(texts: Sequence[str]) -> int:
+    """How many of the numbers in texts of one kind are not the same in all of them."""
+    return sum(len(set(column)) > 1 for column in zip(*(_NUMBER.findall(text) for text in texts), strict=True))
+
+
+def _merged(texts: Sequence[str]) -> str:
+    """Texts that differ in their numbers alone as one, with the numbers listed where they differ."""
+    columns = iter(zip(*(_NUMBER.findall(text) for text in texts), strict=True))
+
+    def listed(_: re.Match[str]) -> str:
+        values = next(columns)
+        return values[0] if len(set(values)) == 1 else ", ".join(values)
+
+    return _NUMBER.sub(listed, texts[0])
+
+
+def headline(provenance: Mapping[str, Any]) -> str:
+    """Voxel sizes, operating point and whether the operator was declared, in one line."""
+    before, after = (
+        " x ".join(f"{size:.3g}" for size in provenance[grid]["voxel_mm"]) for grid in ("input_grid", "output_grid")
+    )
+    operator = "assumed" if provenance["operator_assumed"] else "declared"
+    return (
+        f"Measured at {before} mm, super-resolved to {after} mm: {provenance['operating_point']}. "
+        f"Acquisition operator {operator}."
+    ).replace(" x ", " \u00d7 ")
 
 
 def _grid(grid: Mapping[str, Any]) -> str:
@@ -84,6 +142,11 @@ def figure_notes(provenance: Mapping[str, Any], name: str | None = None) -> list
             f"{one['trusted_voxels']} LR voxels trusted."
         )
     return [*notes, f"Crosses and grey: no trusted measurement. {facts['note']}"]
+
+
+def short_number(value: float) -> str:
+    """Three digits that mean something, without an exponent from 0.001 to a million."""
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def _number(value: float | None, form: str) -> str:

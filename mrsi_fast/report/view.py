@@ -35,6 +35,8 @@ class MapView:
         measured: [x, y, z] what was measured, or None if it is not known any more.
         zero_filled: [X, Y, Z] zero-filled interpolation, or None.
         samples: [S, X, Y, Z], or None.
+        brought_back: [x, y, z] the self-test's map: cut to half its matrix and super-resolved, or None.
+        cut_zero_filled: [x, y, z] the same cut map, zero-filled, or None.
     """
 
     name: str
@@ -43,6 +45,8 @@ class MapView:
     measured: Float32 | None
     zero_filled: Float32 | None
     samples: Float32 | None
+    brought_back: Float32 | None = None
+    cut_zero_filled: Float32 | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +82,7 @@ class ResultView:
 
 def view_of(result: Result, title: str) -> ResultView:
     """A result in memory."""
+    tested = {} if result.evidence is None else result.evidence.pictures()
     maps = tuple(
         MapView(
             name=name,
@@ -86,6 +91,7 @@ def view_of(result: Result, title: str) -> ResultView:
             measured=result.lr[index],
             zero_filled=result.zero_fill[index],
             samples=None if result.samples is None else result.samples[:, index],
+            **tested.get(name, {}),
         )
         for index, name in enumerate(result.names)
     )
@@ -133,6 +139,7 @@ def _read_map(folder: Path, stem: str, name: str, files: set[str]) -> tuple[MapV
     )
     samples = [volume.data[0] for volume in map(read, drawn) if volume is not None]
     std, measured, zero_filled = read("srstd"), read("measured"), read("zerofilled")
+    tested = [read(what) for what in ("selftest", "selftestzerofilled")]
     for volume in (std, zero_filled):
         if volume is not None and volume.data.shape != mean.data.shape:
             raise MapInputError(f"{folder}: the maps of {name} are not on one grid. Run it again with --overwrite.")
@@ -144,6 +151,8 @@ def _read_map(folder: Path, stem: str, name: str, files: set[str]) -> tuple[MapV
             measured=None if measured is None else measured.data[0],
             zero_filled=None if zero_filled is None else zero_filled.data[0],
             samples=np.stack(samples) if samples else None,
+            brought_back=None if tested[0] is None else tested[0].data[0],
+            cut_zero_filled=None if tested[1] is None else tested[1].data[0],
         ),
         mean,
         measured,

@@ -12,7 +12,16 @@
     sd: "Standard deviation",
     probability: "P (above threshold)",
   };
+  const ORIGINS = { // which part of a panel was measured
+    measured: "as measured",
+    zerofilled: "interpolated, nothing inferred",
+    mean: "measured k-space + inferred detail",
+    sd: "by the model",
+    probability: "by the model",
+  };
   const SLICE_TYPES = { axial: 0, coronal: 1, sagittal: 2, planes: 3 };
+  const CROSSHAIR_MM = 0.7;
+  const CROSSHAIR_GAP_MM = 12; // the voxels at the crosshair stay in view
   const KEYS = Object.keys(LABELS);
   const NAN_MARK = { 2: 255, 4: -32768 }; // by NIfTI data type, as written by embed.py
   const state = { entry: null, low: 0, high: 1, colours: "viridis", opacity: 1, contour: "none", level: 0, view: "axial",
@@ -140,7 +149,8 @@
       multiplanarShowRender: 0,
       multiplanarLayout: 0,
       crosshairWidthUnit: "mm",
-      crosshairWidth: $("crosshair").checked ? 1 : 0,
+      crosshairWidth: $("crosshair").checked ? CROSSHAIR_MM : 0,
+      crosshairGap: CROSSHAIR_GAP_MM,
       crosshairColor: [1, 1, 1, 0.7],
       backColor: [0.1, 0.1, 0.1, 1],
       logLevel: "error",
@@ -212,7 +222,7 @@
     panel.volume = vol;
     const grid = panel.key === "measured" ? data.grid.lr_voxel_mm : data.grid.voxel_mm;
     const size = document.createElement("small");
-    size.textContent = `${grid.map((x) => Number(x.toPrecision(3))).join(" \u00d7 ")} mm`;
+    size.textContent = `${grid.map((x) => Number(x.toPrecision(3))).join(" \u00d7 ")} mm, ${ORIGINS[panel.key]}`;
     panel.caption.replaceChildren(LABELS[panel.key], size);
     panel.canvas.setAttribute("aria-label", `${entry.name}: ${LABELS[panel.key]}`);
     window_(panel);
@@ -511,7 +521,7 @@
     });
     bind("crosshair", "change", (element) => {
       panels.forEach(({ nv }) => {
-        nv.opts.crosshairWidth = element.checked ? 1 : 0;
+        nv.opts.crosshairWidth = element.checked ? CROSSHAIR_MM : 0;
         nv.drawScene();
       });
     });

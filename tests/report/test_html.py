@@ -163,7 +163,7 @@ def test_the_self_test_is_a_table(tmp_path: Path) -> None:
     for expected in (
         "Self-test on this scan",
         "0.912 [0.870, 0.950]",
-        ">0.800<",
+        ">0.80<",
         ">?<",
         "adds true detail",
         "Cut by 2.",

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from mrsi_fast.mrsi.export import without_identity
-from mrsi_fast.report.summary import HEADS, agreement_rows, figure_notes, summary_lines
+from mrsi_fast.report.summary import (
+    HEADS,
+    agreement_rows,
+    figure_notes,
+    grouped_warnings,
+    short_number,
+    summary_lines,
+)
 
 
 @pytest.fixture
@@ -81,3 +88,35 @@ def test_figures_carry_the_agreement_of_their_map(provenance: dict[str, Any]) ->
     assert "residual 18.9 where noise explains 18.7 (1.2% of the measured map)" in agreement
     assert legend.startswith("Crosses and grey:") and legend.endswith("Research use only.")
     assert len(figure_notes(provenance)) == len(figure_notes(provenance, "2HG")) == 3
+
+
+def test_warnings_that_differ_in_map_and_one_number_are_one_sentence() -> None:
+    names = ["tNAA", "tCr", "2HG", "Ins"]
+    warnings = [
+        "tNAA: 19.0 % of the values are negative; they are kept.",
+        "T1.nii.gz: not used.",
+        "tCr: 23.5 % of the values are negative; they are kept.",
+        "2HG: 45.7 % of the values are negative; they are kept.",
+        "tNAA: 21 voxels are at 998 %.",
+        "tCr: 31 voxels are at 998 %.",
+        "2HG: 45 voxels are at 998 %.",
+        "Ins: one voxel is off: (6, 12, 2).",
+        "tCr: one voxel is off: (1, 2, 3).",
+        "2HG: one voxel is off: (4, 5, 6).",
+    ]
+    assert grouped_warnings(warnings, names) == [
+        "tNAA, tCr, 2HG: 19.0, 23.5, 45.7 % of the values are negative; they are kept.",
+        "T1.nii.gz: not used.",
+        "tNAA, tCr, 2HG: 21, 31, 45 voxels are at 998 %.",
+        "Ins: one voxel is off: (6, 12, 2).",
+        "tCr: one voxel is off: (1, 2, 3).",
+        "2HG: one voxel is off: (4, 5, 6).",
+    ]
+    assert grouped_warnings(["a: 1", "b: 2", "c: 3"], names) == ["a: 1", "b: 2", "c: 3"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(4331.2, "4331"), (-1141.0, "-1141"), (0.57291, "0.573"), (985.4, "985"), (0.0, "0")]
+)
+def test_short_numbers(value: float, text: str) -> None:
+    assert short_number(value) == text

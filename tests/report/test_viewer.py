@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import re
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from PIL import Image
 
 from mrsi_fast.report.html import write_report
 from support.chromium import Chromium
+from support.report_page import number, pixels, point_at, text
 from support.results import save, view
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -40,34 +39,6 @@ def page(browser: Chromium, results: Path) -> Chromium:
     browser.open(results / "report.html")
     assert browser.value("document.body.dataset.ready") == "yes", browser.value("document.body.innerText.slice(0, 500)")
     return browser
-
-
-def number(text: str) -> float:
-    found = re.match(r"-?[\d.e+-]+", text.strip())
-    assert found, text
-    return float(found[0])
-
-
-def text(page: Chromium, element: str) -> str:
-    return page.value(f"document.getElementById('{element}').textContent")
-
-
-def point_at(page: Chromium, key: str, x: float, y: float) -> None:
-    """Move the pointer to a place in a panel, in shares of its width and height."""
-    box = page.value(
-        f"(() => {{ const r = document.getElementById('panel-{key}').getBoundingClientRect();"
-        " return [r.left, r.top, r.width, r.height]; })()"
-    )
-    page.mouse(box[0] + x * box[2], box[1] + y * box[3])
-
-
-def pixels(page: Chromium, key: str, path: Path) -> np.ndarray:
-    """What a panel shows, [height, width, 3]."""
-    box = page.value(
-        f"(() => {{ const r = document.getElementById('panel-{key}').getBoundingClientRect();"
-        " return [r.left, r.top, r.right, r.bottom]; })()"
-    )
-    return np.asarray(Image.open(io.BytesIO(page.screenshot(path))).convert("RGB").crop(box)).astype(int)
 
 
 @pytest.mark.parametrize(("name", "label"), [("tNAA", "NAANAAG"), ("tCho", "GPCPCh")])

@@ -89,6 +89,9 @@ def save(shown: ResultView, folder: Path, stem: str = "res-x2") -> Path:
         write_map(f"{base}sr_mrsi.nii.gz", one.mean, shown.affine, kind="mean")
         write_map(f"{base}measured_mrsi.nii.gz", one.measured, shown.lr_affine, kind="measured")
         write_map(f"{base}zerofilled_mrsi.nii.gz", one.zero_filled, shown.affine, kind="zerofilled")
+        if one.brought_back is not None and one.cut_zero_filled is not None:
+            for what, values in (("selftest", one.brought_back), ("selftestzerofilled", one.cut_zero_filled)):
+                write_map(f"{base}{what}_mrsi.nii.gz", values, shown.lr_affine, kind=what)
         if one.samples is not None and one.std is not None:
             write_map(f"{base}srstd_mrsi.nii.gz", one.std, shown.affine, kind="std")
             for number, sample in enumerate(one.samples):
