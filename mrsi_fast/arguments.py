@@ -4,14 +4,60 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from mrsi_fast.diffusion.noise import KEY_LIMIT
+from mrsi_fast.evidence.checks import Checks
+from mrsi_fast.mrsi.consistency import Mode
 from mrsi_fast.mrsi.mapset import MapInputError
+from mrsi_fast.mrsi.noise import NoiseLevel
 from mrsi_fast.mrsi.quality import TrustRules
 from mrsi_fast.preparation import AcquisitionSettings
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Everything but the maps that decides what a call of :class:`~mrsi_fast.resolver.SuperResolver` computes.
+
+    Attributes are the arguments of that call, checked and in plain Python; ``checks`` are what a scan is asked about
+    itself.
+    """
+
+    scale: Any
+    samples: int
+    steps: int
+    seed: int
+    data_consistency: Mode
+    anatomy: Any
+    acquisition: AcquisitionSettings
+    noise: NoiseLevel
+    rules: TrustRules | None
+    keep_filled: bool
+    checks: Checks
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> Asked:
+        """Checks the arguments of a call, by name; those that are no field, such as the maps, are left alone.
+
+        Raises:
+            MapInputError: There is no such anatomical image.
+            ValueError: An argument is out of range; the sentence says which and what is allowed.
+        """
+        count = "give a whole number, 0 (mean and deviation alone) to 1024"
+        given = {one.name: arguments[one.name] for one in fields(cls)}
+        given["samples"] = whole_number("samples", given["samples"], 0, 1024, count)
+        given["steps"] = whole_number("steps", given["steps"], 1, 1000, "give a whole number, 1 to 1000")
+        given["seed"] = whole_number("seed", given["seed"], 0, KEY_LIMIT - 1, "give a whole number from 0 to 2^63 - 1")
+        given["acquisition"], given["rules"] = acquisition_settings(given["acquisition"]), trust_rules(given["rules"])
+        given["scale"], given["anatomy"] = plain_scale(given["scale"]), existing_anatomy(given["anatomy"])
+        return cls(**given | {"checks": Checks(**given["checks"])})
+
+    def settings(self) -> dict[str, Any]:
+        """What preparing the maps goes by."""
+        return {key: getattr(self, key) for key in ("data_consistency", "acquisition", "noise", "rules")}
 
 
 def whole_number(name: str, value: Any, low: int, high: int, hint: str) -> int:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import inspect
 import os
-import platform
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,41 +17,29 @@ from numpy.typing import NDArray
 
 from mrsi_fast._version import __version__
 from mrsi_fast.agreement import agreement, outlier_sentences
-from mrsi_fast.arguments import (
-    acquisition_settings,
-    callable_or_none,
-    existing_anatomy,
-    plain_scale,
-    trust_rules,
-    whole_number,
-)
+from mrsi_fast.arguments import Asked, callable_or_none
 from mrsi_fast.diffusion.denoiser import Denoiser
-from mrsi_fast.diffusion.noise import KEY_LIMIT
 from mrsi_fast.diffusion.solvers import Solver
 from mrsi_fast.engine.choose import choose_engine
-from mrsi_fast.engine.job import EngineError
-from mrsi_fast.evidence.checks import Checks, ask, shrink, told
+from mrsi_fast.engine.device import choose_device
+from mrsi_fast.evidence.checks import ask, shrink, told
 from mrsi_fast.evidence.testimony import Evidence
 from mrsi_fast.identity import identity_record
 from mrsi_fast.models.pretrained import ModelFolderError, Pretrained, load_pretrained
 from mrsi_fast.mrsi.consistency import Mode
-from mrsi_fast.mrsi.geometry import fov_corner_difference_mm, parse_factors, voxel_sizes_mm
+from mrsi_fast.mrsi.geometry import parse_factors
 from mrsi_fast.mrsi.io import read_maps, with_mask
 from mrsi_fast.mrsi.mapset import MapSet
 from mrsi_fast.mrsi.noise import NoiseLevel
 from mrsi_fast.mrsi.planes import back_to, check_matrix, order_with_last, reordered, slices_last
 from mrsi_fast.mrsi.quality import TrustRules, restore_nan
-from mrsi_fast.posterior import Posterior, Progress, estimate
-from mrsi_fast.preparation import AcquisitionSettings, Prepared, prepare, to_slices
+from mrsi_fast.posterior import Progress, estimate
+from mrsi_fast.preparation import AcquisitionSettings, prepare, to_slices
+from mrsi_fast.provenance import map_facts, range_warnings, run_record
 from mrsi_fast.result import Result
 from mrsi_fast.sampling import Sampler, solver_steps
 
 Float32 = NDArray[np.float32]
-
-_NO_SETTINGS = frozenset({"self", "maps", "mask", "anatomy", "progress"})
-"""Arguments of a call that are not settings: the inputs, and what cannot change a voxel."""
-
-LARGE_VOXEL_MM = 15.0
 
 
 class SuperResolver:
@@ -82,7 +69,7 @@ class SuperResolver:
         self.pretrained, self.solver = pretrained, solver
         self._asked = {"device": device, "engine": engine, "solver": solver}
         self._threads = threads
-        self.device, self._device_reason = _choose_device(device)
+        self.device, self._device_reason = choose_device(device)
         self._build()
 
     def _build(self) -> None:
@@ -185,30 +172,24 @@ class SuperResolver:
             MapInputError: The maps cannot be used.
             ValueError: An argument is out of range; the sentence says which and what is allowed.
         """
-        samples = whole_number("samples", samples, 0, 1024, "give a whole number, 0 (mean and deviation alone) to 1024")
-        steps = whole_number("steps", steps, 1, 1000, "give a whole number, 1 to 1000")
-        seed = whole_number("seed", seed, 0, KEY_LIMIT - 1, "give a whole number from 0 to 2^63 - 1")
-        acquisition, rules = acquisition_settings(acquisition), trust_rules(rules)
-        scale, anatomy = plain_scale(scale), existing_anatomy(anatomy)
+        asked = Asked.of(locals())
         progress = callable_or_none("progress", progress)
-        asked = dict(locals())
-        started = time.monotonic()
         self._settle_in_this_process()
-        inputs = read_maps(maps)
-        inputs = inputs if mask is None else with_mask(inputs, mask)
+        return self._run(_maps_in(maps, mask), asked, progress)
+
+    def _run(self, inputs: MapSet, asked: Asked, progress: Progress | None) -> Result:
+        """Evidence, preparation, estimate, agreement, result: the parts of a call in their order."""
+        started = time.monotonic()
         identity = self._identity(inputs, asked)
         check_matrix(inputs)
-        factors, seen = parse_factors(scale, inputs.slice_axis), slices_last(inputs)
-        settings = {"data_consistency": data_consistency, "acquisition": acquisition, "noise": noise, "rules": rules}
-        turned = tuple(factors[axis] for axis in order_with_last(inputs.slice_axis))
-        wanted = Checks(**checks)
-        evidence, image, remarks = ask(self, seen, turned, anatomy, settings, 1 + samples * steps, wanted)
-        prepared = prepare(seen, turned, data_consistency, acquisition, noise, image, rules)
-        prepared = told(prepared, evidence.noise_scale)
-        plan = solver_steps(self.solver, steps, self.pretrained.config.diffusion)
+        seen, factors = slices_last(inputs), _factors(asked.scale, inputs.slice_axis)
+        cost = 1 + asked.samples * asked.steps
+        evidence, image, remarks = ask(self, seen, factors, asked.anatomy, asked.settings(), cost, asked.checks)
+        prepared = told(prepare(seen, factors, anatomy=image, **asked.settings()), evidence.noise_scale)
+        plan = solver_steps(self.solver, asked.steps, self.pretrained.config.diffusion)
         with self._running:  # a plan serves one caller at a time
-            found = estimate(prepared, self._sampler, samples, plan, seed, progress)
-        if wanted.shrink == "auto" and evidence.maps:
+            found = estimate(prepared, self._sampler, asked.samples, plan, asked.seed, progress)
+        if asked.checks.shrink == "auto" and evidence.maps:
             found = shrink(found, evidence.amplitudes())
         prepared, order = found.prepared, back_to(inputs.slice_axis)
         agreed, alarms = agreement(
@@ -217,11 +198,11 @@ class SuperResolver:
         outlying = outlier_sentences(inputs.names, found.outliers, order)
 
         def finish(values: Float32) -> Float32:
-            return values if keep_filled else restore_nan(values, prepared.trust.trusted, prepared.factors)
+            return values if asked.keep_filled else restore_nan(values, prepared.trust.trusted, prepared.factors)
 
-        provenance = self._provenance(found, samples, steps, seed, data_consistency, time.monotonic() - started)
-        provenance["maps"] = _map_facts(prepared, agreed)
-        provenance["evidence"] = evidence.as_dict() | {"shrink": wanted.shrink}
+        provenance = run_record(found, asked, self._runner(), time.monotonic() - started)
+        provenance["maps"] = map_facts(prepared, agreed)
+        provenance["evidence"] = evidence.as_dict() | {"shrink": asked.checks.shrink}
         provenance["identity"] = identity
         result = Result(
             names=inputs.names,
@@ -236,7 +217,13 @@ class SuperResolver:
             xform_code=inputs.xform_code,
             provenance=provenance,
             evidence=evidence,
-            warnings=remarks + prepared.warnings + self._range_warnings(prepared) + outlying + alarms,
+            warnings=(
+                *remarks,
+                *prepared.warnings,
+                *range_warnings(prepared, self.pretrained.config),
+                *outlying,
+                *alarms,
+            ),
         )
         return _as_given(result, inputs.slice_axis)
 
@@ -257,19 +244,11 @@ class SuperResolver:
             MapInputError: The maps or the anatomical image cannot be used.
             ValueError: An argument is out of range.
         """
-        settings = {
-            "data_consistency": options.pop("data_consistency", "auto"),
-            "acquisition": acquisition_settings(options.pop("acquisition", None)),
-            "noise": options.pop("noise", None),
-            "rules": trust_rules(options.pop("rules", None)),
-        }
-        inputs = read_maps(maps)
-        inputs = inputs if mask is None else with_mask(inputs, mask)
+        asked = self._bound(scale=scale, anatomy=anatomy, **options | {"evidence": "on"})
+        inputs = _maps_in(maps, mask)
         check_matrix(inputs)
-        factors = parse_factors(plain_scale(scale), inputs.slice_axis)
-        turned = tuple(factors[axis] for axis in order_with_last(inputs.slice_axis))
-        wanted = Checks(**options, evidence="on")
-        return ask(self, slices_last(inputs), turned, existing_anatomy(anatomy), settings, 1, wanted)[0]
+        factors = _factors(asked.scale, inputs.slice_axis)
+        return ask(self, slices_last(inputs), factors, asked.anatomy, asked.settings(), 1, asked.checks)[0]
 
     def identity(self, maps: Any, mask: Any = None, **options: Any) -> dict[str, Any]:
         """What the result of a call with these arguments would be known by; nothing is computed.
@@ -283,92 +262,48 @@ class SuperResolver:
             Digests of the inputs, settings, model, version, and ``sha256`` over all: ``provenance["identity"]``.
 
         Raises:
-            MapInputError: The maps cannot be used.
+            MapInputError: The maps cannot be used, or there is no such anatomical image.
             OSError: The anatomical image cannot be read.
+            ValueError: An argument is out of range.
         """
-        inputs = read_maps(maps)
-        bound = inspect.signature(self.__call__).bind(inputs, **options)
-        bound.apply_defaults()
-        return self._identity(inputs if mask is None else with_mask(inputs, mask), dict(bound.arguments))
+        return self._identity(_maps_in(maps, mask), self._bound(**options))
 
-    def _identity(self, inputs: MapSet, asked: dict[str, Any]) -> dict[str, Any]:
-        settings = {key: value for key, value in asked.items() if key not in _NO_SETTINGS} | self._asked
-        settings["scale"] = parse_factors(settings["scale"], inputs.slice_axis)
-        settings |= asdict(Checks(**settings.pop("checks")))
-        if isinstance(settings["acquisition"], Mapping):
-            settings["acquisition"] = AcquisitionSettings.parse(dict(settings["acquisition"]), "acquisition")
-        settings["acquisition"] = settings["acquisition"] or AcquisitionSettings()
-        images = {"anatomy": asked.get("anatomy")}
+    def _bound(self, **options: Any) -> Asked:
+        """What a call with these options, and the defaults of the others, asks for."""
+        bound = inspect.signature(self.__call__).bind(None, **options)
+        bound.apply_defaults()
+        return Asked.of(bound.arguments)
+
+    def _identity(self, inputs: MapSet, asked: Asked) -> dict[str, Any]:
+        settings = {one.name: getattr(asked, one.name) for one in fields(asked)} | asdict(asked.checks) | self._asked
+        settings["scale"] = parse_factors(asked.scale, inputs.slice_axis)
+        images = {"anatomy": settings.pop("anatomy")}
+        del settings["checks"]
         return identity_record(inputs, images, settings, self.pretrained.sha256, __version__)
 
-    def _range_warnings(self, prepared: Prepared) -> tuple[str, ...]:
-        settings, sentences = self.pretrained.config, []
-        voxel = [float(size) for size in voxel_sizes_mm(prepared.maps.affine)[:2]]
-        if max(voxel) > LARGE_VOXEL_MM:
-            sentences.append(
-                f"The measured voxels are {max(voxel):.1f} mm wide: above {LARGE_VOXEL_MM:g} mm most is inferred."
-            )
-        low, high = settings.trained_voxel_mm
-        if min(voxel) < low or max(voxel) > high:
-            sentences.append(
-                f"The measured voxels are {voxel[0]:.1f} x {voxel[1]:.1f} mm; the model was trained on {low:.1f} to "
-                f"{high:.1f} mm, so its result may be wrong in ways it was never tested for."
-            )
-        grid = prepared.volume.z.shape[1:3]
-        if min(grid) < settings.trained_grid[0] or max(grid) > settings.trained_grid[1]:
-            sentences.append(
-                f"The finer grid of {grid[0]} x {grid[1]} voxels lies outside the trained range of "
-                f"{settings.trained_grid[0]} to {settings.trained_grid[1]}."
-            )
-        return tuple(sentences)
-
-    def _provenance(
-        self, found: Posterior, samples: int, steps: int, seed: int, mode: Mode, seconds: float
-    ) -> dict[str, Any]:
-        prepared, engine = found.prepared, self._choice.engine
-        maps = prepared.maps
+    def _runner(self) -> dict[str, Any]:
+        """What computes: facts for the record."""
+        engine = self._choice.engine
         return {
-            "software": {
-                "mrsi_fast": __version__,
-                "torch": torch.__version__,
-                "numpy": np.__version__,
-                "python": platform.python_version(),
-            },
             "model": {"name": self.pretrained.config.name, "sha256": self.pretrained.sha256},
-            "source": maps.source,
-            "units": maps.units,
-            "input_grid": {"shape": list(maps.shape), "voxel_mm": list(voxel_sizes_mm(maps.affine))},
-            "output_grid": {
-                "shape": list(prepared.volume.z.shape[1:]),
-                "voxel_mm": list(voxel_sizes_mm(prepared.affine)),
-            },
-            "factors": list(prepared.factors),
-            "fov_corner_difference_mm": fov_corner_difference_mm(
-                maps.affine, maps.shape, prepared.affine, prepared.volume.z.shape[1:]
-            ),
-            "operator": prepared.acquisition.describe(),
-            "operator_assumed": prepared.acquisition.assumed,
-            "data_consistency": {
-                "asked": mode,
-                "applied": prepared.consistency.applied,
-                "description": found.consistency.describe(),
-            },
-            "operating_point": "one-step posterior mean",
-            "standard_deviation": found.std_source,
-            "samples": samples,
-            "steps": steps,
             "solver": self.solver,
-            "seed": seed,
-            "anatomy_used": prepared.volume.anatomy is not None,
             "device": str(self.device),
             "device_reason": self._device_reason,
             "engine": engine.name,
             "engine_reason": engine.reason,
             "engine_error_bound": engine.error_bound,
-            "threads": torch.get_num_threads(),
-            "seconds": round(seconds, 3),
-            "note": "Detail beyond the measured k-space is inferred by a model, not measured. Research use only.",
         }
+
+
+def _maps_in(maps: Any, mask: Any) -> MapSet:
+    inputs = read_maps(maps)
+    return inputs if mask is None else with_mask(inputs, mask)
+
+
+def _factors(scale: Any, slice_axis: int) -> tuple[int, ...]:
+    """Factors of the axes with the slices' axis last."""
+    factors = parse_factors(scale, slice_axis)
+    return tuple(factors[axis] for axis in order_with_last(slice_axis))
 
 
 def _as_given(result: Result, slice_axis: int) -> Result:
@@ -395,35 +330,3 @@ def _as_given(result: Result, slice_axis: int) -> Result:
         affine=reordered(result.affine, order),
         lr_affine=reordered(result.lr_affine, order),
     )
-
-
-def _map_facts(prepared: Prepared, agreed: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    trust, facts = prepared.trust, {}
-    for index, name in enumerate(prepared.maps.names):
-        facts[name] = {
-            "content": prepared.content[index],
-            "scale": float(prepared.volume.scale[index]),
-            "noise_sd": float(prepared.volume.noise[index]),
-            "noise_source": prepared.noise_source[index],
-            "trusted_voxels": int(trust.trusted[index].sum()),
-            "untrusted_in_support": {key: counts[index] for key, counts in trust.counts.items() if counts[index]},
-            **agreed[index],
-        }
-    return facts
-
-
-def _choose_device(name: str) -> tuple[torch.device, str]:
-    wanted = name.replace("gpu", "cuda") if name.startswith("gpu") else name
-    if wanted == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda"), f"auto: {torch.cuda.get_device_name()}"
-        return torch.device("cpu"), "auto: CUDA is not available"
-    if wanted == "cpu":
-        return torch.device("cpu"), "asked for"
-    if not wanted.startswith("cuda"):
-        raise EngineError(f"There is no device '{name}'; choose auto, cpu, cuda or cuda:N.")
-    if not torch.cuda.is_available():
-        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-        reason = "CUDA_VISIBLE_DEVICES hides every GPU" if hidden == "" else "PyTorch finds no CUDA device"
-        raise EngineError(f"Device '{name}' is not available: {reason}. Use device='cpu'.")
-    return torch.device(wanted), "asked for"

@@ -117,39 +117,20 @@ def ratio_maps(
         ValueError: for shapes that differ, no samples, two thresholds, a mirrored reference without a multiple or an
             affine, or a reference region without a positive denominator.
     """
-    if numerator.shape != denominator.shape or numerator.ndim != 4 or not len(numerator):
-        raise ValueError(
-            f"A ratio needs the same samples [S, X, Y, Z] of both maps, got {numerator.shape} and {denominator.shape}."
-        )
-    if threshold is not None and times_reference is not None:
-        raise ValueError("Give the ratio's threshold either as a number or as a multiple of the reference, not both.")
-    use = np.isfinite(numerator).all(axis=0) & np.isfinite(denominator).all(axis=0)
-    if valid is not None:
-        use &= valid
+    _check(numerator, denominator, threshold, times_reference)
+    use = np.isfinite(numerator).all(axis=0) & np.isfinite(denominator).all(axis=0) & (True if valid is None else valid)
     above, below = numerator[:, use].astype(np.float64), denominator[:, use].astype(np.float64)
     if isinstance(reference, str):
-        if affine is None or times_reference is None:
-            raise ValueError("A mirrored reference needs the grid's affine and a multiple of the reference ratio.")
         reference = _opposite(above, below, use, affine, times_reference)
-    region, source = use, EVERYWHERE
-    if isinstance(reference, ReferenceRegion):
-        region, source = use & reference.mask, reference.source
-    elif reference is not None:
-        region, source = use & reference, "the given region"
+    region, source = _region(reference, use)
     floor = _floor(below, region[use])
     ratio = above / np.maximum(below, floor)
     median = _image(np.median(ratio, axis=0), use)
     level = _median(median, region)
-    if times_reference is not None:
-        threshold = times_reference * level
-    spread = ratio.std(axis=0, ddof=1) if len(ratio) >= SD_SAMPLES else np.full(ratio.shape[1], np.nan)
-    exceeds = None if threshold is None else (ratio > threshold).mean(axis=0)
-    if deviations is not None and len(ratio) == 1:
-        spread = _first_order(above[0], below[0], floor, *(one[use].astype(np.float64) for one in deviations))
-        if threshold is not None:
-            known = np.isfinite(spread) & (spread > 0)
-            standard = (ratio[0] - threshold) / np.where(known, spread, 1.0)
-            exceeds = np.where(known, torch.special.ndtr(torch.from_numpy(standard)).numpy(), exceeds)
+    threshold = threshold if times_reference is None else times_reference * level
+    sds = None if deviations is None or len(ratio) > 1 else [one[use].astype(np.float64) for one in deviations]
+    sd = None if sds is None else _first_order(above[0], below[0], floor, *sds)
+    spread, exceeds = _spread(ratio, sd, threshold)
     return RatioMaps(
         median=median,
         mean=_image(ratio.mean(axis=0), use),
@@ -163,6 +144,39 @@ def ratio_maps(
         exceeding=None if threshold is None else (ratio > threshold).sum(axis=1),
         reference_source=source,
     )
+
+
+def _check(numerator: NDArray, denominator: NDArray, threshold: float | None, times_reference: float | None) -> None:
+    if numerator.shape != denominator.shape or numerator.ndim != 4 or not len(numerator):
+        raise ValueError(
+            f"A ratio needs the same samples [S, X, Y, Z] of both maps, got {numerator.shape} and {denominator.shape}."
+        )
+    if threshold is not None and times_reference is not None:
+        raise ValueError("Give the ratio's threshold either as a number or as a multiple of the reference, not both.")
+
+
+def _region(
+    reference: ReferenceRegion | NDArray[np.bool_] | None, use: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], str]:
+    """The reference region inside the voxels in use, and what it is."""
+    if reference is None:
+        return use, EVERYWHERE
+    if isinstance(reference, ReferenceRegion):
+        return use & reference.mask, reference.source
+    return use & reference, "the given region"
+
+
+def _spread(ratio: NDArray, sd: NDArray | None, threshold: float | None) -> tuple[NDArray, NDArray | None]:
+    """Standard deviation [V] and probability [V] of exceeding the threshold, over samples [S, V] or from ``sd`` [V]."""
+    exceeds = None if threshold is None else (ratio > threshold).mean(axis=0)
+    if sd is None:
+        enough = len(ratio) >= SD_SAMPLES
+        return ratio.std(axis=0, ddof=1) if enough else np.full(ratio.shape[1], np.nan), exceeds
+    if threshold is not None:
+        known = np.isfinite(sd) & (sd > 0)
+        normal = torch.special.ndtr(torch.from_numpy((ratio[0] - threshold) / np.where(known, sd, 1.0))).numpy()
+        exceeds = np.where(known, normal, exceeds)
+    return sd, exceeds
 
 
 def _first_order(above: NDArray, below: NDArray, floor: float, sd_above: NDArray, sd_below: NDArray) -> NDArray:
@@ -254,9 +268,15 @@ def cni_map(cho: NDArray, naa: NDArray, reference: NDArray[np.bool_] | None = No
 
 
 def _opposite(
-    above: NDArray, below: NDArray, use: NDArray[np.bool_], affine: ArrayLike, times: float
+    above: NDArray, below: NDArray, use: NDArray[np.bool_], affine: ArrayLike | None, times: float | None
 ) -> ReferenceRegion | None:
-    """The mirrored reference region, found on the ratio whose floor comes from all valid voxels."""
+    """The mirrored reference region, found on the ratio whose floor comes from all valid voxels.
+
+    Raises:
+        ValueError: The grid's affine or the multiple of the reference is missing.
+    """
+    if affine is None or times is None:
+        raise ValueError("A mirrored reference needs the grid's affine and a multiple of the reference ratio.")
     floor = _floor(below, np.ones(below.shape[1], dtype=bool))
     return contralateral_reference(_image(np.median(above / np.maximum(below, floor), axis=0), use), affine, times)
 
