@@ -47,7 +47,7 @@ def truncation_rows(
     """
     settings = acquisition or AcquisitionSettings()
     maps = read_maps(scan)
-    halved = halve(maps, assess(maps), support=settings.support or "square", window=settings.window or "none")
+    halved = halve(maps, assess(maps), known=settings)
     image = anatomy if anatomy is not None else find_t1(scan)
     rows: list[Row] = []
     for guidance, source in {"no T1": None, "with T1": image}.items():
@@ -58,7 +58,7 @@ def truncation_rows(
             scale=(*halved.factors, 1),
             samples=0,
             anatomy=source,
-            acquisition=settings,
+            acquisition=halved.known,
             data_consistency=data_consistency,
             keep_filled=True,
             evidence="off",

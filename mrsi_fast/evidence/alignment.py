@@ -27,7 +27,7 @@ from torch import Tensor
 
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.mrsi.geometry import voxel_sizes_mm
-from mrsi_fast.mrsi.kspace import Support, Window
+from mrsi_fast.preparation import AcquisitionSettings
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -144,8 +144,7 @@ class Fit:
         maps: [M, nx, ny, Z] measured maps, untrusted voxels filled.
         valid: [nx, ny, Z] voxels that count.
         affine: Of the maps.
-        support: k-space support of the maps.
-        window: Their k-space window.
+        known: What was declared of the acquisition of the maps.
     """
 
     def __init__(
@@ -155,13 +154,15 @@ class Fit:
         maps: NDArray,
         valid: Bool,
         affine: NDArray,
-        support: Support = "square",
-        window: Window = "none",
+        known: AcquisitionSettings | None = None,
     ) -> None:
+        known = known or AcquisitionSettings()
         self.bands, self._to_band = _bands(image, np.asarray(image_affine, np.float64))
         voxel = voxel_sizes_mm(affine)
         factor = next((f for f in (1, 2, 4) if max(voxel[:2]) / f <= MODEL_VOXEL_MM), 4)
-        self._operator = Acquisition((maps.shape[1], maps.shape[2]), (factor, factor), support, window)
+        self._operator = Acquisition.assume(
+            maps.shape[1:3], (factor, factor), known.support, known.window, acquired=known.matrix
+        )
         self._used = [z for z in range(maps.shape[3]) if valid[..., z].any()]
         self._points = _points(affine, maps.shape[1:], factor, self._used, voxel[2])
         self._valid = torch.from_numpy(np.moveaxis(valid[..., self._used], -1, 0).copy())

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mrsi_fast.evidence.halving import Halved
 from mrsi_fast.evidence.selftest import Options, testify
 from mrsi_fast.evidence.testimony import NOT_ASKED, Evidence
 from mrsi_fast.mrsi.forward import Acquisition
@@ -106,22 +107,20 @@ def ask(
     """
     options = checks.options((factors[0], factors[1]), evaluations, anatomy is not None)
     operator = settings["acquisition"] or AcquisitionSettings()
-    if operator.matrix is not None:  # interpolated maps: half of their own matrix is not half of what was measured
-        options = replace(options, test=False)
     if not options.test and (anatomy is None or not options.align):
         return Evidence(False, NOT_ASKED, noise_scale=options.noise_scale or 1.0), anatomy, ()
 
-    def predict(coarse: MapSet, cut: Any, image: Any, noise: NoiseLevel, scale: float) -> Float32:
-        own = {**settings, "noise": noise, "anatomy": image, "samples": 0, "keep_filled": True}
-        mean: Float32 = call(coarse, cut, **own, evidence="off", align="off", noise_scale=scale).mean
+    def predict(halved: Halved, image: Any, noise: NoiseLevel, scale: float) -> Float32:
+        own = {**settings, "acquisition": halved.known, "noise": noise, "anatomy": image}
+        own |= {"samples": 0, "keep_filled": True, "evidence": "off", "align": "off", "noise_scale": scale}
+        mean: Float32 = call(halved.maps, (*halved.factors, 1), **own).mean
         return mean
 
     return testify(
         maps,
         assess(maps, settings["rules"]),
         (factors[0] > 1, factors[1] > 1),
-        operator.support or "square",
-        operator.window or "none",
+        operator,
         predict,
         settings["noise"],
         anatomy,

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.mrsi.geometry import hr_affine
-from mrsi_fast.mrsi.kspace import Support, Window
 from mrsi_fast.mrsi.mapset import MapInputError, MapSet
 from mrsi_fast.mrsi.quality import Trust, fill_volume
+from mrsi_fast.preparation import AcquisitionSettings
 
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -38,6 +38,7 @@ class Halved:
         noise_sd: [M, X, Y, Z] stated noise of a voxel of the reference, NaN where unknown.
         fine: How the reference was sampled.
         coarse: How the coarse maps were sampled from the finer ones.
+        known: What a run on the coarse maps has to be told of their acquisition.
     """
 
     maps: MapSet
@@ -47,6 +48,7 @@ class Halved:
     noise_sd: Float64
     fine: Acquisition
     coarse: Acquisition
+    known: AcquisitionSettings
 
     def detail(self, image: NDArray, measured: bool) -> Float64:
         """The part of maps [M, X, Y, Z] that the coarse maps do not hold.
@@ -56,7 +58,7 @@ class Halved:
             measured: Whether they were measured; others are measured first, by the operator of the reference.
         """
         slices = np.moveaxis(np.asarray(image, np.float64), -1, 0)
-        seen = slices if measured or _is_identity(self.fine) else self.fine.forward(slices)
+        seen = slices if measured or is_identity(self.fine) else self.fine.forward(slices)
         return np.moveaxis(self.coarse.null(seen), 0, -1)
 
     @property
@@ -64,9 +66,9 @@ class Halved:
         """Share of the variance of the reference's noise that lies outside the band of the coarse maps."""
         point = np.zeros(self.fine.hr_shape)
         point[tuple(n // 2 for n in point.shape)] = 1.0
-        spread = point if _is_identity(self.fine) else self.fine.adjoint(point)
+        spread = point if is_identity(self.fine) else self.fine.adjoint(point)
         outside = self.coarse.null(point)
-        outside = outside if _is_identity(self.fine) else self.fine.adjoint(outside)
+        outside = outside if is_identity(self.fine) else self.fine.adjoint(outside)
         return float((outside**2).sum() / (spread**2).sum())
 
 
@@ -74,37 +76,43 @@ def halve(
     maps: MapSet,
     trust: Trust,
     cut: tuple[bool, bool] = (True, True),
-    support: Support = "square",
-    window: Window = "none",
+    known: AcquisitionSettings | None = None,
 ) -> Halved:
     """Cuts measured maps to half their matrix.
+
+    Of interpolated maps half of the matrix that was measured is kept, on half of the grid.
 
     Args:
         maps: The measured maps.
         trust: Their assessment.
         cut: Whether to cut along X and along Y.
-        support: k-space support of the measurement, declared or assumed.
-        window: Its k-space window.
+        known: What was declared of the measurement.
 
     Raises:
-        MapInputError: The matrix is too small to be halved.
+        MapInputError: The matrix is too small to be halved, or an interpolated grid has an odd side.
     """
+    known = known or AcquisitionSettings()
     factors = (2 if cut[0] else 1, 2 if cut[1] else 1)
     shape = (maps.shape[0] + maps.shape[0] % factors[0], maps.shape[1] + maps.shape[1] % factors[1])
     low_shape = (shape[0] // factors[0], shape[1] // factors[1])
-    if min(low_shape) < SMALLEST_COARSE_SIDE:
+    matrix = None if known.matrix is None else (known.matrix[0] // factors[0], known.matrix[1] // factors[1])
+    if min(matrix or low_shape) < SMALLEST_COARSE_SIDE:
+        x, y = known.matrix or maps.shape[:2]
         raise MapInputError(
-            f"The maps have {maps.shape[0]} x {maps.shape[1]} voxels; a test on their own lower half of k-space needs "
-            f"{2 * SMALLEST_COARSE_SIDE} along every axis that is refined."
+            f"The maps have {x} x {y} voxels{'' if matrix is None else ' before interpolation'}; a test on their own "
+            f"lower half of k-space needs {2 * SMALLEST_COARSE_SIDE} along every axis that is refined."
         )
+    if matrix is not None and shape != maps.shape[:2]:
+        raise MapInputError("A test on interpolated maps needs an even number of voxels along every refined axis.")
     padding = [(0, 0), (0, shape[0] - maps.shape[0]), (0, shape[1] - maps.shape[1]), (0, 0)]
     counted = np.pad(trust.trusted, padding)
     reference = np.pad(fill_volume(maps.maps, trust.trusted, trust.support).astype(np.float64), padding)
     noise_sd = np.full(reference.shape, np.nan) if trust.sigma is None else np.pad(trust.sigma, padding).astype(float)
     noise_sd[~counted] = np.nan
-    fine, coarse = Acquisition(shape, (1, 1), support, window), Acquisition(low_shape, factors, support, window)
+    fine = Acquisition.assume(shape, (1, 1), known.support, known.window, acquired=known.matrix)
+    coarse = Acquisition.assume(low_shape, factors, known.support, known.window, acquired=matrix)
     slices = np.moveaxis(reference, -1, 0)
-    low = np.moveaxis(coarse.forward(slices if _is_identity(fine) else fine.pinv(slices)), 0, -1)
+    low = np.moveaxis(coarse.forward(slices if is_identity(fine) else fine.pinv(slices)), 0, -1)
     blocks = _Blocks(factors)
     low = np.where(blocks.sum(counted) > 0, low, np.nan).astype(np.float32)
     crlb = None
@@ -126,7 +134,8 @@ def halve(
         source=f"{maps.source}, at half its matrix",
         warnings=(),
     )
-    return Halved(coarse_maps, factors, reference, counted, noise_sd, fine, coarse)
+    told = known.model_copy(update={"matrix": matrix})
+    return Halved(coarse_maps, factors, reference, counted, noise_sd, fine, coarse, told)
 
 
 @dataclass(frozen=True)
@@ -141,5 +150,6 @@ class _Blocks:
         return image.reshape(*rest, nx // fx, fx, ny // fy, fy, nz).sum(axis=(-4, -2), dtype=np.float64)
 
 
-def _is_identity(fine: Acquisition) -> bool:
-    return fine.separable and fine.window == "none"
+def is_identity(fine: Acquisition) -> bool:
+    """Whether the maps are the samples themselves: all lines, no window, not interpolated."""
+    return fine.separable and fine.window == "none" and fine.acquired is None

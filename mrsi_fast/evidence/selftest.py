@@ -17,20 +17,20 @@ from numpy.typing import NDArray
 
 from mrsi_fast.evidence.alignment import Alignment, Fit, align
 from mrsi_fast.evidence.detail import Detail, compare
-from mrsi_fast.evidence.halving import Halved, halve
+from mrsi_fast.evidence.halving import Halved, halve, is_identity
 from mrsi_fast.evidence.testimony import NOT_ASKED, Evidence, Guidance, MapEvidence, Picture
 from mrsi_fast.mrsi.anatomy import load_anatomy
 from mrsi_fast.mrsi.forward import Acquisition
-from mrsi_fast.mrsi.kspace import Support, Window
 from mrsi_fast.mrsi.mapset import MapInputError, MapSet
 from mrsi_fast.mrsi.noise import NoiseLevel
 from mrsi_fast.mrsi.quality import Trust
 from mrsi_fast.mrsi.total_variation import total_variation
+from mrsi_fast.preparation import AcquisitionSettings
 
 Float32 = NDArray[np.float32]
 Image = tuple[NDArray, NDArray]
-Predict = Callable[[MapSet, tuple[int, int, int], "Image | None", NoiseLevel, float], Float32]
-"""One-step mean [M, X, Y, Z] of maps at factors, guided by an image or not, with a noise level and a factor on it."""
+Predict = Callable[[Halved, "Image | None", NoiseLevel, float], Float32]
+"""One-step mean [M, X, Y, Z] on the measured grid, guided by an image or not, with a noise level and a factor on it."""
 
 NOISE_SCALES = (1.0, 2.0, 4.0)
 LARGEST_SHIFT_MM = 15.0
@@ -74,8 +74,7 @@ def testify(
     maps: MapSet,
     trust: Trust,
     cut: tuple[bool, bool],
-    support: Support,
-    window: Window,
+    known: AcquisitionSettings,
     predict: Predict,
     noise: NoiseLevel = None,
     anatomy: Any = None,
@@ -87,8 +86,7 @@ def testify(
         maps: The measured maps.
         trust: Their assessment.
         cut: Whether to cut along X and along Y: the axes that the run refines.
-        support: k-space support, declared or assumed.
-        window: k-space window, declared or assumed.
+        known: What was declared of the acquisition.
         predict: The model with the settings of the run.
         noise: Noise level that the user gave.
         anatomy: Anatomical image, see ``anatomy.load_anatomy``, or None.
@@ -109,8 +107,8 @@ def testify(
         image = (volume.data[0], volume.affine)
         warnings += [f"{where}: {text}." for text in volume.remarks]
         if options.align:
-            alignment, image = _aligned(maps, valid, image, support, window, where)
-    test = _Test.of(maps, trust, cut, support, window, predict, noise, options)
+            alignment, image = _aligned(maps, valid, image, known, where)
+    test = _Test.of(maps, trust, cut, known, predict, noise, options)
     guidance = None
     if image is not None:
         guidance = _judge_image(test, image, alignment, where, options)
@@ -140,8 +138,7 @@ class _Test:
         maps: MapSet,
         trust: Trust,
         cut: tuple[bool, bool],
-        support: Support,
-        window: Window,
+        known: AcquisitionSettings,
         predict: Predict,
         noise: NoiseLevel,
         options: Options,
@@ -150,7 +147,7 @@ class _Test:
         if not options.test:
             return cls(None, NOT_ASKED, predict, noise, options)
         try:
-            halved = halve(maps, trust, cut, support, window)
+            halved = halve(maps, trust, cut, known)
         except MapInputError as error:
             return cls(None, f"{NOT_ASKED} {error}", predict, noise, options)
         fine, low = halved.fine.hr_shape, halved.coarse.lr_shape
@@ -165,7 +162,7 @@ class _Test:
         assert self.halved is not None
         key = (None if image is None else id(image[0]), scale)
         if key not in self._done:
-            found = self._predict(self.halved.maps, (*self.halved.factors, 1), image, self._noise, scale)
+            found = self._predict(self.halved, image, self._noise, scale)
             self._done[key] = found, compare(self.halved, found)
         return self._done[key]
 
@@ -242,14 +239,14 @@ def _movement(alignment: Alignment) -> str:
 
 
 def _aligned(
-    maps: MapSet, valid: NDArray[np.bool_], image: Image, support: Support, window: Window, where: str
+    maps: MapSet, valid: NDArray[np.bool_], image: Image, known: AcquisitionSettings, where: str
 ) -> tuple[Alignment | None, Image]:
     """The image where it explains the maps best; where it was if the maps are too few to tell."""
     if valid.sum() < 100:
         return None, image
     filled = np.where(valid, maps.maps, 0)
     try:
-        fit = Fit(image[0], image[1], np.nan_to_num(filled), valid, maps.affine, support, window)
+        fit = Fit(image[0], image[1], np.nan_to_num(filled), valid, maps.affine, known)
     except ValueError:
         raise MapInputError(
             f"{where}: is the same value everywhere, so it shows no anatomy. Give another image."
@@ -275,8 +272,7 @@ def _lowered(noise: NoiseLevel, halved: Halved) -> NoiseLevel:
 def _filled(halved: Halved) -> NDArray[np.float64]:
     """The coarse maps [M, x, y, Z] of the filled reference, without gaps."""
     slices = np.moveaxis(halved.reference, -1, 0)
-    plain = halved.fine.separable and halved.fine.window == "none"
-    return np.moveaxis(halved.coarse.forward(slices if plain else halved.fine.pinv(slices)), 0, -1)
+    return np.moveaxis(halved.coarse.forward(slices if is_identity(halved.fine) else halved.fine.pinv(slices)), 0, -1)
 
 
 def _total_variation(halved: Halved) -> NDArray[np.float64]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.mrsi.kspace import Support, Window
 from mrsi_fast.mrsi.mapset import MapInputError, MapSet
 from mrsi_fast.mrsi.quality import assess
+from mrsi_fast.preparation import AcquisitionSettings
 
 
 def scan(shape: tuple[int, int, int] = (24, 24, 2), crlb: float | None = 5.0, seed: int = 0) -> MapSet:
@@ -23,8 +26,8 @@ def scan(shape: tuple[int, int, int] = (24, 24, 2), crlb: float | None = 5.0, se
     return MapSet(maps, np.diag([5.0, 5.0, 5.0, 1.0]), ("tNAA", "tCr"), crlb=bound, mask=mask)
 
 
-def cut(maps: MapSet, support: Support = "square", window: Window = "none") -> Halved:
-    return halve(maps, assess(maps), support=support, window=window)
+def cut(maps: MapSet, support: Support = "square", window: Window = "none", matrix: Any = None) -> Halved:
+    return halve(maps, assess(maps), known=AcquisitionSettings(support=support, window=window, matrix=matrix))
 
 
 @pytest.mark.parametrize(("support", "window"), [("square", "none"), ("ellipse", "hamming"), ("square", "hann")])
@@ -37,6 +40,25 @@ def test_coarse_maps_are_what_half_the_matrix_measures(support: Support, window:
     halved = cut(maps, support, window)
     found = np.moveaxis(halved.maps.maps, -1, 1)[0]
     np.testing.assert_allclose(found, at_12, atol=2e-5 * np.abs(at_12).max())
+
+
+@pytest.mark.parametrize("window", ["none", "hamming"])
+def test_of_interpolated_maps_half_of_the_measured_matrix_is_kept(window: Window) -> None:
+    """16x14 voxels zero-filled to 32x32: what 8x7 zero-filled to 16x16 measure of the same object."""
+    fine_object = np.random.default_rng(1).uniform(5, 10, (1, 96, 96))
+    at_32, at_16 = (
+        Acquisition((n, n), (96 // n, 96 // n), "square", window, acquired=acquired).forward(fine_object)
+        for n, acquired in ((32, (16, 14)), (16, (8, 7)))
+    )
+    maps = MapSet(np.moveaxis(at_32[None], 1, -1).astype(np.float32), np.eye(4), ("tNAA",))
+    halved = cut(maps, "square", window, (16, 14))
+    found = np.moveaxis(halved.maps.maps, -1, 1)[0]
+    np.testing.assert_allclose(found, at_16, atol=2e-5 * np.abs(at_16).max())
+    assert halved.known.matrix == (8, 7) and halved.known.window == window
+    true = np.moveaxis(Acquisition((32, 32), (3, 3)).forward(fine_object), 0, -1)[None]
+    assert compare(halved, true)[0].error < 1e-3
+    with pytest.raises(MapInputError, match="10 x 14 voxels before interpolation"):
+        cut(maps, "square", window, (10, 14))
 
 
 def test_field_of_view_stays_and_odd_axes_are_filled_up() -> None:

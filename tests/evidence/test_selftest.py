@@ -10,11 +10,13 @@ import pytest
 from numpy.typing import NDArray
 
 from mrsi_fast.evidence.checks import Checks, shrunk
+from mrsi_fast.evidence.halving import Halved
 from mrsi_fast.evidence.selftest import Options, testify
 from mrsi_fast.evidence.testimony import FALSE_DETAIL, NOTHING, TRUE_DETAIL, Evidence
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.mrsi.mapset import MapSet
 from mrsi_fast.mrsi.quality import assess
+from mrsi_fast.preparation import AcquisitionSettings
 from support.displaced import head
 from support.displaced import maps as head_maps
 
@@ -31,7 +33,7 @@ def scan(noise: float = 0.1) -> tuple[MapSet, NDArray]:
 
 def ask(maps: MapSet, predict: Any, anatomy: Any = None, **options: Any) -> tuple[Evidence, Any, tuple[str, ...]]:
     asked = Options(**options)
-    return testify(maps, assess(maps), (True, True), "square", "none", predict, None, anatomy, asked)
+    return testify(maps, assess(maps), (True, True), AcquisitionSettings(), predict, None, anatomy, asked)
 
 
 def detail(image: NDArray) -> NDArray:
@@ -41,8 +43,8 @@ def detail(image: NDArray) -> NDArray:
 def test_verdicts_follow_what_was_added() -> None:
     maps, true = scan()
 
-    def predict(low: MapSet, factors: Any, image: Any, noise: Any, scale: float) -> NDArray:
-        assert low.maps.shape == (3, 12, 12, 3) and tuple(factors) == (2, 2, 1)
+    def predict(halved: Halved, image: Any, noise: Any, scale: float) -> NDArray:
+        assert halved.maps.maps.shape == (3, 12, 12, 3) and halved.factors == (2, 2)
         wrong = np.random.default_rng(5).normal(size=SHAPE) * detail(true)[1].std()
         added = np.stack([detail(true)[0], np.zeros(SHAPE), detail(wrong)])
         return (true - detail(true) + added).astype(np.float32)
@@ -60,7 +62,7 @@ def test_the_noise_level_that_errs_least_is_told() -> None:
     maps, true = scan()
     share = {1.0: 0.2, 2.0: 0.9, 4.0: 0.5}
 
-    def predict(low: MapSet, factors: Any, image: Any, noise: Any, scale: float) -> NDArray:
+    def predict(halved: Halved, image: Any, noise: Any, scale: float) -> NDArray:
         return (true - (1 - share[scale]) * detail(true)).astype(np.float32)
 
     assert ask(maps, predict, noise_scale=None)[0].noise_scale == 2.0
@@ -71,7 +73,7 @@ def guided(shares: tuple[float, float]) -> Any:
     """A model that adds one share of the true detail of the head's maps without an image, and another with one."""
     values = head_maps()[0]
 
-    def predict(low: MapSet, factors: Any, image: Any, noise: Any, scale: float) -> NDArray:
+    def predict(halved: Halved, image: Any, noise: Any, scale: float) -> NDArray:
         lost = (1 - shares[image is not None]) * detail(values)
         return (values - lost).astype(np.float32)
 
