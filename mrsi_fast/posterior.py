@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mrsi_fast import three_planes
 from mrsi_fast.diffusion.solvers import Step
 from mrsi_fast.mrsi.consistency import DataConsistency
 from mrsi_fast.mrsi.forward import Acquisition
@@ -74,6 +75,11 @@ def estimate(
         seed: Of their noise.
         progress: Called with (evaluations done, all); raise from it to cancel.
     """
+    if samples and prepared.factors[2] > 1:
+        raise ValueError(
+            f"samples is {samples}: samples of maps that are refined through the plane are not offered yet. Leave them "
+            "out for mean and standard deviation, or refine in plane alone."
+        )
     counter = _Counter(progress)
     counter.expect(sampler.evaluations(prepared.volume, samples, len(steps)) if samples else 0)
     uncorrected, sd = _mean(prepared, sampler, counter)
@@ -99,13 +105,17 @@ def estimate(
 
 
 def _mean(prepared: Prepared, sampler: Sampler, counter: _Counter) -> tuple[Float32, Float32 | None]:
+    if prepared.factors[2] > 1:
+        counter.expect(three_planes.mean_evaluations(prepared, sampler))
+        mean, sd = three_planes.mean(prepared, sampler, counter)
+        return _passed_on(prepared, mean), sd
     counter.expect(sampler.evaluations(prepared.volume, 1, 1))
     mean, sd = sampler.mean(prepared.volume, _projection(prepared), counter)
     return _passed_on(prepared, mean), sd
 
 
 def _projection(prepared: Prepared) -> Acquisition | None:
-    return prepared.acquisition if prepared.consistency.applied == "hard" else None
+    return prepared.plane if prepared.consistency.applied == "hard" else None
 
 
 def _passed_on(prepared: Prepared, values: Float32) -> Float32:
@@ -121,6 +131,8 @@ def _deviation(prepared: Prepared, sd: Float32 | None, drawn: Float32 | None) ->
         for index, kind in enumerate(prepared.content):
             if kind == "noise":
                 sd[index] = prepared.volume.noise[index]
+        if prepared.factors[2] > 1:
+            return sd, three_planes.SPREAD_SOURCE
         return sd, f"of the posterior, from the same evaluation as the mean. {UNCHANGED}"
     if drawn is not None and len(drawn) >= SAMPLES_FOR_STD:
         spread = drawn.std(axis=0, ddof=1, dtype=np.float64).astype(np.float32)

@@ -31,9 +31,11 @@ from mrsi_fast.mrsi.geometry import IN_PLANE_FACTORS, hr_affine, parse_factors, 
 from mrsi_fast.mrsi.interpolated import remarks_on_interpolation
 from mrsi_fast.mrsi.kspace import Support, Window
 from mrsi_fast.mrsi.mapset import MapSet
-from mrsi_fast.mrsi.noise import Noise, NoiseLevel, noise_of
+from mrsi_fast.mrsi.noise import Noise, NoiseLevel, noise_of, remarks_on_noise
 from mrsi_fast.mrsi.quality import Trust, TrustRules, assess, fill_volume, upsample_nearest
 from mrsi_fast.mrsi.scaling import Content, map_content, map_scale
+from mrsi_fast.mrsi.through_plane import Kind
+from mrsi_fast.mrsi.volume_operator import Operator, VolumeAcquisition, operator_of, remarks_on_slices
 from mrsi_fast.sampling import Volume
 
 Bool = NDArray[np.bool_]
@@ -52,12 +54,17 @@ class AcquisitionSettings(Settings):
         window: k-space window that was applied, "none", "hamming" or "hann"; assumed none.
         box: Whether the high-resolution maps shall be box means of the object (1/sinc in the band).
         matrix: Voxels that were measured along the two in-plane axes, where the maps were interpolated since.
+        through_plane: How the slices came about, "encoded" (3D phase encoding) or "slices" (each excited by itself);
+            counts where they are refined, and is assumed encoded.
+        thickness_mm: Thickness of a slice, for "slices": adjacent ones are as thick as they are apart.
     """
 
     support: Support | None = None
     window: Window | None = None
     box: bool = False
     matrix: tuple[int, int] | None = None
+    through_plane: Kind | None = None
+    thickness_mm: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +89,7 @@ class Prepared:
         trust: Which voxels are data, and why the others are not.
         content: Per map "signal", "noise" or "empty"; only signal goes through the network.
         noise_source: Per map "crlb", "given", "assumed" or "declared noise-free".
-        acquisition: The operator.
+        acquisition: The operator, of a slice or of the volume.
         volume: What the sampler needs.
         consistency: Data consistency of all slices, [Z, M, X, Y].
         zero_fill: [M, X, Y, Z] zero-filled interpolation, in the maps' units.
@@ -96,7 +103,7 @@ class Prepared:
     trust: Trust
     content: tuple[Content, ...]
     noise_source: tuple[str, ...]
-    acquisition: Acquisition
+    acquisition: Operator
     volume: Volume
     consistency: DataConsistency
     zero_fill: Float32
@@ -105,8 +112,14 @@ class Prepared:
 
     @property
     def factors(self) -> Factors:
-        """Super-resolution factor per axis; through-plane 1."""
+        """Super-resolution factor per axis, slices last."""
         return self.request.factors
+
+    @property
+    def plane(self) -> Acquisition:
+        """The operator of each slice."""
+        operator = self.acquisition
+        return operator.plane if isinstance(operator, VolumeAcquisition) else operator
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +150,7 @@ class Measured:
         scale: [M] scale of each map for the network; 0 for a map that does not go through it.
     """
 
-    operator: Acquisition
+    operator: Operator
     noise: Noise
     content: tuple[Content, ...]
     scale: Float64
@@ -197,7 +210,8 @@ def prepare(
     judged = judge(maps, rules)
     affine = hr_affine(maps.affine, request.factors)
     region = upsample_nearest(judged.trust.support, request.factors)
-    return _prepared(judged, request, content_key(judged), *place_anatomy(anatomy, affine, region.shape, region))
+    image = place_anatomy(anatomy, affine, region.shape, region, by_plane=request.factors[2] == 1)
+    return _prepared(judged, request, content_key(judged), *image)
 
 
 def without(prepared: Prepared, distrusted: Bool) -> Prepared:
@@ -232,7 +246,7 @@ def _prepared(
         factors=refined(factors, maps.shape, measured.operator.acquired),
         voxel_mm=voxel_sizes_mm(affine)[:2],
         anatomy=image,
-        slices=tuple(int(index) for index in np.flatnonzero(judged.valid.any(axis=(0, 1, 2)))),
+        slices=tuple(int(i) for i in np.flatnonzero(np.repeat(judged.valid.any(axis=(0, 1, 2)), factors[2]))),
         content_key=key,
     )
     return Prepared(
@@ -252,7 +266,8 @@ def _prepared(
             *trust.warnings,
             *([] if request.acquisition.matrix is not None else remarks_on_interpolation(maps)),
             *remarks,
-            *_noise_warnings(maps, measured.content, measured.noise.source, mode),
+            *remarks_on_slices(measured.operator),
+            *remarks_on_noise(maps, measured.content, measured.noise.source, mode == "hard"),
         ),
     )
 
@@ -302,8 +317,12 @@ def measure(judged: Judged, request: Request) -> Measured:
         MapInputError: A noise level is negative or names no map.
     """
     maps, known = judged.maps, request.acquisition
-    operator = Acquisition.assume(
-        maps.shape[:2], request.factors[:2], known.support, known.window, known.box, known.matrix
+    operator = operator_of(
+        maps.shape,
+        request.factors,
+        voxel_sizes_mm(maps.affine)[2],
+        (known.support, known.window, known.box, known.matrix),
+        (known.through_plane, known.thickness_mm),
     )
     declared_free = request.data_consistency == "hard" and request.noise is None
     found = noise_of(maps, judged.trust, 0.0 if declared_free else request.noise)
@@ -352,7 +371,7 @@ def content_key(judged: Judged) -> bytes:
 
 
 def place_anatomy(
-    anatomy: Any, affine: ArrayLike, shape: Sequence[int], region: Bool
+    anatomy: Any, affine: ArrayLike, shape: Sequence[int], region: Bool, by_plane: bool = True
 ) -> tuple[Float32 | None, tuple[str, ...]]:
     """Stage 4: brings the anatomical image, if there is one, to the fine grid in standard units.
 
@@ -361,6 +380,7 @@ def place_anatomy(
         affine: Of the fine grid.
         shape: Voxels of the fine grid.
         region: [X, Y, Z] where the image has to cover the maps.
+        by_plane: Bring each plane across the last axis to standard units; else the image keeps its own.
 
     Returns:
         [X, Y, Z] image or None, and sentences about it.
@@ -371,28 +391,7 @@ def place_anatomy(
     if anatomy is None:
         return None, ()
     resampled = resample_anatomy(anatomy, affine, shape, region)
+    if not by_plane:  # planes of other directions will be cut from it
+        return resampled.image, resampled.warnings
     planes = [standardise_anatomy(resampled.image[..., z]) for z in range(resampled.image.shape[2])]
     return np.stack(planes, axis=-1), resampled.warnings
-
-
-def _noise_warnings(maps: MapSet, content: Sequence[str], source: Sequence[str], mode: Mode) -> list[str]:
-    sentences = []
-    assumed = [name for name, origin in zip(maps.names, source, strict=True) if origin == "assumed"]
-    if assumed:
-        sentences.append(
-            f"The noise level of {', '.join(assumed)} is not known (no CRLB map): a typical one is assumed, for the "
-            "network and for data consistency. Give CRLB maps or a noise level."
-        )
-    if mode == "hard" and maps.crlb is not None:
-        sentences.append(
-            "Hard data consistency declares the maps noise-free, but they come with CRLB maps: their noise will be "
-            "reproduced as if it were anatomy. Use auto or soft for measured data."
-        )
-    for name, kind in zip(maps.names, content, strict=True):
-        if kind == "noise":
-            sentences.append(
-                f"{name}: holds nothing beyond its noise, so it is returned as measured, with nothing added."
-            )
-        elif kind == "empty":
-            sentences.append(f"{name}: is empty, and stays empty.")
-    return sentences

@@ -149,7 +149,8 @@ class SuperResolver:
 
         Args:
             maps: A MapSet, a path (file or folder), a NIfTI image, ``(array, affine)``, or a mapping from name to one.
-            scale: 2, 4 or 8 in plane, or per array axis such as ``"4,2,1"``; 1 along the slices' axis.
+            scale: 2, 4 or 8 in plane, or per array axis such as ``"4,2,1"``; ``(2, 2, 2)`` refines the slices too, 2 or
+                4 times, in three passes over planes of all directions (see ``three_planes``).
             samples: Posterior samples to draw beside mean and standard deviation, for ratios, probabilities and
                 pictures; a model without a head for the deviation needs 8 to tell it.
             steps: Solver steps of a sample.
@@ -157,7 +158,7 @@ class SuperResolver:
             data_consistency: "auto", "soft", "hard" or "off" (see ``mrsi.consistency``).
             anatomy: Coregistered T1 image, optional.
             mask: Region where the maps are valid, optional.
-            acquisition: Declared k-space support and window.
+            acquisition: Declared k-space support and window, and how the slices came about.
             noise: Noise level of the maps, if known otherwise than by CRLB maps; 0 declares them noise-free.
             rules: Limits of trust.
             keep_filled: Keep the estimate in untrusted voxels instead of NaN.

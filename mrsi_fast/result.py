@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mrsi_fast.evidence.testimony import Evidence
 from mrsi_fast.mrsi.export import refuse_overwrite, write_map, write_sidecar
-from mrsi_fast.mrsi.geometry import in_plane_factors
+from mrsi_fast.mrsi.geometry import factors_label
 from mrsi_fast.mrsi.mapset import MapInputError
 from mrsi_fast.mrsi.names import bids_label, canonical_name, refuse_equal_labels
 from mrsi_fast.mrsi.ratios import RatioMaps, Reference, ratio_maps
@@ -103,7 +103,11 @@ class Result:
     def stem(self, what: str, name: str | None = None) -> str:
         """BIDS-like file name without suffix: ``res-x4_met-NAANAAG_desc-sr_mrsi``."""
         metabolite = "" if name is None else f"_met-{bids_label(name)}"
-        return f"{result_stem(self.provenance['factors'])}{metabolite}_desc-{what}_mrsi"
+        return f"{self._stem}{metabolite}_desc-{what}_mrsi"
+
+    @property
+    def _stem(self) -> str:
+        return result_stem(self.provenance["factors"], self.provenance.get("slice_axis", 2))
 
     def write(
         self, folder: Path, prefix: str = "", samples: bool = False, inputs: Iterable[str | Path] = ()
@@ -197,7 +201,7 @@ class Result:
             ValueError: Two maps would have one file name.
         """
         folder, inputs = Path(folder), tuple(inputs)
-        place = Place(folder, f"{prefix}{result_stem(self.provenance['factors'])}")
+        place = Place(folder, f"{prefix}{self._stem}")
         with place.locked():
             self._refuse_other_inputs(place, overwrite)
             for name in place.files():
@@ -220,10 +224,9 @@ class Result:
             )
 
 
-def result_stem(factors: Sequence[int]) -> str:
+def result_stem(factors: Sequence[int], slice_axis: int) -> str:
     """Entity of the file names that tells results of different factors apart: ``res-x4``, ``res-x4x2``."""
-    fx, fy = in_plane_factors(factors)
-    return f"res-x{fx}" if fx == fy else f"res-x{fx}x{fy}"
+    return f"res-{factors_label(factors, slice_axis)}"
 
 
 def _window(volume: Float32) -> tuple[float, float] | None:

@@ -11,13 +11,12 @@ import pytest
 import torch
 
 from mrsi_fast import SuperResolver
-from mrsi_fast.config import ConfigError, DiffusionConfig, ModelConfig
+from mrsi_fast.config import ConfigError
 from mrsi_fast.engine.job import EngineError
-from mrsi_fast.models.pretrained import FolderConfig, save_pretrained
-from mrsi_fast.models.unet import SelfAttentionUNet
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.mrsi.mapset import MapInputError, MapSet
 from mrsi_fast.mrsi.quality import TrustRules
+from support.networks import random_resolver
 
 AFFINE = np.array([[-10.0, 0.5, 0, 70], [0.5, 10.0, 0, -60], [0, 0, 12.0, 5], [0, 0, 0, 1]])
 
@@ -30,33 +29,6 @@ def resolver(tmp_path_factory: pytest.TempPathFactory) -> SuperResolver:
 @pytest.fixture(scope="module")
 def resolver_with_spread(tmp_path_factory: pytest.TempPathFactory) -> SuperResolver:
     return random_resolver(tmp_path_factory.mktemp("spread"), spread=True)
-
-
-def random_resolver(folder: Path, **model_settings: bool) -> SuperResolver:
-    torch.manual_seed(3)
-    model = ModelConfig(
-        widths=(32, 64),
-        encoder_blocks=(1, 1),
-        decoder_blocks=(1, 1),
-        encoder_attention=(False, True),
-        decoder_attention=(False, False),
-        embedding_width=32,
-        **model_settings,
-    )
-    network = SelfAttentionUNet(model)
-    for parameter in network.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.05)
-    rms = {"2": (0.1,) * 8, "4": (0.2,) * 8, "8": (0.3,) * 8}
-    config = FolderConfig(
-        name="random",
-        model=model,
-        diffusion=DiffusionConfig(residual_rms=rms),
-        trained_voxel_mm=(4.0, 20.0),
-        trained_grid=(16, 96),
-    )
-    save_pretrained(folder, config, network.state_dict(), "# random\n")
-    return SuperResolver.from_pretrained(folder, device="cpu", engine="eager")
 
 
 def make_maps(shape: tuple[int, int, int] = (9, 8, 2), names: tuple[str, ...] = ("tNAA", "tCho"), **fields) -> MapSet:
@@ -328,7 +300,7 @@ def test_ratios_are_taken_sample_by_sample(resolver: SuperResolver) -> None:
     "options, message",
     [
         ({"scale": 3}, "not offered"),
-        ({"scale": (2, 2, 2)}, "through the plane"),
+        ({"scale": (2, 2, 2)}, "too few to be refined through the plane"),
         ({"samples": -1}, "samples is -1"),
         ({"steps": 0}, "steps is 0"),
         ({"seed": 2**63}, "seed is"),

@@ -10,12 +10,14 @@ import typer
 
 from mrsi_fast.cli.cpus import usable_cpus
 from mrsi_fast.cli.exits import CommandError, ExitCode
-from mrsi_fast.cli.stated import AcquiredMatrix, matrix_of
+from mrsi_fast.cli.stated import AcquiredMatrix, SliceThickness, ThroughPlane, matrix_of
 
 if TYPE_CHECKING:
     from mrsi_fast.resolver import SuperResolver
 
-Scale = Annotated[str, typer.Option(help="2, 4 or 8 in plane, or a factor for each axis, e.g. 4,2,1.")]
+Scale = Annotated[
+    str, typer.Option(help="2, 4 or 8 in plane, or a factor for each axis: 4,2,1; 2,2,2 refines the slices too.")
+]
 Consistency = Annotated[
     Literal["auto", "soft", "hard", "off"],
     typer.Option(help="How the result is held to the data; hard is for noise-free data only."),
@@ -49,6 +51,8 @@ class AcquisitionOptions:
     window: WindowName = None
     support: SupportName = None
     acquired_matrix: AcquiredMatrix = None
+    through_plane: ThroughPlane = None
+    slice_thickness: SliceThickness = None
 
     def settings(self) -> dict[str, Any]:
         """The acquisition as the resolver takes it.
@@ -56,7 +60,13 @@ class AcquisitionOptions:
         Raises:
             CommandError: The matrix is not two whole numbers.
         """
-        return {"window": self.window, "support": self.support, "matrix": matrix_of(self.acquired_matrix)}
+        return {
+            "window": self.window,
+            "support": self.support,
+            "matrix": matrix_of(self.acquired_matrix),
+            "through_plane": self.through_plane,
+            "thickness_mm": self.slice_thickness,
+        }
 
 
 @dataclass(frozen=True)

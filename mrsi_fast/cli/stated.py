@@ -32,6 +32,13 @@ SliceAxis = Annotated[
     Literal["first", "second", "third"] | None,
     typer.Option(help="Array axis along which slices are stacked. Default: found from voxel sizes and matrix."),
 ]
+ThroughPlane = Annotated[
+    Literal["encoded", "slices"] | None,
+    typer.Option(help="Where the scale refines the slices: 3D phase encoding, or slices each excited by itself."),
+]
+SliceThickness = Annotated[
+    float | None, typer.Option(help="Thickness of a slice, mm; for --through-plane slices. Adjacent: their distance.")
+]
 FormName = Annotated[
     Literal["auto", "s", "q"], typer.Option(help="Orientation to take where sform and qform differ: auto, s or q.")
 ]

@@ -51,6 +51,8 @@ class Request:
     matrix: tuple[int, int] | None
     pictures: bool
     checks: dict[str, Any]
+    through_plane: str | None
+    slice_thickness: float | None
 
     @classmethod
     def of(
@@ -72,6 +74,8 @@ class Request:
             window=acquisition.window,
             support=acquisition.support,
             matrix=acquisition.settings()["matrix"],
+            through_plane=acquisition.through_plane,
+            slice_thickness=acquisition.slice_thickness,
             metabolites=read.metabolite_list,
             names=read.name_list,
             units=read.units,
@@ -90,7 +94,13 @@ class Request:
             "seed": self.seed,
             "data_consistency": self.data_consistency,
             "anatomy": anatomy,
-            "acquisition": {"window": self.window, "support": self.support, "matrix": self.matrix},
+            "acquisition": {
+                "window": self.window,
+                "support": self.support,
+                "matrix": self.matrix,
+                "through_plane": self.through_plane,
+                "thickness_mm": self.slice_thickness,
+            },
             "rules": trust_rules(self.limits),
             "keep_filled": self.keep_filled,
             **self.checks,
@@ -148,7 +158,7 @@ class Worker:
         asked = self.request
         maps = entry.read(asked.metabolites, asked.names, asked.units, asked.mask, asked.stated)
         identity = self.resolver.identity(maps, **asked.options(entry.anatomy))
-        stem = f"{prefix_of(entry)}{result_stem(parse_factors(asked.scale, maps.slice_axis))}"
+        stem = f"{prefix_of(entry)}{result_stem(parse_factors(asked.scale, maps.slice_axis), maps.slice_axis)}"
         with self._home(entry, Place(folder, stem), identity, wait) as home:
             if home.reason:
                 self.terminal.say(f"{entry.label}: {home.reason}")

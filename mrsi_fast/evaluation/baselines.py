@@ -107,7 +107,7 @@ def _tune(problems: Iterable[Problem]) -> float:
 def _total_variation(problem: Problem, fidelity: float | None, iterations: int) -> NDArray:
     scale = torch.from_numpy(problem.scale[:, 0]).float()
     start = to_slices(problem.prepared.volume.z) / scale
-    found = total_variation(to_slices(problem.low) / scale, problem.prepared.acquisition, fidelity, start, iterations)
+    found = total_variation(to_slices(problem.low) / scale, problem.prepared.plane, fidelity, start, iterations)
     return to_volume(found * scale)
 
 

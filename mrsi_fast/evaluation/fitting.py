@@ -62,7 +62,7 @@ def prepare_fits(config: EvaluationConfig, parts: Path, factors: Sequence[tuple[
         control = [
             value
             for problem in problems[:_CONTROL_SUBJECTS]
-            for value in stored.nearest(problem.case.truth[0], problem.prepared.acquisition)
+            for value in stored.nearest(problem.case.truth[0], problem.prepared.plane)
         ]
         write_text(_control(parts, pair), json.dumps(control))
         baselines.fit(problems).save(_fits(parts, pair))
@@ -73,7 +73,7 @@ def nearest_rows(problem: cases.Problem, estimate: scoring.Estimate, parts: Path
     file, control = parts / "train_slices.npz", _control(parts, problem.case.factors)
     if estimate.operating_point != "sample" or not file.is_file() or not control.is_file():
         return
-    library, operator = _library(str(file)), problem.prepared.acquisition
+    library, operator = _library(str(file)), problem.prepared.plane
     found = {
         "sample": library.nearest(estimate.images[0][0], operator),
         "truth": library.nearest(problem.case.truth[0], operator),

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from mrsi_fast.evidence.halving import Halved
 from mrsi_fast.evidence.selftest import Options, testify
 from mrsi_fast.evidence.testimony import NOT_ASKED, Evidence
-from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.mrsi.mapset import MapSet
 from mrsi_fast.mrsi.noise import NoiseLevel
 from mrsi_fast.mrsi.quality import assess
+from mrsi_fast.mrsi.volume_operator import Operator
 from mrsi_fast.posterior import Posterior
 from mrsi_fast.preparation import AcquisitionSettings, Prepared
 
@@ -107,6 +107,8 @@ def ask(
     """
     options = checks.options((factors[0], factors[1]), evaluations, anatomy is not None)
     operator = settings["acquisition"] or AcquisitionSettings()
+    if max(factors[:2]) == 1:  # the test cuts in plane, where nothing is refined
+        options = replace(options, test=False)
     if not options.test and (anatomy is None or not options.align):
         return Evidence(False, NOT_ASKED, noise_scale=options.noise_scale or 1.0), anatomy, ()
 
@@ -142,7 +144,7 @@ def shrink(found: Posterior, amplitudes: NDArray[np.float64]) -> Posterior:
     return replace(found, mean=shrunk(found.mean, found.mean, operator, amplitudes), samples=samples)
 
 
-def shrunk(values: Float32, reference: Float32, operator: Acquisition, amplitudes: NDArray[np.float64]) -> Float32:
+def shrunk(values: Float32, reference: Float32, operator: Operator, amplitudes: NDArray[np.float64]) -> Float32:
     """Maps whose detail outside the measured band is that of ``reference`` times an amplitude.
 
     ``values - (1 - a) null(reference)``: for the mean itself its own detail is scaled; samples are moved with the mean

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mrsi_fast.mrsi.forward import Acquisition, Array
+from mrsi_fast.mrsi.forward import Array
+from mrsi_fast.mrsi.volume_operator import Operator
 
 WINDOW_DAMPING = 0.2
 """Tikhonov weight of the estimate of noisy windowed data: a filled or failed voxel did not pass the window, and undoing
@@ -17,12 +18,13 @@ the window would amplify it twelvefold at the edge of a Hamming window and witho
 this weight no line is amplified more than 2.6 times."""
 
 
-def estimate(acquisition: Acquisition, filled: Array, noisy: bool) -> Array:
+def estimate(acquisition: Operator, filled: Array, noisy: bool) -> Array:
     """The HR maps that the measured data alone give: ``A_lambda+ y``.
 
     Args:
         acquisition: The operator that is assumed for the maps.
-        filled: LR maps [..., nx, ny], tensor or array, untrusted voxels filled, any unit.
+        filled: LR maps [..., nx, ny] (of a volume [n, ..., nx, ny]), tensor or array, untrusted voxels filled, any
+            unit.
         noisy: False for data declared noise-free and linear, which are inverted exactly.
 
     Returns:

@@ -26,8 +26,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mrsi_fast.mrsi.forward import Acquisition, Modes
+from mrsi_fast.mrsi.forward import Modes
 from mrsi_fast.mrsi.residuals import gross_outliers, unexplained, white_sd
+from mrsi_fast.mrsi.volume_operator import Operator, VolumeModes
 
 # Conjugate-gradient steps for voxels without weight; the change is then within a few percent of the smallest. Without
 # a window all measured lines have about the same gain, and zeros in those voxels are as good.
@@ -56,6 +57,9 @@ class Residual:
 class DataConsistency:
     """Holds HR estimates ``[..., M, X, Y]`` to measured maps ``[..., M, nx, ny]``, in any common unit.
 
+    With the operator of a volume the estimates are ``[Z, M, X, Y]`` and the measured maps ``[n, M, nx, ny]``: residuals
+    are judged slice by slice, and corrections reach the finer planes through the pseudo-inverse of all three axes.
+
     All that depends on the data is computed here, once; ``at_end`` is plain tensor operations without a branch on
     values. In the course of sampling ``hard`` is the engines' business: they remove the measured band from every
     estimate of the residual (``SamplingJob.projection``), which is the same projection.
@@ -73,7 +77,7 @@ class DataConsistency:
     def __init__(
         self,
         mode: Mode,
-        acquisition: Acquisition,
+        acquisition: Operator,
         y: Tensor,
         noise_sd: Tensor | None = None,
         trusted: Tensor | None = None,
@@ -229,7 +233,7 @@ def _broadcast(name: str, value: Tensor, y: Tensor) -> Tensor:
         ) from None
 
 
-def _fill_smallest(modes: Modes[Tensor], values: Tensor, known: Tensor, iterations: int) -> Tensor:
+def _fill_smallest(modes: Modes[Tensor] | VolumeModes, values: Tensor, known: Tensor, iterations: int) -> Tensor:
     """Fill the voxels where ``known`` is 0 so that ``|A+ values|`` is smallest (conjugate gradients on its square)."""
     free = 1.0 - known
     tiny = torch.finfo(values.dtype).tiny

@@ -19,6 +19,9 @@ from mrsi_fast.mrsi.mapset import MapInputError
 IN_PLANE_FACTORS: tuple[int, ...] = (1, 2, 4, 8)
 """Factors an in-plane axis may be refined by (1 leaves an axis as it is)."""
 
+LARGEST_THROUGH_PLANE = 4
+"""Largest factor along the axis of the slices."""
+
 SHEAR_TOLERANCE = 1e-3
 """Largest cosine between two axes that still counts as orthogonal: ITK-based tools refuse much more than this."""
 
@@ -29,17 +32,17 @@ def parse_factors(scale: int | str | Sequence[int], slice_axis: int | None = Non
     """Read a super-resolution scale.
 
     Args:
-        scale: ``4`` (both in-plane axes), ``"4,2"`` or ``(4, 2)`` (per in-plane axis), ``"4,2,1"`` or ``(4, 2, 1)``.
-        slice_axis: The axis along which slices are stacked, whose factor has to be 1; None before it is known (the
-            third for one and two numbers, any that has the factor 1 for three).
+        scale: ``4`` (both in-plane axes), ``"4,2"`` or ``(4, 2)`` (per in-plane axis), ``"4,2,1"`` or ``(4, 2, 2)``.
+        slice_axis: The axis along which slices are stacked, whose factor is at most 4; None before it is known (the
+            third for one and two numbers, any with such a factor for three).
 
     Returns:
         One factor an array axis.
 
     Raises:
-        ValueError: Not whole numbers, a factor other than 1, 2, 4, 8, all 1, or a through-plane factor other than 1.
+        ValueError: Not whole numbers, a factor other than 1, 2, 4, 8, all 1, or a through-plane factor above 4.
     """
-    choices = "Use 2, 4 or 8, or a factor for each axis such as 4,2,1."
+    choices = "Use 2, 4 or 8, or a factor for each axis such as 4,2,1 (or 2,2,2: through the plane too)."
     parts = scale.split(",") if isinstance(scale, str) else scale if isinstance(scale, Sequence) else [scale]
     try:
         factors = [int(part) for part in parts]
@@ -52,25 +55,30 @@ def parse_factors(scale: int | str | Sequence[int], slice_axis: int | None = Non
         factors.insert(2 if slice_axis is None else slice_axis, 1)
     if not whole or len(factors) != 3 or any(f not in IN_PLANE_FACTORS for f in factors) or max(factors) == 1:
         raise ValueError(f"Scale {scale!r} is not offered. {choices}")
-    through = factors if slice_axis is None else factors[slice_axis : slice_axis + 1]
-    if 1 not in through:
+    through = min(factors) if slice_axis is None else factors[slice_axis]
+    if through > LARGEST_THROUGH_PLANE:
         which = "one" if slice_axis is None else ("the first", "the second", "the third")[slice_axis]
         raise ValueError(
-            f"Scale {scale!r} refines through the plane, but the network works slice by slice: {which} of the three "
-            "factors has to be 1, that of the axis along which the slices are stacked."
+            f"Scale {scale!r} refines {through} times through the plane; at most {LARGEST_THROUGH_PLANE} times is "
+            f"offered: {which} of the three factors belongs to the axis along which the slices are stacked."
         )
     return factors[0], factors[1], factors[2]
 
 
-def in_plane_factors(factors: Sequence[int]) -> tuple[int, int]:
-    """The two factors that name a result: without the last one that is 1 (any, as two axes may be left as they are).
+def factors_label(factors: Sequence[int], slice_axis: int | None = None) -> str:
+    """What names a result: ``x4``, ``x4x2``; with a through-plane factor all three, ``x2x2x2``.
 
     Args:
         factors: One an array axis.
+        slice_axis: The axis of the slices; None where one of the factors is 1. In plane the last factor that is 1 is
+            left out (any, as two axes may be left as they are).
     """
-    through = next((axis for axis in (2, 1, 0) if factors[axis] == 1), 2)
-    first, second = (int(f) for axis, f in enumerate(factors) if axis != through)
-    return first, second
+    named = [int(f) for f in factors]
+    if slice_axis is None or named[slice_axis] == 1:
+        through = max(axis for axis in range(3) if named[axis] == 1)
+        del named[through]
+        named = named[:1] if named[0] == named[1] else named
+    return "".join(f"x{f}" for f in named)
 
 
 def hr_affine(affine: ArrayLike, factors: Sequence[float]) -> Float64:

@@ -123,3 +123,34 @@ def _number(value: Any) -> float:
     if isinstance(value, bool | str | bytes):
         raise TypeError("not a number")
     return float(value)
+
+
+def remarks_on_noise(maps: MapSet, content: Sequence[str], source: Sequence[str], exact: bool) -> list[str]:
+    """Sentences for the user about what is not known of the noise, or stands against what was declared.
+
+    Args:
+        maps: The measured maps.
+        content: Per map "signal", "noise" or "empty".
+        source: Per map where its noise level comes from.
+        exact: Whether the maps are held to exactly, as free of noise.
+    """
+    sentences = []
+    assumed = [name for name, origin in zip(maps.names, source, strict=True) if origin == "assumed"]
+    if assumed:
+        sentences.append(
+            f"The noise level of {', '.join(assumed)} is not known (no CRLB map): a typical one is assumed, for the "
+            "network and for data consistency. Give CRLB maps or a noise level."
+        )
+    if exact and maps.crlb is not None:
+        sentences.append(
+            "Hard data consistency declares the maps noise-free, but they come with CRLB maps: their noise will be "
+            "reproduced as if it were anatomy. Use auto or soft for measured data."
+        )
+    for name, kind in zip(maps.names, content, strict=True):
+        if kind == "noise":
+            sentences.append(
+                f"{name}: holds nothing beyond its noise, so it is returned as measured, with nothing added."
+            )
+        elif kind == "empty":
+            sentences.append(f"{name}: is empty, and stays empty.")
+    return sentences

@@ -147,7 +147,7 @@ def test_the_same_seed_gives_the_same_files(sr: Callable[..., Result], tmp_path:
     ("arguments", "text"),
     [
         (("--scale", "3"), "2, 4 or 8"),
-        (("--scale", "2,2,2"), "slice by slice"),
+        (("--scale", "8,8,8"), "at most 4 times is offered"),
         (("--device", "tpu"), "There is no device 'tpu'"),
         (("--mask", "nowhere.nii.gz"), "no such file"),
         (("--metabolites", "tNAA,,tCho"), "not a list of metabolites"),

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from mrsi_fast.mrsi.geometry import fov_corners_mm, in_plane_factors, parse_factors
+from mrsi_fast.mrsi.geometry import factors_label, fov_corners_mm, parse_factors
 from mrsi_fast.mrsi.io import read_maps
 from mrsi_fast.mrsi.mapset import MapInputError
 from mrsi_fast.mrsi.planes import back_to, check_matrix, find_slice_axis, order_with_last, reordered, slices_last
@@ -94,23 +94,27 @@ def test_the_smallest_matrix_and_odd_ones_pass(shape):
 @pytest.mark.parametrize(
     ("scale", "axis", "factors", "name"),
     [
-        (2, 0, (1, 2, 2), (2, 2)),
-        ("4,2", 0, (1, 4, 2), (4, 2)),
-        ("4,2", 1, (4, 1, 2), (4, 2)),
-        ("1,2,2", 0, (1, 2, 2), (2, 2)),
-        ("1,2,1", 0, (1, 2, 1), (1, 2)),
-        ("4,2,1", None, (4, 2, 1), (4, 2)),
-        ("1,8,8", None, (1, 8, 8), (8, 8)),
-        (8, None, (8, 8, 1), (8, 8)),
+        (2, 0, (1, 2, 2), "x2"),
+        ("4,2", 0, (1, 4, 2), "x4x2"),
+        ("4,2", 1, (4, 1, 2), "x4x2"),
+        ("1,2,2", 0, (1, 2, 2), "x2"),
+        ("1,2,1", 0, (1, 2, 1), "x1x2"),
+        ("4,2,1", None, (4, 2, 1), "x4x2"),
+        ("1,8,8", None, (1, 8, 8), "x8"),
+        (8, None, (8, 8, 1), "x8"),
+        ("2,2,2", 2, (2, 2, 2), "x2x2x2"),
+        ("4,8,8", 0, (4, 8, 8), "x4x8x8"),
+        ((1, 1, 4), 2, (1, 1, 4), "x1x1x4"),
+        ((2, 1, 2), 2, (2, 1, 2), "x2x1x2"),
     ],
 )
 def test_factors_by_array_axis(scale, axis, factors, name):
     assert parse_factors(scale, axis) == factors
-    assert in_plane_factors(factors) == name
+    assert factors_label(factors, axis) == name
 
 
-def test_a_factor_along_the_slices_is_refused():
-    with pytest.raises(ValueError, match="the first of the three factors has to be 1"):
-        parse_factors("2,2,1", 0)
-    with pytest.raises(ValueError, match="one of the three factors has to be 1"):
-        parse_factors("2,2,2")
+def test_a_large_factor_along_the_slices_is_refused():
+    with pytest.raises(ValueError, match="at most 4 times is offered: the first of the three factors"):
+        parse_factors("8,2,1", 0)
+    with pytest.raises(ValueError, match="8 times through the plane; at most 4 times is offered: one of the three"):
+        parse_factors("8,8,8")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
-from mrsi_fast.config import ModelConfig
+from mrsi_fast import SuperResolver
+from mrsi_fast.config import DiffusionConfig, ModelConfig
 from mrsi_fast.diffusion.denoiser import Denoiser
 from mrsi_fast.diffusion.schedules import karras
 from mrsi_fast.diffusion.solvers import Solver, make_steps
 from mrsi_fast.engine.job import SamplingJob
 from mrsi_fast.models.condition import Condition, vector_width
+from mrsi_fast.models.pretrained import FolderConfig, save_pretrained
 from mrsi_fast.models.unet import SelfAttentionUNet
 from mrsi_fast.mrsi.forward import Acquisition
 
@@ -94,3 +97,31 @@ def random_job(
         step_noise=lambda index: torch.randn(shape, generator=torch.Generator().manual_seed(1000 * seed + index)),
         on_step=on_step,
     )
+
+
+def random_resolver(folder: Path, **model_settings: bool) -> SuperResolver:
+    """A resolver around a very small network of random weights, saved in ``folder``; it runs eagerly on the CPU."""
+    torch.manual_seed(3)
+    model = ModelConfig(
+        widths=(32, 64),
+        encoder_blocks=(1, 1),
+        decoder_blocks=(1, 1),
+        encoder_attention=(False, True),
+        decoder_attention=(False, False),
+        embedding_width=32,
+        **model_settings,
+    )
+    network = SelfAttentionUNet(model)
+    for parameter in network.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.05)
+    rms = {"2": (0.1,) * 8, "4": (0.2,) * 8, "8": (0.3,) * 8}
+    config = FolderConfig(
+        name="random",
+        model=model,
+        diffusion=DiffusionConfig(residual_rms=rms),
+        trained_voxel_mm=(4.0, 20.0),
+        trained_grid=(16, 96),
+    )
+    save_pretrained(folder, config, network.state_dict(), "# random\n")
+    return SuperResolver.from_pretrained(folder, device="cpu", engine="eager")
