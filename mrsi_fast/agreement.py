@@ -72,11 +72,11 @@ def outlier_sentences(names: Sequence[str], outliers: NDArray[np.bool_], order: 
     for name, found in zip(names, outliers, strict=True):
         places = [f"({', '.join(str(voxel[axis]) for axis in order)})" for voxel in np.argwhere(found)]
         if places:
-            count = "one voxel lies" if len(places) == 1 else f"{len(places)} voxels lie"
+            count, voxels = ("one outlier", "voxel") if len(places) == 1 else (f"{len(places)} outliers", "voxels")
             listed = ", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
             sentences.append(
-                f"{name}: {count} far off all that neighbours, other maps and noise explain: {listed} of the measured "
-                "grid, counted from 0. Such voxels count as failed fits."
+                f"{name}: {count} against neighbours, other maps and noise: {voxels} {listed} of the measured grid, "
+                "counted from 0. Outliers count as failed fits."
             )
     return tuple(sentences)
 
@@ -96,16 +96,16 @@ def _where(whitened: NDArray[np.floating], order: Sequence[int]) -> dict[str, An
 def _sentence(name: str, stage: str, times: float, where: dict[str, Any]) -> str:
     x, y, z = where["voxel"]
     place = (
-        f"{100 * where['share_of_residual']:.0f} % of that lies in and next to voxel ({x}, {y}, {z}) of the measured "
-        f"grid, counted from 0, which is off by {abs(where['noise_sd']):.3g} noise standard deviations"
+        f"{100 * where['share_of_residual']:.0f} % of its square is in and next to voxel ({x}, {y}, {z}) of the "
+        f"measured grid, counted from 0, whose residual is {abs(where['noise_sd']):.3g} noise standard deviations"
     )
     if stage == "after":
         return (
-            f"{name}: the result departs from the measurement by {times:.3g} times what noise explains; {place}. Look "
-            "at the fits there, at the declared k-space window and support, and at the CRLB."
+            f"{name}: the residual of the result is {times:.3g} times the residual expected from noise; {place}. Check "
+            "the fits there, the declared k-space window and support, and the CRLB."
         )
     return (
-        f"{name}: the network's estimate departed from the measurement by {times:.3g} times what noise explains before "
-        f"it was corrected; {place}. The maps may be unlike those that the model was trained on, or an anatomical "
-        "image may not fit them."
+        f"{name}: before data consistency, the residual of the network's estimate was {times:.3g} times the residual "
+        f"expected from noise; {place}. The maps may be outside the training distribution, or the anatomical image may "
+        "not fit them."
     )

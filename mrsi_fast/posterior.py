@@ -136,9 +136,9 @@ def _deviation(prepared: Prepared, sd: Float32 | None, drawn: Float32 | None) ->
         return sd, f"of the posterior, from the same evaluation as the mean. {UNCHANGED}"
     if drawn is not None and len(drawn) >= SAMPLES_FOR_STD:
         spread = drawn.std(axis=0, ddof=1, dtype=np.float64).astype(np.float32)
-        return spread, f"over {len(drawn)} samples, each held to the data"
-    few = "none: the model has no head for it, and it takes"
-    return np.full_like(prepared.volume.z, np.nan), f"{few} {SAMPLES_FOR_STD} samples or more to tell it from samples"
+        return spread, f"over {len(drawn)} samples, each after data consistency"
+    few = f"none: the model has no head for it, and a deviation over samples needs at least {SAMPLES_FOR_STD}"
+    return np.full_like(prepared.volume.z, np.nan), few
 
 
 def _gross_outliers(prepared: Prepared, uncorrected: Float32) -> Bool:

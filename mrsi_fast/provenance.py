@@ -90,18 +90,18 @@ def range_warnings(prepared: Prepared, trained: FolderConfig) -> tuple[str, ...]
     voxel = [float(size) for size in voxel_sizes_mm(prepared.maps.affine)[:2]]
     if max(voxel) > LARGE_VOXEL_MM:
         sentences.append(
-            f"The measured voxels are {max(voxel):.1f} mm wide: above {LARGE_VOXEL_MM:g} mm most is inferred."
+            f"The measured voxels are {max(voxel):.1f} mm wide: above {LARGE_VOXEL_MM:g} mm most detail is inferred."
         )
     low, high = trained.trained_voxel_mm
     if min(voxel) < low or max(voxel) > high:
         sentences.append(
             f"The measured voxels are {voxel[0]:.1f} x {voxel[1]:.1f} mm; the model was trained on {low:.1f} to "
-            f"{high:.1f} mm, so its result may be wrong in ways it was never tested for."
+            f"{high:.1f} mm, and results outside this range are not validated."
         )
     grid = prepared.volume.z.shape[1:3]
     if min(grid) < trained.trained_grid[0] or max(grid) > trained.trained_grid[1]:
         sentences.append(
-            f"The finer grid of {grid[0]} x {grid[1]} voxels lies outside the trained range of "
+            f"The finer grid of {grid[0]} x {grid[1]} voxels is outside the trained range of "
             f"{trained.trained_grid[0]} to {trained.trained_grid[1]}."
         )
     return tuple(sentences)

@@ -122,7 +122,7 @@ def test_the_mean_is_the_one_step_estimate_whatever_is_drawn_beside_it(resolver:
     np.testing.assert_allclose(many.std, many.samples.std(0, ddof=1), rtol=1e-3, atol=1e-5)
     assert {one.provenance["operating_point"] for one in (none, few, many)} == {"one-step posterior mean"}
     assert none.provenance["standard_deviation"].startswith("none: the model has no head")
-    assert many.provenance["standard_deviation"] == "over 8 samples, each held to the data"
+    assert many.provenance["standard_deviation"] == "over 8 samples, each after data consistency"
 
 
 def test_a_second_head_gives_the_deviation_with_the_mean(resolver_with_spread: SuperResolver) -> None:
@@ -188,7 +188,7 @@ def test_without_a_noise_level_a_typical_one_is_used_and_the_user_is_told(resolv
         assert facts["noise_source"] == "assumed" and facts["noise_factor"] <= 2
         assert facts["noise_sd"] == pytest.approx(share * 5.5, rel=0.03)
         assert facts["residual_whitened"] < 1.3 * facts["residual_expected"]
-    assert any("noise level of tNAA, tCho is not known" in sentence for sentence in result.warnings)
+    assert any("noise level of tNAA, tCho is unknown" in sentence for sentence in result.warnings)
 
 
 @pytest.mark.parametrize("value, percent", [(1e-13, 16.0), (200.0, 0.2)])
@@ -221,8 +221,8 @@ def test_a_residual_beyond_three_times_the_noise_is_a_warning_with_its_place(res
     facts = result.provenance["maps"]["tNAA"]
     assert facts["residual_whitened"] > 3 * facts["residual_expected"]
     assert abs(facts["largest_departure"]["noise_sd"]) > 5 and len(facts["largest_departure"]["voxel"]) == 3
-    alarms = [sentence for sentence in result.warnings if "times what noise explains" in sentence]
-    assert len(alarms) == 1 and alarms[0].startswith("tNAA: the result departs")
+    alarms = [sentence for sentence in result.warnings if "times the residual expected from noise" in sentence]
+    assert len(alarms) == 1 and alarms[0].startswith("tNAA: the residual of the result")
 
 
 def test_untrusted_voxels_become_nan_and_do_not_spread(resolver: SuperResolver) -> None:
@@ -256,7 +256,7 @@ def test_a_map_of_noise_is_returned_as_measured(resolver: SuperResolver) -> None
     outside = acquisition.null(np.moveaxis(result.mean[1], -1, 0).astype(np.float64))
     assert np.abs(outside).max() < 1e-5 * 0.4
     assert result.provenance["maps"]["2HG"]["content"] == "noise"
-    assert any("2HG: holds nothing beyond its noise" in sentence for sentence in result.warnings)
+    assert any("2HG: has no signal above its noise" in sentence for sentence in result.warnings)
 
 
 def test_progress_counts_to_the_end_and_can_cancel(resolver: SuperResolver) -> None:
@@ -318,7 +318,7 @@ def test_bad_arguments_are_refused_with_a_sentence(resolver: SuperResolver, opti
 def test_nothing_trusted_is_an_error(resolver: SuperResolver) -> None:
     maps = make_maps()
     maps.maps[:] = np.nan
-    with pytest.raises(MapInputError, match="no voxel of the head can be believed.*missing"):
+    with pytest.raises(MapInputError, match="no voxel of the head passes the quality limits.*missing"):
         resolver(maps)
 
 

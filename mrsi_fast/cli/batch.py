@@ -84,7 +84,7 @@ def run_batch(
         entry, folder, wait = left.pop(0)
         outcome = _one(lambda: work(entry, folder, wait), entry.label, terminal, debug)  # noqa: B023
         if outcome is None:
-            terminal.say(f"{entry.label}: another process is working on it; looked at again in the end")
+            terminal.say(f"{entry.label}: another process is working on it; it is checked again at the end")
             left.append((entry, folder, True))
             continue
         outcomes.append(outcome)

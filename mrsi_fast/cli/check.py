@@ -1,4 +1,4 @@
-"""``mrsi-fast check``: asks a scan about itself: its own k-space cut by 2, brought back and compared."""
+"""``mrsi-fast check``: the self-test of a scan: its k-space is cut by 2, restored and compared."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def check(
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
-    """Test on a scan itself what the model does to it, before anything is super-resolved.
+    """Self-test of a scan: how well the model restores a part of its own k-space.
 
-    Half of the measured k-space is dropped and brought back x2, and the result compared with what was measured: for
-    every map the error over zero-filling's, how much of the added detail is true, and whether an anatomical image
-    helps. The exit code is 3 if no input could be tested and 4 if some could not.
+    The outer half of the measured k-space is removed, restored at x2 and compared with the measurement. The output
+    gives for every map the error relative to zero-filling and the amplitude of the added detail, and whether an
+    anatomical image lowers the error. The exit code is 3 if no input could be tested and 4 if some could not.
     """
     from mrsi_fast.mrsi.mapset import MapInputError
 

@@ -152,7 +152,7 @@ def _machine(found: Diagnosis) -> None:
     found.checks.append(Check("CPU threads", "ok", f"{threads} ({reason})"))
     free = _free_memory_gib()
     if free is not None:
-        found.checks.append(Check("memory", "ok", f"{free:.1f} GiB free{', little' if free < 1 else ''}"))
+        found.checks.append(Check("memory", "ok", f"{free:.1f} GiB free{', low' if free < 1 else ''}"))
 
 
 def _free_memory_gib() -> float | None:
@@ -202,7 +202,7 @@ def _self_test(found: Diagnosis, model: Path | None) -> None:
         return
     seconds = time.perf_counter() - start
     sound = mean.shape == (1, 24, 20, 1) and np.isfinite(mean).all() and abs(mean.mean() / lr.mean() - 1) < 0.2
-    detail = f"12x10 map to 24x20 in {seconds:.1f} s" if sound else "gave a map that cannot be right"
+    detail = f"12x10 map to 24x20 in {seconds:.1f} s" if sound else "the resulting map is implausible"
     found.checks.append(Check("self-test", "ok" if sound else "failed", detail))
     found.engine = resolver.explain()
 

@@ -17,13 +17,16 @@ EvidenceMode = Annotated[
     Literal["auto", "on", "off"],
     typer.Option(
         "--evidence",
-        help="Test the scan on itself: half of its k-space is dropped, brought back and compared. auto: where that "
-        "costs less than half of the run, and always with --anatomy.",
+        help="Self-test: the outer half of the scan's k-space is removed, restored by the model and compared with the "
+        "measurement. auto: where that takes less than half of the run, and always with --anatomy.",
     ),
 ]
 Align = Annotated[
     Literal["auto", "off"],
-    typer.Option(help="Align the anatomical image to the maps (rigid; the maps never move), or believe its header."),
+    typer.Option(
+        help="auto: rigid alignment of the anatomical image to the maps, which never move; off: the position in its "
+        "header."
+    ),
 ]
 AnatomyTrust = Annotated[
     Literal["check", "force"],
@@ -32,13 +35,13 @@ AnatomyTrust = Annotated[
 NoiseScale = Annotated[
     str,
     typer.Option(
-        help="Noise level told to the network over the stated one: a number, or auto (1, 2 or 4, by evidence)."
+        help="Factor on the noise level that the network is given: a number, or auto (1, 2 or 4, by the self-test)."
     ),
 ]
 Shrink = Annotated[
     Literal["auto", "off"],
     typer.Option(
-        help="auto: keep of the detail beyond the measured k-space what the scan's own test found to be true."
+        help="auto: scale the detail outside the measured k-space by the amplitude found in the self-test (0 to 1)."
     ),
 ]
 
@@ -67,7 +70,7 @@ class EvidenceOptions:
         if scale != "auto" and not 0 < scale < float("inf"):
             raise CommandError(f"--noise-scale {given}: give a number above 0, or auto.")
         if self.shrink == "auto" and self.evidence == "off":
-            raise CommandError("--shrink auto goes by the test of the scan on itself, which --evidence off leaves out.")
+            raise CommandError("--shrink auto needs the self-test: remove --evidence off.")
         return asdict(self) | {"noise_scale": scale}
 
 

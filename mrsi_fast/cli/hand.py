@@ -18,7 +18,7 @@ _PANEL = "Files by hand"
 _EACH = "NAME=FILE, for one map; FILE alone for all of them."
 Maps = Annotated[
     list[str] | None,
-    typer.Option("--map", metavar="NAME=FILE", rich_help_panel=_PANEL, help="A map, whatever its file is called."),
+    typer.Option("--map", metavar="NAME=FILE", rich_help_panel=_PANEL, help="A map with any file name."),
 ]
 Crlb = Annotated[
     list[str] | None,

@@ -134,7 +134,7 @@ def check_output(output: Path, sets: Sequence[InputSet]) -> None:
         home = entry.path if entry.path.is_dir() else entry.path.parent
         if _real(home) == _real(output):
             raise CommandError(
-                f"{output}: the output folder is where {entry.path.name} lies, and inputs are never overwritten. "
+                f"{output}: the output folder holds the input {entry.path.name}, and inputs are never overwritten. "
                 "Choose another folder for -o."
             )
     try:
@@ -165,7 +165,7 @@ def with_anatomy(sets: Sequence[InputSet], anatomy: str | None) -> list[InputSet
     if len(sets) > 1 and (len(subjects) > 1 or None in subjects):
         raise CommandError(
             f"--anatomy belongs to one person, but {len(sets)} sets were given. Run them one by one, or take the image "
-            "that lies beside the maps of each: --anatomy auto."
+            "beside the maps of each: --anatomy auto."
         )
     if not path.is_file():
         raise CommandError(f"--anatomy {path}: there is no such file.")

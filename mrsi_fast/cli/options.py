@@ -29,10 +29,10 @@ Metabolites = Annotated[
 ]
 Names = Annotated[
     str | None,
-    typer.Option(help="Names of the maps of a 4D stack, in order, or of a map whose file name does not tell."),
+    typer.Option(help="Names of the maps of a 4D stack, in order, or of a map without a metabolite in its file name."),
 ]
 
-Units = Annotated[str | None, typer.Option(help="Unit of the maps, for labels, e.g. mM. Default: as the layout says.")]
+Units = Annotated[str | None, typer.Option(help="Unit of the maps, for labels, e.g. mM. Default: that of the layout.")]
 
 
 def names_of(listed: str | None) -> list[str] | None:

@@ -52,7 +52,7 @@ def report(
     if results.is_file():
         complete, incomplete = ([path for path in found if path == results] for found in (complete, incomplete))
     for record in incomplete:
-        Terminal().warn(f"{record.name}: files are missing or not as they were written; the result is left out")
+        Terminal().warn(f"{record.name}: files are missing or have changed; the result is left out")
     if incomplete and not complete:
         raise CommandError(f"{results}: holds no complete result. Run `mrsi-fast sr` again.", ExitCode.NO_VALID_INPUT)
     try:

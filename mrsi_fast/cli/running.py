@@ -20,7 +20,10 @@ Scale = Annotated[
 ]
 Consistency = Annotated[
     Literal["auto", "soft", "hard", "off"],
-    typer.Option(help="How the result is held to the data; hard is for noise-free data only."),
+    typer.Option(
+        help="Data consistency: soft (to within the noise), hard (for noise-free data only) or off; auto: soft where a "
+        "noise level is known or assumed."
+    ),
 ]
 WindowName = Annotated[
     Literal["none", "hamming", "hann"] | None, typer.Option(help="k-space window that was applied. Assumed none.")

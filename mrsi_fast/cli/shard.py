@@ -51,4 +51,6 @@ def _from_launcher(environ: Mapping[str, str]) -> tuple[int, int]:
         if 0 <= index < total:
             return index, total
     names = ", ".join(f"{number} and {count}" for number, count, *_ in _LAUNCHERS)
-    raise CommandError(f"--shard auto: no launcher says which part this process is ({names}). Give it as in 2/8.")
+    raise CommandError(
+        f"--shard auto: no launcher variable gives the part of this process ({names}). Give it as in 2/8."
+    )

@@ -69,8 +69,8 @@ def sr(
 ) -> None:
     """Super-resolve metabolite maps: finer maps on the same field of view, with their uncertainty.
 
-    Each input gives NIfTI files (mean and standard deviation), a JSON file that says how they
-    came about, and an HTML page. Detail beyond the measured k-space is inferred, not measured. Research use only.
+    Each input gives NIfTI files (mean and standard deviation), a JSON record of how they were made, and an HTML
+    report. Detail beyond the measured k-space is inferred, not measured. Research use only.
     """
     terminal = Terminal(quiet, verbose)
     index, count = shard_of(shard)

@@ -168,7 +168,7 @@ class Worker:
             page, kept = self._write(entry, result, home)
         if kept is not None:
             self.terminal.warn(f"{entry.label}: files of a former result were moved to {kept}")
-        self.terminal.say(f"  {'look at':13} {page}\n")
+        self.terminal.say(f"  {'report':13} {page}\n")
         return home.place.record_path
 
     def _super_resolve(self, entry: InputSet, maps: MapSet) -> Result:

@@ -22,7 +22,7 @@ from mrsi_fast.preparation import AcquisitionSettings, Prepared
 Float32 = NDArray[np.float32]
 
 LARGEST_COST = 0.5
-"""The test on the scan itself runs unasked where it costs less than this share of the run."""
+"""The self-test is on by default where it costs less than this share of the run."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Checks:
         if self.noise_scale != "auto" and not 0 < float(self.noise_scale) < np.inf:
             raise ValueError(f"noise_scale is {self.noise_scale!r}; give 'auto' or a number above 0.")
         if self.shrink == "auto" and self.evidence == "off":
-            raise ValueError("shrink='auto' needs the test on the scan itself; evidence is 'off'.")
+            raise ValueError("shrink='auto' needs the self-test, but evidence is 'off'.")
 
     def options(self, factors: tuple[int, int], evaluations: int, with_image: bool) -> Options:
         """What to ask for in a run.

@@ -99,11 +99,11 @@ def halve(
     if min(matrix or low_shape) < SMALLEST_COARSE_SIDE:
         x, y = known.matrix or maps.shape[:2]
         raise MapInputError(
-            f"The maps have {x} x {y} voxels{'' if matrix is None else ' before interpolation'}; a test on their own "
-            f"lower half of k-space needs {2 * SMALLEST_COARSE_SIDE} along every axis that is refined."
+            f"The maps have {x} x {y} voxels{'' if matrix is None else ' before interpolation'}; the "
+            f"self-test needs {2 * SMALLEST_COARSE_SIDE} along every axis that is refined."
         )
     if matrix is not None and shape != maps.shape[:2]:
-        raise MapInputError("A test on interpolated maps needs an even number of voxels along every refined axis.")
+        raise MapInputError("The self-test of interpolated maps needs an even matrix along every refined axis.")
     padding = [(0, 0), (0, shape[0] - maps.shape[0]), (0, shape[1] - maps.shape[1]), (0, 0)]
     counted = np.pad(trust.trusted, padding)
     reference = np.pad(fill_volume(maps.maps, trust.trusted, trust.support).astype(np.float64), padding)

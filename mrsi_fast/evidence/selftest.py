@@ -152,8 +152,8 @@ class _Test:
             return cls(None, f"{NOT_ASKED} {error}", predict, noise, options)
         fine, low = halved.fine.hr_shape, halved.coarse.lr_shape
         reason = (
-            f"Test on the scan itself: {fine[0]} x {fine[1]} voxels were cut to {low[0]} x {low[1]} and brought back "
-            "by the one-step mean; errors outside the kept band over zero-filling's (1 = no better)."
+            f"Self-test: k-space of {fine[0]} x {fine[1]} was cut to {low[0]} x {low[1]} and super-resolved x2 "
+            "(one-step mean). Errors are those outside the kept band, relative to zero-filling (1: no better)."
         )
         return cls(halved, reason, predict, _lowered(noise, halved), options)
 
@@ -232,9 +232,9 @@ def _judge_image(test: _Test, image: Image, alignment: Alignment | None, where: 
 def _movement(alignment: Alignment) -> str:
     shift, turn = alignment.placement.shift_mm, alignment.placement.turn_deg
     return (
-        f"after a shift by {shift[0]:+.1f}, {shift[1]:+.1f}, {shift[2]:+.1f} mm and a turn by {turn[0]:+.1f}, "
-        f"{turn[1]:+.1f}, {turn[2]:+.1f} degrees about X, Y, Z (it then explains {100 * alignment.explained:.0f} % of "
-        f"the maps' variance, {100 * alignment.explained_before:.0f} % where the affines put it)"
+        f"after a shift by {shift[0]:+.1f}, {shift[1]:+.1f}, {shift[2]:+.1f} mm and a rotation by {turn[0]:+.1f}, "
+        f"{turn[1]:+.1f}, {turn[2]:+.1f} degrees about X, Y, Z (explained variance of the maps "
+        f"{100 * alignment.explained:.0f} %, by the affines alone {100 * alignment.explained_before:.0f} %)"
     )
 
 
@@ -249,7 +249,7 @@ def _aligned(
         fit = Fit(image[0], image[1], np.nan_to_num(filled), valid, maps.affine, known)
     except ValueError:
         raise MapInputError(
-            f"{where}: is the same value everywhere, so it shows no anatomy. Give another image."
+            f"{where}: has the same value everywhere and shows no anatomy. Give another image."
         ) from None
     found = align(fit)
     return found, (image[0], found.placement.matrix @ image[1])

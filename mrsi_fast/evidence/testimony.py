@@ -14,7 +14,7 @@ from mrsi_fast.evidence.detail import Detail
 TRUE_DETAIL = "adds true detail"
 NOTHING = "adds nothing beyond interpolation"
 FALSE_DETAIL = "adds false detail: prefer the zero-filled map"
-NOT_ASKED = "The scan was not tested on itself."
+NOT_ASKED = "No self-test was run."
 UNKNOWN = "cannot be judged: too few trusted voxels"
 
 
@@ -112,7 +112,9 @@ class Evidence:
             lines.append(self.guidance.reason)
         if len(self.noise_errors) > 1:
             tried = ", ".join(f"{error:.3f} at {scale:g}" for scale, error in self.noise_errors)
-            lines.append(f"Noise level told to the network: {self.noise_scale:g} times the stated one (error {tried}).")
+            lines.append(
+                f"Noise level passed to the network: {self.noise_scale:g} times the stated one (error {tried})."
+            )
         return tuple(lines)
 
     def rows(self) -> list[tuple[str, ...]]:

@@ -77,7 +77,7 @@ def resample_anatomy(
             "coregistered with the maps."
         )
     if not float(on_grid[inside].std()) > 1e-6 * abs(float(on_grid[inside].mean())):
-        raise MapInputError(f"{where}: is the same value everywhere, so it shows no anatomy. Give another image.")
+        raise MapInputError(f"{where}: has the same value everywhere and shows no anatomy. Give another image.")
     remarks = [f"{where}: {text}." for text in volume.remarks]
     if overlap < MINIMUM_OVERLAP:
         remarks.append(f"{where}: covers {100 * overlap:.0f} % of the maps' region; check that it is coregistered.")
@@ -108,8 +108,8 @@ def _read(source: Any) -> tuple[Volume, str]:
         return Volume(data[None].astype(np.float32), check_affine(source[1], "anatomy"), 1, ()), "anatomy"
     if not isinstance(source, str | PathLike):
         raise MapInputError(
-            f"anatomy: give a path, a NIfTI image or (array, affine); a {type(source).__name__} alone does not say "
-            "where its voxels lie."
+            f"anatomy: give a path, a NIfTI image or (array, affine); a {type(source).__name__} alone has no "
+            "position in the head."
         )
     if not Path(source).is_file():
         raise MapInputError(f"anatomy: {source}: there is no such file.")

@@ -207,16 +207,18 @@ class DataConsistency:
         maps = self._expected.numel()
         known = int((self._expected > 0).sum())
         if self.applied == "hard":
-            text = "Data consistency: hard, every estimate reproduces the data, which were declared noise-free"
+            text = "Data consistency: hard, every estimate reproduces the data (declared noise-free)"
         elif self.applied == "soft":
             text = (
-                "Data consistency: soft, one correction at the end down to the residual that noise explains, each"
-                f" voxel's pull bounded (noise level stated or assumed for {known} of {maps} map slices, the others are"
-                " left alone)"
+                "Data consistency: soft, one correction at the last step, to the residual expected from noise, with a "
+                f"bounded weight per voxel (noise level stated or assumed for {known} of {maps} map slices, no "
+                "correction of the others)"
             )
             factors = [float(factor) for factor in self.noise_factor.flatten()]
             if max(factors) > 1:
-                text += f", the noise raised {min(factors):.2g} to {max(factors):.2g} times, as the residual supports"
+                text += (
+                    f", noise level raised by a factor of {min(factors):.2g} to {max(factors):.2g} (from the residual)"
+                )
         elif self.mode == "auto":
             text = "Data consistency: off, because no map has a noise level"
         else:

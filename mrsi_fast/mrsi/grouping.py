@@ -179,8 +179,8 @@ def _list_unused(sets: Sequence[tuple[MapFiles, str, dict[str, str]]], found: Se
 
 def _why_left(what: Finding) -> str:
     if what.role == "anatomy":
-        return "an anatomical image that lies beside no maps; --anatomy names one"
-    return f"there is no map of {what.name} that it serves" if what.name != ALL_MAPS else "it serves no map here"
+        return "an anatomical image in a folder without maps; name it with --anatomy"
+    return f"there is no map of {what.name} that it belongs to" if what.name != ALL_MAPS else "it serves no map here"
 
 
 def _near(

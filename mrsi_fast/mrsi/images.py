@@ -87,7 +87,7 @@ def _read_by_nibabel(path: Path, form: Form) -> Volume:
         raise MapInputError(f"{path.name}: holds no image on a grid ({type(image).__name__}).")
     volume = volume_from_image(image, path.name, form)
     if type(image).__name__ in ("AnalyzeImage", "Spm99AnalyzeImage", "Spm2AnalyzeImage"):
-        remark = "an Analyze header does not tell left from right; check the orientation, or convert it to NIfTI"
+        remark = "an Analyze header does not define left and right; check the orientation, or convert it to NIfTI"
         return Volume(volume.data, volume.affine, volume.xform_code, (*volume.remarks, remark))
     return volume
 

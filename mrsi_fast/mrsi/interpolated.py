@@ -72,9 +72,9 @@ def remarks_on_interpolation(maps: MapSet) -> list[str]:
         return []
     plane = [n for axis, n in enumerate(maps.shape) if axis != maps.slice_axis]
     return [
-        f"The maps have {plane[0]}x{plane[1]} voxels in plane but hold no more detail than about {found[0]}x{found[1]}"
-        f": they look interpolated. Declare what was measured (--acquired-matrix {found[0]},{found[1]}), or every "
-        "voxel counts as a measurement."
+        f"The maps have {plane[0]}x{plane[1]} voxels in plane but no detail beyond about {found[0]}x{found[1]}: "
+        f"they appear to be interpolated. State the acquired matrix (--acquired-matrix {found[0]},{found[1]}); "
+        "otherwise every voxel counts as a measurement."
     ]
 
 

@@ -116,8 +116,9 @@ def failed_bounds(maps: MapSet, remarks: list[str]) -> tuple[Bool, Float32 | Non
             at_cap = fits & (maps.crlb[index] == cap)
             no_fit[index] |= at_cap
             remarks.append(
-                f"{name}: {int(at_cap.sum())} voxels share its largest CRLB, {cap:.4g}{'' if absolute else ' %'}: it "
-                "was capped there, so their noise is not known and they count as failed fits."
+                f"{name}: {int(at_cap.sum())} voxels have the largest CRLB of the map, "
+                f"{cap:.4g}{'' if absolute else ' %'}, a cap set by the fit: their noise level is unknown, and they "
+                "count as failed fits."
             )
     sigma[no_fit | ~np.isfinite(sigma)] = np.nan
     return no_fit, sigma

@@ -92,7 +92,7 @@ def read_nifti(path: str | Path, form: Form = "auto", max_values: int = MAX_VALU
             offset = int(header["vox_offset"])
             if path.suffix.lower() == ".nii" and path.stat().st_size < offset + n_bytes:
                 raise MapInputError(
-                    f"{path.name}: the file is truncated: its header asks for {offset + n_bytes} "
+                    f"{path.name}: the file is truncated: its header declares {offset + n_bytes} "
                     f"bytes, it has {path.stat().st_size}. {_AGAIN}"
                 )
             start = stream.tell()
@@ -274,7 +274,7 @@ def _to_mm(
         written = {1: "metres", 3: "microns"}[unit]
         if min(sizes) < _PLAUSIBLE_VOXEL_MM[0] or max(sizes) > _PLAUSIBLE_VOXEL_MM[1]:
             raise MapInputError(
-                f"{where}: its header says {written}, which makes voxels of "
+                f"{where}: its spatial unit is {written}, which makes voxels of "
                 f"{' x '.join(f'{mm:g}' for mm in sizes)} mm. Correct xyzt_units in the header."
             )
         remarks.append(
@@ -297,7 +297,7 @@ def _oriented(header: nib.Nifti1Header, form: Form, where: str, remarks: list[st
         affine, code = header.get_qform(), q_code
     else:
         affine, code = header.get_base_affine(), 1
-        remarks.append("neither sform nor qform is set, so where the map lies in the head is not known")
+        remarks.append("neither sform nor qform is set: the position of the map in the head is unknown")
     affine = check_affine(_to_mm(affine, header, where, remarks), where)
     if s_code > 0 and q_code > 0:
         _remark_on_difference(header, use_s, remarks)
@@ -323,7 +323,8 @@ def _remark_on_axes(affine: NDArray[np.float64], remarks: list[str]) -> None:
     cosine = shear_cosine(affine)
     if cosine > SHEAR_TOLERANCE:
         remarks.append(
-            f"the axes are sheared (cosine {cosine:.3f}); ITK-based tools refuse such files, and a qform cannot hold it"
+            f"the axes are sheared (cosine {cosine:.3f}); ITK-based tools reject such files, and a qform cannot "
+            "represent them"
         )
     sizes = voxel_sizes_mm(affine)
     if min(sizes) < _PLAUSIBLE_VOXEL_MM[0] or max(sizes) > _PLAUSIBLE_VOXEL_MM[1]:

@@ -138,19 +138,19 @@ def remarks_on_noise(maps: MapSet, content: Sequence[str], source: Sequence[str]
     assumed = [name for name, origin in zip(maps.names, source, strict=True) if origin == "assumed"]
     if assumed:
         sentences.append(
-            f"The noise level of {', '.join(assumed)} is not known (no CRLB map): a typical one is assumed, for the "
+            f"The noise level of {', '.join(assumed)} is unknown (no CRLB map): a typical level is assumed for the "
             "network and for data consistency. Give CRLB maps or a noise level."
         )
     if exact and maps.crlb is not None:
         sentences.append(
             "Hard data consistency declares the maps noise-free, but they come with CRLB maps: their noise will be "
-            "reproduced as if it were anatomy. Use auto or soft for measured data."
+            "reproduced as signal. Use auto or soft for measured data."
         )
     for name, kind in zip(maps.names, content, strict=True):
         if kind == "noise":
             sentences.append(
-                f"{name}: holds nothing beyond its noise, so it is returned as measured, with nothing added."
+                f"{name}: has no signal above its noise; it is returned as measured, without inferred detail."
             )
         elif kind == "empty":
-            sentences.append(f"{name}: is empty, and stays empty.")
+            sentences.append(f"{name}: is empty, and so is its result.")
     return sentences

@@ -43,7 +43,9 @@ class Pattern:
         if unknown := [part for part in parts if part.startswith("{") and part not in ("{met}", "{id}")]:
             raise MapInputError(f"--pattern {text}: {unknown[0]} is not known; use {{met}}, {{id}}, * and ?.")
         if role == "map" and "{met}" not in parts:
-            raise MapInputError(f"--pattern {text}: says nowhere which metabolite a map is of. Put {{met}} there.")
+            raise MapInputError(
+                f"--pattern {text}: has no {{met}}, so the metabolite of a map is unknown. Add {{met}}."
+            )
         seen: set[str] = set()
         regex = "".join(_piece(part, seen) for part in parts)
         return cls(role, re.compile(rf"(?:^|.*/){regex}$", re.IGNORECASE))  # type: ignore[arg-type]

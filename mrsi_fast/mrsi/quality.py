@@ -159,8 +159,8 @@ def _poor_spectra(maps: MapSet, rules: TrustRules, remarks: list[str]) -> dict[s
         per_ppm = 1.0 if maps.fwhm_unit == "ppm" else rules.spectrometer_mhz or maps.spectrometer_mhz
         if per_ppm is None:
             remarks.append(
-                "fwhm: is in Hz and the spectrometer frequency is not known, so linewidth is not judged. "
-                "State the frequency (--mhz 123.2) to have it judged."
+                "fwhm: is in Hz and the spectrometer frequency is unknown, so the linewidth limit is not applied. "
+                "State the frequency to apply it (--mhz 123.2)."
             )
         else:
             has_width = np.isfinite(maps.fwhm).any(axis=(1, 2, 3), keepdims=True)
@@ -179,7 +179,7 @@ def _nothing_usable(maps: MapSet, support: Bool, counts: dict[str, tuple[int, ..
     }
     parts = []
     for reason, share in sorted(shares.items(), key=lambda item: -item[1])[:3]:
-        text = f"{reason} in {100 * min(share, 1.0):.0f} % of it"
+        text = f"{reason} in {100 * min(share, 1.0):.0f} % of the head"
         if reason in details and details[reason][1] is not None:
             what, values, limit = details[reason]
             unit = f" {maps.fwhm_unit}" if reason == "fwhm" else ""
@@ -188,7 +188,7 @@ def _nothing_usable(maps: MapSet, support: Bool, counts: dict[str, tuple[int, ..
                 text += f" (median {what} {np.median(known):.3g}{unit}; {limit})"
         parts.append(text)
     return (
-        f"{maps.source}: no voxel of the head can be believed, so there is nothing to super-resolve: "
+        f"{maps.source}: no voxel of the head passes the quality limits, so there is nothing to super-resolve: "
         f"{', '.join(parts) or 'no reason is recorded'}. Check the quality files and their units, or change the limits."
     )
 
@@ -246,8 +246,8 @@ def _large_bounds(
             continue
         if np.mean(maps.maps[index][where] >= 2.0 * sigma[index][where]) < 0.5:
             remarks.append(
-                f"{name}: most of it lies below twice its own noise, so its CRLB is not held against its "
-                "median; the noise level is used all the same."
+                f"{name}: most voxels are below twice the noise level, so the CRLB limit, a share of the map's "
+                "median, is not applied. The CRLB still sets the noise level."
             )
             large[index] = sigma[index] > LARGEST_BOUND_RISE * np.median(sigma[index][where])
             continue

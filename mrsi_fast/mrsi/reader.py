@@ -93,13 +93,13 @@ class Reader:
         share = box_average(inside.astype(np.float32), volume.affine, self.grid.affine, self.grid.data.shape[1:])
         self.remark(
             where,
-            f"lies on another grid than the maps ({describe_grid(volume.affine, inside.shape)}); it was resampled, "
+            f"is on another grid than the maps ({describe_grid(volume.affine, inside.shape)}); it was resampled, "
             "and a voxel counts as inside where more than half of it is",
         )
         result = share > 0.5
         if inside.any() and not result.any():
             raise MapInputError(
-                f"{self._elsewhere(volume, where)} Nothing of it lies on the maps: is it the right file?"
+                f"{self._elsewhere(volume, where)} It does not overlap the maps. Check that it is the right file."
             )
         return result
 
@@ -125,7 +125,7 @@ class Reader:
         else:
             raise MapInputError(
                 f"{where}: give a path, a NIfTI image or (array, affine); a {type(source).__name__} "
-                "alone does not say where its voxels lie."
+                "alone has no position in the head."
             )
         if array.dtype.kind not in "fiub" or array.ndim not in (2, 3, 4) or array.size == 0:
             raise MapInputError(
@@ -146,7 +146,7 @@ class Reader:
         if not volume.placed and volume.data.shape[1:] == expected:
             if self.grid.placed:
                 self.remark(
-                    where, "does not say where it lies; taken voxel by voxel, as its matrix is that of the maps"
+                    where, "has no position in its header; used voxel by voxel, because its matrix is that of the maps"
                 )
             return volume.data
         order = turn_between(volume.affine, self.grid.affine)
@@ -157,9 +157,9 @@ class Reader:
         if data.shape[1:] != expected or apart > SAME_GRID_VOXELS * min(voxel_sizes_mm(self.grid.affine)):
             return None
         if order != _AS_IT_IS:
-            self.remark(where, "has its voxels in another order than the maps; put into theirs, nothing is resampled")
+            self.remark(where, "has another voxel order than the maps; reordered, not resampled")
         if apart > SAME_PLACE_MM:
-            self.remark(where, f"lies {apart:.2f} mm from the maps, a small part of a voxel; taken as the same grid")
+            self.remark(where, f"is {apart:.2f} mm off the maps, a small fraction of a voxel; taken as the same grid")
         return data
 
     def _elsewhere(self, volume: Volume, where: str) -> str:
@@ -167,7 +167,7 @@ class Reader:
         shape, expected = volume.data.shape[1:], self.grid.data.shape[1:]
         apart = fov_corner_difference_mm(volume.affine, shape, self.grid.affine, expected)
         return (
-            f"{where}: lies on another grid ({describe_grid(volume.affine, shape)}) than {self.first} "
+            f"{where}: is on another grid ({describe_grid(volume.affine, shape)}) than {self.first} "
             f"({describe_grid(self.grid.affine, expected)}); their corners differ by up to {apart:.2f} mm."
         )
 

@@ -81,9 +81,7 @@ def labels_on_grid(source: str | Path | Volume, affine: ArrayLike, shape: Sequen
         )
         labels[:, :, z] = _majority(found.reshape(size[0], refine[0], size[1], refine[1], refine[2]))
     if not labels.any():
-        raise MapInputError(
-            f"{where}: no label lies on the maps' grid. Check that it is of the same person and session."
-        )
+        raise MapInputError(f"{where}: no label is on the maps' grid. Check that it is of the same person and session.")
     return labels
 
 

@@ -135,13 +135,13 @@ def _of_file(
         what = classify(image_stem(path))
         if what.role != "map" and not _is_unknown(what):
             raise MapInputError(
-                f"{path.name}: {refusal(what)}. If it is a map after all, say so: --map NAME={path.name}"
+                f"{path.name}: {refusal(what)}. If it is a metabolite map, name it: --map NAME={path.name}"
             )
     if names is None or len(names) == 1:
         count = read_image(path, form).data.shape[0]
         if count > 1:
             if names is None and names_in(image_stem(path), count):
-                files.remarks = ("the names of its volumes are taken from its own name; --names says otherwise",)
+                files.remarks = ("the volume names come from the file name; --names overrides them",)
             return files, path, _names_of(path, names, count)
     if names is not None and _has_roles(names):
         return _parted(files, read_image(path, form), names)
@@ -233,7 +233,7 @@ def _of_mapping(source: Mapping[Any, Any]) -> MapFiles:
 def _of_tables(files: MapFiles, like: Any, table_axes: str | None, form: Form) -> MapFiles:
     if like is None:
         raise MapInputError(
-            f"{files.tables[0].name}: LCModel's tables do not say where their voxels lie. Give an image on the grid of "
+            f"{files.tables[0].name}: LCModel tables hold no voxel positions. Give an image on the grid of "
             "the spectra: --like IMAGE (in Python like=)."
         )
     grid = read_image(like, form) if isinstance(like, (str, Path)) else _grid(like)

@@ -72,7 +72,9 @@ def _settings(backend: str, disable: str) -> _Settings:
     disabled = frozenset(name for name in disable.replace(" ", "").split(",") if name)
     unknown = (disabled | {backend}) - {"auto", *BACKENDS}
     if unknown:
-        raise ValueError(f"Unknown backend {sorted(unknown)}; MRSI_FAST_BACKEND and MRSI_FAST_DISABLE know {BACKENDS}.")
+        raise ValueError(
+            f"Unknown backend {sorted(unknown)}; MRSI_FAST_BACKEND and MRSI_FAST_DISABLE accept {BACKENDS}."
+        )
     return _Settings(backend, disabled)
 
 

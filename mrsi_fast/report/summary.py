@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-HEADS = ("map", "trusted voxels", "noise", "residual", "noise explains", "relative", "outside the measured band")
+HEADS = ("map", "trusted voxels", "noise", "residual", "expected from noise", "relative", "outside the measured band")
 """Heads of :func:`agreement_rows`."""
 
 
@@ -135,10 +135,10 @@ def figure_notes(provenance: Mapping[str, Any], name: str | None = None) -> list
     if name is not None and facts["maps"][name]["content"] == "signal":
         one = facts["maps"][name]
         notes.append(
-            f"{name}: residual {_number(one['residual_whitened'], '.1f')} where noise explains "
+            f"{name}: residual {_number(one['residual_whitened'], '.1f')}, expected from noise "
             f"{_number(one['residual_expected'], '.1f')} "
             f"({_number(one['residual_relative'], '.1%')} of the measured map); "
-            f"{_number(one['energy_outside_band'], '.1%')} of the energy lies outside the measured band; "
+            f"{_number(one['energy_outside_band'], '.1%')} of the energy is outside the measured band; "
             f"{one['trusted_voxels']} LR voxels trusted."
         )
     return [*notes, f"Crosses and grey: no trusted measurement. {facts['note']}"]

@@ -88,7 +88,7 @@ def test_a_reference_region_sets_the_denominator_floor(results: Path, tmp_path: 
     elsewhere[0, 3] = 300
     nib.save(nib.Nifti1Image(region, elsewhere), tmp_path / "far.nii.gz")
     done = ratio("tCho/tNAA", "-i", results, "--reference", tmp_path / "far.nii.gz")
-    assert done.exit_code == 3 and "far.nii.gz: no label lies on the maps' grid" in done.output
+    assert done.exit_code == 3 and "far.nii.gz: no label is on the maps' grid" in done.output
 
 
 def test_labels_set_the_reference_and_a_threshold_gives_a_hotspot(results: Path, tmp_path: Path) -> None:

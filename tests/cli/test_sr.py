@@ -77,7 +77,7 @@ def test_it_says_what_a_reader_needs_to_judge_the_result(sr: Callable[..., Resul
         "moved 0.000 mm",
         "1 threads",
         "(assumed",
-        "noise explains",
+        "expected from noise",
         "outside the measured band",
         "one-step posterior mean",
         "out/res-x2_report.html",

@@ -1,4 +1,4 @@
-"""``mrsi-fast sr`` from tables, from files named by hand, and with the anatomical image that lies beside the maps."""
+"""``mrsi-fast sr`` from tables, from files named by hand, and with the anatomical image beside the maps."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What can be known of the GPU kernels without a GPU: compiled for every architecture, read back, held to bars.
 
 ``python -m gpu_static.table``, from ``tests/``, compiles all CUDA sources and Triton kernels for six architectures,
-checks the bars of ``bars.json`` and compares the table with ``docs/gpu_static.md``; ``--write`` writes it.
+checks the bars of ``bars.json`` and compares the table with ``tests/gpu_static/table.tsv``; ``--write`` writes it.
 Nothing here says how fast a kernel is.
 """
 
@@ -24,7 +24,11 @@ from support.cuda_tools import nvcc
 from support.data import checkout
 
 ROOT = checkout()
-TABLE = ROOT / "docs/gpu_static.md"
+TABLE = ROOT / "tests/gpu_static/table.tsv"
+COLUMNS = (
+    "source", "kernel", "sm", "registers", "shared", "blocks", "fill", "loads", "stores", "tensor", "async", "spills"
+)  # fmt: skip
+"""Explained in ``docs/gpu.md``."""
 BARS = ROOT / "tests/gpu_static/bars.json"
 ARCHITECTURES = tuple(DEVICES)
 # The options of csrc/build.py, and every warning of both compilers an error; spills and stack frames count as warnings.
@@ -160,31 +164,19 @@ def check(rows: Iterable[Row], bars: dict[str, dict[str, float]]) -> list[str]:
 
 
 def render(rows: Iterable[Row], versions: str) -> str:
-    """Return the table as Markdown."""
-    lines = [
-        "# GPU kernels without a GPU: the static table",
-        "",
-        "Written by `python -m gpu_static.table --write`, checked by `make gpu-static`, never by hand.",
-        f"Nothing here is a measurement of speed. {versions}.",
-        "",
-        "Shared: bytes of a block at the shipped model's largest shape. Blocks: how many fit on one multiprocessor;",
-        "fill: the share of its threads that they make up. Loads, stores: 128-bit ones to global memory. Tensor:",
-        "tensor-core instructions. Async: asynchronous copies to shared memory. Spills: bytes of stack "
-        "and local memory.",
-        "",
-        "| source | kernel | sm | registers | shared | blocks | fill | loads | stores | tensor | async | spills |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    """Return the table as tab-separated text: the compilers, the heads, a row a kernel and architecture."""
+    lines = [f"# {versions}", "\t".join(COLUMNS)]
     for row in rows:
-        lines.append(
-            f"| {row.source} | `{row.kernel}` | {row.architecture} | {row.registers} | {row.shared} | {row.blocks} "
-            f"| {row.occupancy:.0%} | {row.ldg128} | {row.stg128} | {row.tensor} | {row.async_copy} | {row.spilled} |"
-        )
+        cells = (
+            row.source, row.kernel, row.architecture, row.registers, row.shared, row.blocks, f"{row.occupancy:.0%}",
+            row.ldg128, row.stg128, row.tensor, row.async_copy, row.spilled,
+        )  # fmt: skip
+        lines.append("\t".join(str(cell) for cell in cells))
     return "\n".join(lines) + "\n"
 
 
 def versions() -> str:
-    """Say which compilers made the numbers: they belong to one version of each."""
+    """Compilers of the numbers, which hold for these versions alone."""
     import triton
 
     text = subprocess.run([str(nvcc()), "--version"], capture_output=True, text=True, check=True).stdout

@@ -33,7 +33,7 @@ def test_formats_give_the_same_map(tmp_path, make, name):
 def test_an_analyze_image_is_read_with_a_warning(tmp_path):
     nib.save(nib.AnalyzeImage(VALUES, AFFINE), tmp_path / "a.img")
     volume = read_image(tmp_path / "a.img")
-    assert np.allclose(volume.data[0], VALUES) and "does not tell left from right" in volume.remarks[-1]
+    assert np.allclose(volume.data[0], VALUES) and "does not define left and right" in volume.remarks[-1]
 
 
 def test_a_folder_of_pairs_counts_each_once(tmp_path):

@@ -212,12 +212,12 @@ def test_everything_has_to_lie_on_one_grid(tmp_path, role):
     moved = AFFINE.copy()
     moved[:3, 3] += (0, 0, 6)
     for other in (save(tmp_path / "moved.nii.gz", volume(3), moved), (volume(3)[:4], AFFINE)):
-        with pytest.raises(MapInputError, match="lies on another grid.*differ by up to (6|10).00 mm"):
+        with pytest.raises(MapInputError, match="is on another grid.*differ by up to (6|10).00 mm"):
             read_maps((volume(1), AFFINE), names=["tNAA"], **{role: other})
 
 
 def test_maps_on_two_grids_are_refused():
-    with pytest.raises(MapInputError, match="Ins: lies on another grid.*than tNAA"):
+    with pytest.raises(MapInputError, match="Ins: is on another grid.*than tNAA"):
         read_maps({"tNAA": (volume(1), AFFINE), "Ins": (volume(2), AFFINE * [[2], [2], [2], [1]])})
 
 
@@ -230,7 +230,7 @@ def test_float32_rounding_of_a_header_is_the_same_grid():
 @pytest.mark.parametrize(
     ("source", "options", "words"),
     [
-        (volume(1), {}, "does not say where"),
+        (volume(1), {}, "alone has no position"),
         ((np.zeros((2, 3, 4, 5, 6)), AFFINE), {}, "cannot be used"),
         ((np.array([["a"]]), AFFINE), {}, "cannot be used"),
         ((np.zeros((0, 4, 3)), AFFINE), {}, "cannot be used"),
@@ -303,7 +303,7 @@ def test_a_mask_can_be_put_on_maps_that_are_read_already(tmp_path):
     with pytest.raises(MapInputError, match="mask: is empty"):
         with_mask(maps, np.zeros(SHAPE))
     away = AFFINE + [[0, 0, 0, 500], [0] * 4, [0] * 4, [0] * 4]
-    with pytest.raises(MapInputError, match="mask: lies on another grid .* than the maps.* Nothing of it lies on"):
+    with pytest.raises(MapInputError, match="mask: is on another grid .* than the maps.* It does not overlap"):
         with_mask(maps, (np.ones((2, 2, 2)), away))
 
 

@@ -102,7 +102,7 @@ def test_odd_lines_of_a_table():
 def test_what_does_not_fit_is_refused_in_words(tmp_path):
     conc, percent, snr, fwhm = run()
     write_run(tmp_path / "lcm", conc, percent, snr, fwhm)
-    with pytest.raises(MapInputError, match="do not say where their voxels lie.*--like"):
+    with pytest.raises(MapInputError, match="hold no voxel positions.*--like"):
         read_maps(tmp_path / "lcm")
     with pytest.raises(MapInputError, match="end at row 6 and column 5, but the grid has 60 rows and 50 columns"):
         read_maps(tmp_path / "lcm", like=grid(shape=(60, 50, 2)))

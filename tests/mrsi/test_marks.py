@@ -95,7 +95,9 @@ def test_a_cap_that_many_voxels_reach_is_no_bound(cap):
     maps.maps[0][rough] *= 0.1  # little of the metabolite: its absolute bound alone would pass
     trust = assess(maps)
     assert not trust.trusted[0][rough].any() and trust.trusted[0][brain() & ~rough].all()
-    assert any(f"tNAA: {rough.sum()} voxels share its largest CRLB, {cap:g} %" in text for text in trust.warnings)
+    assert any(
+        f"tNAA: {rough.sum()} voxels have the largest CRLB of the map, {cap:g} %" in text for text in trust.warnings
+    )
 
 
 def test_a_largest_value_that_is_no_cap():
@@ -132,7 +134,7 @@ def test_a_head_without_a_usable_voxel_is_refused_with_the_reason(with_mask):
     mask = brain() if with_mask else None
     quiet = replace(scan(), mask=mask, snr=np.where(brain(), 3.0, 0.0).astype(np.float32) * np.ones((2, 1, 1, 1), "f4"))
     with pytest.raises(
-        MapInputError, match=r"no voxel of the head .* snr in 100 % of it \(median SNR 3; limit 4.0, --min"
+        MapInputError, match=r"no voxel of the head .* snr in 100 % of the head \(median SNR 3; limit 4.0, --min"
     ):
         assess(quiet)
     assert assess(quiet, TrustRules(min_snr=2.0)).trusted[:, brain()].all()
@@ -144,7 +146,7 @@ def test_a_head_without_a_usable_voxel_is_refused_with_the_reason(with_mask):
 def test_background_that_alone_was_fitted_is_no_head():
     maps = scan(background=0.01)
     maps.crlb[:] = np.where(brain(), 999.0, 5.0)
-    with pytest.raises(MapInputError, match="no voxel of the head can be believed.*no fit"):
+    with pytest.raises(MapInputError, match="no voxel of the head passes the quality limits.*no fit"):
         assess(maps)
 
 

@@ -99,7 +99,7 @@ BAD_FILES = {
     "negative offset": (content(patch=[(VOX_OFFSET, "<f", -1)]), "map.nii", "not a valid NIfTI"),
     "NaN affine": (content(patch=[(SROW + 4, "<f", np.nan)]), "map.nii", "not finite"),
     "zero affine": (content(patch=[(SROW, "<12f", *[0.0] * 12)]), "map.nii", "singular"),
-    "metres that are not": (content(patch=[(UNITS, "<B", 1)]), "map.nii", "says metres.*Correct xyzt_units"),
+    "metres that are not": (content(patch=[(UNITS, "<B", 1)]), "map.nii", "unit is metres.*Correct xyzt_units"),
     "trailing gigabytes": (gzip.compress(content() + bytes(2**24 + 2), 1), "map.nii.gz", "bytes follow the data"),
 }
 
@@ -231,7 +231,7 @@ def test_asking_for_a_form_that_is_not_set_is_refused(tmp_path):
 
 def test_no_orientation_at_all_is_remarked(tmp_path):
     (tmp_path / "map.nii").write_bytes(content(patch=[(QFORM, "<2h", 0, 0)]))
-    assert "not known" in read_nifti(tmp_path / "map.nii").remarks[0]
+    assert "is unknown" in read_nifti(tmp_path / "map.nii").remarks[0]
 
 
 def test_shear_is_remarked(tmp_path):

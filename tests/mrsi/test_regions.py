@@ -76,7 +76,7 @@ def test_what_is_no_label_image(tmp_path: Path) -> None:
         labels_on_grid(tmp_path / "half.nii.gz", AFFINE, SHAPE)
     elsewhere = AFFINE.copy()
     elsewhere[0, 3] += 500
-    with pytest.raises(MapInputError, match="no label lies on the maps' grid"):
+    with pytest.raises(MapInputError, match="no label is on the maps' grid"):
         labels_on_grid(saved(tmp_path / "far.nii.gz", np.ones(SHAPE), elsewhere), AFFINE, SHAPE)
 
 

@@ -85,7 +85,7 @@ def test_figures_carry_the_agreement_of_their_map(provenance: dict[str, Any]) ->
     grid, setting, agreement, legend = figure_notes(provenance, "tNAA")
     assert "FOV corners moved 0.000 mm" in grid
     assert setting.endswith("operator (assumed): 14x14 k-space samples of a 28x28 map, all lines, no window.")
-    assert "residual 18.9 where noise explains 18.7 (1.2% of the measured map)" in agreement
+    assert "residual 18.9, expected from noise 18.7 (1.2% of the measured map)" in agreement
     assert legend.startswith("Crosses and grey:") and legend.endswith("Research use only.")
     assert len(figure_notes(provenance)) == len(figure_notes(provenance, "2HG")) == 3
 
