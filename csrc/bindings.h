@@ -41,3 +41,9 @@ class Fields {
 };
 
 }  // namespace mrsi_fast_bindings
+
+// What every file of bindings says.
+namespace py = pybind11;
+using mrsi_fast_bindings::Address;
+using mrsi_fast_bindings::Fields;
+using mrsi_fast_bindings::pointer;

@@ -5,11 +5,7 @@
 #include "mrsi_fast/network.h"
 #include "mrsi_fast/self_attention.h"
 
-namespace py = pybind11;
 using namespace mrsi_fast;
-using mrsi_fast_bindings::Address;
-using mrsi_fast_bindings::Fields;
-using mrsi_fast_bindings::pointer;
 
 namespace {
 

@@ -8,11 +8,7 @@
 #include "bindings.h"
 #include "mrsi_fast/plan.h"
 
-namespace py = pybind11;
 using namespace mrsi_fast;
-using mrsi_fast_bindings::Address;
-using mrsi_fast_bindings::Fields;
-using mrsi_fast_bindings::pointer;
 
 namespace {
 

@@ -65,8 +65,9 @@ static void direct_rows(const Conv* c, int n, int y0, int y1, Range r, const Scr
             }
             for (int i = 0; i < segments; ++i) {
                 const int depth = segments == 1 ? c->in_channels : c->source[i].channels;
-                micro_kernel_rows<kMicroRows, 1>(rows, s->pixels + i * s->most_pixels + first, tap, taps, depth, panel,
-                                                 0, panel, kLine, i > 0, sums, kPanel);
+                const float* const* row = s->pixels + i * s->most_pixels + first;
+                micro_kernel_rows<kMicroRows, 1>(rows,
+                                                 {row, tap, taps, depth, panel, 0, panel, kLine, i > 0, sums, kPanel});
                 panel += (int64_t)depth * kPanel;
             }
             const float *bias = c->bias ? c->bias + k : nullptr, *residual = c->residual ? c->residual + at : nullptr;

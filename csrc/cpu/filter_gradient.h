@@ -13,10 +13,21 @@ constexpr int kBlockRows = 48;     // output channels of a block of filters: v i
 constexpr int kBlockPanels = 2;    // panels of input channels of a block: m is read once for each block
 constexpr int kTilesAtOnce = 128;  // rows of v and m that stay in the first-level cache while a block uses them
 
-// out[r][0..kPanel) (+)= sum over depth d of a[d][r] * b[d][0..kPanel).
+// out[r][0..kPanel) = sum over depth d of a[d][r] b[d][0..kPanel), added to what is there if `add`.
+struct OuterProduct {
+    const float* a;
+    int64_t a_pitch;
+    const float* b;
+    int64_t b_pitch;
+    int depth;
+    bool add;
+    float* out;
+    int64_t pitch;
+};
+
 template <int ROWS>
-static inline void outer_kernel(const float* a, int64_t a_pitch, const float* b, int64_t b_pitch, int depth, bool add,
-                                float* out, int64_t pitch) {
+static inline void outer_kernel(const OuterProduct& product) {
+    auto [a, a_pitch, b, b_pitch, depth, add, out, pitch] = product;
     Vec sum[ROWS][2];
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; ++r) {
@@ -40,16 +51,15 @@ static inline void outer_kernel(const float* a, int64_t a_pitch, const float* b,
 }
 
 template <int ROWS>
-static inline void outer_rows(int rows, const float* a, int64_t a_pitch, const float* b, int64_t b_pitch, int depth,
-                              bool add, float* out, int64_t pitch) {
-    if (rows == ROWS) return outer_kernel<ROWS>(a, a_pitch, b, b_pitch, depth, add, out, pitch);
-    if constexpr (ROWS > 1) outer_rows<ROWS - 1>(rows, a, a_pitch, b, b_pitch, depth, add, out, pitch);
+static inline void outer_rows(int rows, const OuterProduct& product) {
+    if (rows == ROWS) return outer_kernel<ROWS>(product);
+    if constexpr (ROWS > 1) outer_rows<ROWS - 1>(rows, product);
 }
 
 // Up to kLanes channels of dM = A dY A' of one tile; outside the image dY is zero.
 template <int M, bool FULL>
-static inline void transform_gradient_tile(const float* grad, int high, int wide, int count, int64_t pixel,
-                                           int64_t row_step, int64_t plane, float* m) {
+static inline void transform_gradient_tile(const float* grad, TilePart part, int64_t pixel, int64_t row_step,
+                                           int64_t plane, float* m) {
     constexpr int A = M + 2;
     Vec half[M][A];
 #pragma GCC unroll 8
@@ -58,7 +68,7 @@ static inline void transform_gradient_tile(const float* grad, int high, int wide
 #pragma GCC unroll 8
         for (int y = 0; y < M; ++y) {
             const float* from = grad + y * row_step + x * pixel;
-            d[y] = FULL ? load(from) : y < high && x < wide ? load_some(from, count) : Vec{};
+            d[y] = FULL ? load(from) : y < part.high && x < part.wide ? load_some(from, part.count) : Vec{};
         }
         Winograd<M>::output_transposed(d, o);
 #pragma GCC unroll 8
@@ -86,9 +96,10 @@ static void transform_gradient(const FilterGradient* g, int n, int y0, int tiles
         const float* from = g->grad + ((int64_t)n * g->conv.out_height + y0) * row_step + (int64_t)t * M * channels;
         for (int k = 0; k < channels; k += kLanes)
             if (high == M && wide == M && k + kLanes <= channels)
-                transform_gradient_tile<M, true>(from + k, M, M, kLanes, channels, row_step, plane, m + t * pitch + k);
+                transform_gradient_tile<M, true>(from + k, {M, M, kLanes}, channels, row_step, plane,
+                                                 m + t * pitch + k);
             else
-                transform_gradient_tile<M, false>(from + k, high, wide, channels - k, channels, row_step, plane,
+                transform_gradient_tile<M, false>(from + k, {high, wide, channels - k}, channels, row_step, plane,
                                                   m + t * pitch + k);
     }
 }
@@ -161,8 +172,9 @@ static void multiply_item(const FilterGradient* g, int item, float* block) {
             for (int ch = c0; ch < c1; ch += kPanel)
                 for (int p = 0; p < pieces; ++p) {
                     const int first = rows * p / pieces, last = rows * (p + 1) / pieces;
-                    outer_rows<kOuterRows>(last - first, m + first, m_pitch, v + ch, v_pitch, depth, t > 0,
-                                           block + ((int64_t)e * rows + first) * wide + (ch - c0), wide);
+                    float* out = block + ((int64_t)e * rows + first) * wide + (ch - c0);
+                    outer_rows<kOuterRows>(last - first,
+                                           {m + first, m_pitch, v + ch, v_pitch, depth, t > 0, out, wide});
                 }
         }
     for (int k = k0; k < k1; ++k)

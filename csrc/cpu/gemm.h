@@ -34,16 +34,29 @@ static inline void store_some(float* p, Vec v, int64_t count) {
     store_part(p, v, count);
 }
 
-// out[r][0..PANELS kPanel) = sum over taps t and depth d of row[r][tap[t] + d] * panel[t][d][0..kPanel), added to what is
-// there if `add`; a second panel lies `second_panel` floats behind the first. ROWS x 2 PANELS sums stay in registers; each value
-// of `row` is broadcast, each panel vector is shared by all rows. At each depth one cache line is asked for, `step` floats
-// further each time from `ahead` on, and a share of the rows that follow (asking cannot fail, wherever that is).
-// A function of its own: inlined beside others it loses registers to them.
+// What a micro-kernel computes: out[r][0..kPanel) = sum over taps t and depth d of row[r][tap[t] + d] panel[t][d][0..kPanel),
+// added to what is there if `add`; a second panel lies `second_panel` floats behind the first. At each depth one cache line is
+// asked for, `step` floats further each time from `ahead` on (asking cannot fail, wherever that is).
+struct MicroProduct {
+    const float* const* row;
+    const int64_t* tap;
+    int taps, depth;
+    const float* panel;
+    int64_t second_panel;
+    const float* ahead;
+    int64_t step;
+    bool add;
+    float* out;
+    int64_t pitch;  // floats between rows of out
+};
+
+// ROWS x 2 PANELS sums stay in registers; each value of a row is broadcast, each panel vector is shared by all rows. A share of
+// the rows that follow is asked for too. A function of its own: inlined beside others it loses registers to them.
 template <int ROWS, int PANELS>
-static __attribute__((noinline)) void micro_kernel(const float* const* row, const int64_t* tap, int taps, int depth,
-                                                   const float* panel, int64_t second_panel, const float* ahead,
-                                                   int64_t step, bool add, float* out, int64_t pitch) {
+static __attribute__((noinline)) void micro_kernel(const MicroProduct& product) {
     constexpr int WIDE = 2 * PANELS;
+    const auto [row, tap, taps, depth, first_panel, second_panel, first_ahead, step, add, out, pitch] = product;
+    const float *panel = first_panel, *ahead = first_ahead;
     Vec sum[ROWS][WIDE];
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; ++r)
@@ -76,15 +89,26 @@ static __attribute__((noinline)) void micro_kernel(const float* const* row, cons
 
 // micro_kernel<rows, PANELS>, for any number of rows up to ROWS.
 template <int ROWS, int PANELS>
-static inline void micro_kernel_rows(int rows, const float* const* row, const int64_t* tap, int taps, int depth,
-                                     const float* panel, int64_t second_panel, const float* ahead, int64_t step,
-                                     bool add, float* out, int64_t pitch) {
-    if (rows == ROWS)
-        return micro_kernel<ROWS, PANELS>(row, tap, taps, depth, panel, second_panel, ahead, step, add, out, pitch);
-    if constexpr (ROWS > 1)
-        micro_kernel_rows<ROWS - 1, PANELS>(rows, row, tap, taps, depth, panel, second_panel, ahead, step, add, out,
-                                            pitch);
+static inline void micro_kernel_rows(int rows, const MicroProduct& product) {
+    if (rows == ROWS) return micro_kernel<ROWS, PANELS>(product);
+    if constexpr (ROWS > 1) micro_kernel_rows<ROWS - 1, PANELS>(rows, product);
 }
+
+// The left factor of a matrix product: `rows` rows of `depth` values, `stride` floats apart.
+struct LeftFactor {
+    const float* data;
+    int64_t stride;
+    int rows, depth;
+};
+
+// Where a matrix product goes: rows `pitch` floats apart, panels of columns `panel_step` floats apart (kPanel in an ordinary
+// matrix); `add`: to what is there.
+struct ProductOut {
+    float* data;
+    int64_t pitch;
+    int64_t panel_step = kPanel;
+    bool add = false;
+};
 
 // Memory that is needed after some products: asked for piece by piece while they keep the processor busy.
 struct PrefetchQueue {
@@ -102,35 +126,33 @@ static inline const float* take(PrefetchQueue* queue, int64_t count, const float
     return otherwise;
 }
 
-// PANELS neighbouring panels of the product below in blocks of up to ROWS rows. Rows are dealt out evenly (8 = 4 + 4, not
+// PANELS neighbouring panels of a product in blocks of up to ROWS rows. Rows are dealt out evenly (8 = 4 + 4, not
 // 6 + 2): a short block has too few sums in flight to hide the FMA latency. They ask for the panels at `next`, which come
 // from a slower cache: evenly, or, if a `queue` says that something else is needed soon, the first blocks only and the others for that.
 template <int ROWS, int PANELS>
-static inline void multiply_panels(const float* a, int64_t stride, int rows, int depth, const float* panel,
-                                   const float* next, PrefetchQueue* queue, float* out, int64_t pitch, bool add) {
+static inline void multiply_panels(const LeftFactor& a, const float* panel, const float* next, PrefetchQueue* queue,
+                                   const ProductOut& out) {
     constexpr int WIDE = PANELS * kPanel;
-    const int64_t tap = 0;
-    const int blocks = (rows + ROWS - 1) / ROWS;
+    const int64_t tap = 0, second_panel = (int64_t)a.depth * kPanel;
+    const int blocks = (a.rows + ROWS - 1) / ROWS;
     const int64_t step = queue ? kLine : smaller(kLine, (WIDE + blocks - 1) / blocks);
     for (int b = 0; b < blocks; ++b) {
-        const int first = rows * b / blocks, last = rows * (b + 1) / blocks;
+        const int first = a.rows * b / blocks, last = a.rows * (b + 1) / blocks;
         const float* row[ROWS];
-        for (int r = first; r < last; ++r) row[r - first] = a + r * stride;
-        const float* ahead = next + b * depth * step;
-        if (queue && b * kLine >= WIDE) ahead = take(queue, (int64_t)depth * kLine, panel);
-        micro_kernel_rows<ROWS, PANELS>(last - first, row, &tap, 1, depth, panel, (int64_t)depth * kPanel, ahead, step,
-                                        add, out + first * pitch, pitch);
+        for (int r = first; r < last; ++r) row[r - first] = a.data + r * a.stride;
+        const float* ahead = next + b * a.depth * step;
+        if (queue && b * kLine >= WIDE) ahead = take(queue, (int64_t)a.depth * kLine, panel);
+        float* to = out.data + first * out.pitch;
+        micro_kernel_rows<ROWS, PANELS>(
+            last - first, {row, &tap, 1, a.depth, panel, second_panel, ahead, step, out.add, to, out.pitch});
     }
 }
 
-// out = A B with A of `rows` rows, `stride` floats second_panel, and B in panels [channels / kPanel][depth][kPanel]. Panel p of
-// the result starts at out + p * panel_step, its rows are `pitch` apart: kPanel and the row length for an ordinary matrix.
-// `add` adds it to what is there.
-static inline void gemm(const float* a, int64_t stride, int rows, int depth, const float* panels, int channels,
-                        float* out, int64_t pitch, int64_t panel_step = kPanel, bool add = false) {
-    const int64_t panel = (int64_t)depth * kPanel;
-    for (int k = 0; k < channels; k += kPanel, panels += panel, out += panel_step)
-        multiply_panels<kMicroRows, 1>(a, stride, rows, depth, panels, panels + panel, nullptr, out, pitch, add);
+// The product of a left factor and `channels` columns in panels [channels / kPanel][depth][kPanel].
+static inline void gemm(const LeftFactor& a, const float* panels, int channels, ProductOut out) {
+    const int64_t panel = (int64_t)a.depth * kPanel;
+    for (int k = 0; k < channels; k += kPanel, panels += panel, out.data += out.panel_step)
+        multiply_panels<kMicroRows, 1>(a, panels, panels + panel, nullptr, out);
 }
 
 // Mean and M2 of channels [first, last) over the rows of one strip: two passes over values that are still in cache.

@@ -180,15 +180,25 @@ static inline void add_products() {
     if (TWO) tile_multiply<2, 5, 6>(), tile_multiply<3, 5, 7>();
 }
 
-// One or, if TWO, two tiles of input (registers 4 and 5) times one panel of weights (6 and 7) into sums (0 to 3), the
-// second tile's `next_tile` floats behind the first's. At each step so many lines are asked for from `ahead` on.
+// Two tiles of input times one panel of weights, into sums `next_tile` floats apart. At each step `lines` cache lines are asked
+// for from `ahead` on.
+struct PairProduct {
+    const float *a, *b;  // the tiles
+    const float* weights;
+    const float* ahead;
+    int lines;
+    float* sums;
+    int64_t next_tile;
+};
+
+// One or, if TWO, both tiles (registers 4 and 5) times the panel (6 and 7) into sums (0 to 3).
 template <bool TWO>
-static __attribute__((noinline)) void multiply_pairs(const float* a, const float* b, const int64_t* tap, int taps,
-                                                     int64_t group, int groups, const float* weights,
-                                                     const float* ahead, int lines, float* sums, int64_t next_tile) {
+static __attribute__((noinline)) void multiply_pairs(const PairLayout* l, const int64_t* tap,
+                                                     const PairProduct& product) {
+    auto [a, b, weights, ahead, lines, sums, next_tile] = product;
     tile_zero<0>(), tile_zero<1>(), tile_zero<2>(), tile_zero<3>();
-    for (int g = 0; g < groups; ++g, a += group, b += group)
-        for (int t = 0; t < taps; ++t, weights += kStepFloats) {
+    for (int g = 0; g < l->groups; ++g, a += l->group, b += l->group)
+        for (int t = 0; t < l->taps; ++t, weights += kStepFloats) {
             const int64_t at = tap[t], low = at + kPairFloats / 2;
             tile_load<6>(weights + 2 * kRegisterFloats, 16), tile_load<7>(weights + 3 * kRegisterFloats, 16);
             tile_load<4>(a + at, kPairFloats);
@@ -215,9 +225,10 @@ static void multiply_tiles(const PairLayout* l, const int64_t* tap, const PairTi
         const float* next = weights + steps * kStepFloats;
         for (int t = 0; t < tiles; t += 2, next += steps * lines * kLine) {
             const bool two = t + 1 < tiles;
-            (two ? multiply_pairs<true> : multiply_pairs<false>)(tile[t].input, tile[t + two].input, tap, l->taps,
-                                                                 l->group, l->groups, weights, next, lines,
-                                                                 sums + t * next_tile + e * kSumFloats, next_tile);
+            float* to = sums + t * next_tile + e * kSumFloats;
+            (two ? multiply_pairs<true>
+                 : multiply_pairs<false>)(l, tap,
+                                          {tile[t].input, tile[t + two].input, weights, next, lines, to, next_tile});
         }
     }
 }

@@ -108,12 +108,13 @@ static void attention_item(const Attention* a, int item, float* scratch) {
         for (int r = 0; r < rows; ++r) top[r] = -__builtin_inff(), total[r] = 0.0f;
         for (int from = 0; from < tokens; from += block) {
             const int count = (int)smaller(block, tokens - from);
-            gemm(q + first * row, row, rows, head, s.keys + (int64_t)from * head, count, s.scores, block);
+            gemm({q + first * row, row, rows, head}, s.keys + (int64_t)from * head, count, {s.scores, block});
             soften(s.scores, rows, count, block, top, total, keep);
             for (int r = 0; from && r < rows; ++r)
                 for (int d = 0; d < wide; d += kLanes)
                     store(s.sum + r * wide + d, load(s.sum + r * wide + d) * keep[r]);
-            gemm(s.scores, block, rows, block, s.values + (int64_t)from * wide, wide, s.sum, wide, kPanel, from > 0);
+            gemm({s.scores, block, rows, block}, s.values + (int64_t)from * wide, wide,
+                 {s.sum, wide, kPanel, from > 0});
         }
         for (int r = 0; r < rows; ++r)
             for (int d = 0; d < head; d += kLanes)

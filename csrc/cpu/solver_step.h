@@ -33,14 +33,15 @@ static size_t solver_scratch(const SolverStep* s) {
 
 // Takes the measured band Qx' (kept * (Qx d Qy')) Qy out of one map.
 static void remove_measured(const SolverStep* s, const Projection* p, float* d) {
-    gemm(d, s->y, s->x, s->y, s->qy_t_panels, s->rank_y, p->analysed, kPanel, (int64_t)s->x * kPanel);
-    gemm(s->qx, s->x, s->rank_x, s->x, p->analysed, s->rank_y, p->coefficients, kPanel, (int64_t)s->rank_x * kPanel);
+    gemm({d, s->y, s->x, s->y}, s->qy_t_panels, s->rank_y, {p->analysed, kPanel, (int64_t)s->x * kPanel});
+    gemm({s->qx, s->x, s->rank_x, s->x}, p->analysed, s->rank_y,
+         {p->coefficients, kPanel, (int64_t)s->rank_x * kPanel});
     if (s->kept)
         for (int64_t i = 0; i < s->rank_x; ++i)
             for (int64_t j = 0; j < s->rank_y; ++j)
                 p->coefficients[(j / kPanel * s->rank_x + i) * kPanel + j % kPanel] *= s->kept[i * s->rank_y + j];
-    gemm(s->qx_t, s->rank_x, s->x, s->rank_x, p->coefficients, s->rank_y, p->partial, p->rank_y);
-    gemm(p->partial, p->rank_y, s->x, s->rank_y, s->qy_panels, s->y, p->image, p->columns);
+    gemm({s->qx_t, s->rank_x, s->x, s->rank_x}, p->coefficients, s->rank_y, {p->partial, p->rank_y});
+    gemm({p->partial, p->rank_y, s->x, s->rank_y}, s->qy_panels, s->y, {p->image, p->columns});
     for (int64_t i = 0; i < s->x; ++i)
         for (int64_t j = 0; j < s->y; ++j) d[i * s->y + j] -= p->image[i * p->columns + j];
 }

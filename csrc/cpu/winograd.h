@@ -122,11 +122,16 @@ static __attribute__((noinline)) void transform_input(const Scratch* s, int band
     }
 }
 
+// How much of a tile lies inside the image: rows, columns, channels.
+struct TilePart {
+    int high, wide, count;
+};
+
 // Up to kLanes channels of one tile. Bias, residual and result are null or point at the first of them.
 template <int M, bool FULL>
-static inline __attribute__((always_inline)) void transform_tile(const float* m, int64_t plane, int high, int wide,
-                                                                 int count, const float* bias, const float* residual,
-                                                                 float* out, int64_t pixel, int64_t row_step) {
+static inline __attribute__((always_inline)) void transform_tile(const float* m, int64_t plane, TilePart part,
+                                                                 const float* bias, const float* residual, float* out,
+                                                                 int64_t pixel, int64_t row_step) {
     constexpr int A = M + 2;
     Vec half[M][A];
 #pragma GCC unroll 8
@@ -138,8 +143,9 @@ static inline __attribute__((always_inline)) void transform_tile(const float* m,
 #pragma GCC unroll 8
         for (int y = 0; y < M; ++y) half[y][x] = o[y];
     }
-    const Vec add = bias ? FULL ? load(bias) : load_some(bias, count) : Vec{};
-    const int rows = FULL ? M : high, columns = FULL ? M : wide;  // known to the compiler: `half` stays in registers
+    const Vec add = bias ? FULL ? load(bias) : load_some(bias, part.count) : Vec{};
+    const int rows = FULL ? M : part.high,
+              columns = FULL ? M : part.wide;  // known to the compiler: `half` stays in registers
 #pragma GCC unroll 4
     for (int y = 0; y < rows; ++y) {
         Vec o[M];
@@ -152,8 +158,8 @@ static inline __attribute__((always_inline)) void transform_tile(const float* m,
                 if (residual) value += load(residual + at);
                 store(out + at, value);
             } else {
-                if (residual) value += load_some(residual + at, count);
-                store_some(out + at, value, count);
+                if (residual) value += load_some(residual + at, part.count);
+                store_some(out + at, value, part.count);
             }
         }
     }
@@ -174,9 +180,9 @@ static __attribute__((noinline)) void transform_output(const Conv* c, const Scra
             const float *from = m + t * pitch + (k - k0), *add = bias ? bias + k : nullptr,
                         *skip = residual ? residual + at + k : nullptr;
             if (high == M && wide == M && k + kLanes <= k1)
-                transform_tile<M, true>(from, plane, M, M, kLanes, add, skip, out + at + k, pixel, row_step);
+                transform_tile<M, true>(from, plane, {M, M, kLanes}, add, skip, out + at + k, pixel, row_step);
             else
-                transform_tile<M, false>(from, plane, high, wide, k1 - k, add, skip, out + at + k, pixel, row_step);
+                transform_tile<M, false>(from, plane, {high, wide, k1 - k}, add, skip, out + at + k, pixel, row_step);
         }
     }
 }
@@ -215,16 +221,17 @@ static __attribute__((noinline)) void multiply(const Conv* c, Range r, const Scr
     constexpr int POINTS = (M + 2) * (M + 2);
     const int64_t panels = round_up(c->out_channels, kPanel), depth = c->in_channels, pitch = channels_at_once(c);
     for (int e = 0; e < POINTS; ++e) {
-        const float *point = c->weight + e * panels * depth, *v = s->v + e * s->v_plane;
+        const float* point = c->weight + e * panels * depth;
+        const LeftFactor left = {s->v + e * s->v_plane, s->pitch, tiles, (int)depth};
         const float* after = e + 1 < POINTS ? point + (panels + r.k0) * depth : next;
         float* m = s->m + e * s->m_plane;
         for (int k = r.k0, wide; k < r.k1; k += wide, m += wide) {
             wide = kLanes == 16 && depth <= kTwoPanelDepth && k + kPanel < r.k1 ? 2 * kPanel : kPanel;
             const float *panel = point + k * depth, *next_panel = k + wide < r.k1 ? panel + wide * depth : after;
             if (wide > kPanel)
-                multiply_panels<kTwoPanelRows, 2>(v, s->pitch, tiles, depth, panel, next_panel, queue, m, pitch, false);
+                multiply_panels<kTwoPanelRows, 2>(left, panel, next_panel, queue, {m, pitch});
             else
-                multiply_panels<kMicroRows, 1>(v, s->pitch, tiles, depth, panel, next_panel, queue, m, pitch, false);
+                multiply_panels<kMicroRows, 1>(left, panel, next_panel, queue, {m, pitch});
         }
     }
 }
