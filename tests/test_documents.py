@@ -143,3 +143,18 @@ def test_a_command_or_option_that_is_not_there_is_found() -> None:
 def test_readme_is_a_page_that_can_be_read() -> None:
     words = (ROOT / "README.md").read_text(encoding="utf-8").split()
     assert len(words) <= README_WORDS
+
+
+@needs_weights
+@pytest.mark.slow
+def test_pictures_of_the_guide_are_drawn_again(place: tuple[Path, dict[str, str]]) -> None:
+    """``make pictures`` writes the figures of the cases into the page, and into nothing else of it."""
+    page = ROOT / "docs" / "guide" / "uncertainty.md"
+    marks = re.compile(r"(?<=<!-- figures of the cases -->).*?(?=<!-- end of the figures -->)", re.DOTALL)
+    (place[0] / page.name).write_text(marks.sub("\n", page.read_text(encoding="utf-8")))
+    run([sys.executable, "examples/make_guide_picture.py", "--output", str(place[0])], place)
+    assert (place[0] / "uncertainty_cases.png").stat().st_size > 50_000
+    written = (place[0] / page.name).read_text(encoding="utf-8")
+    assert marks.sub("\n", written) == marks.sub("\n", page.read_text(encoding="utf-8"))
+    errors = dict(re.findall(r"^\| ([^|]+) \| ([\d.]+) \|", marks.search(written)[0], re.MULTILINE))
+    assert float(errors["right T1"]) < float(errors["no image"]) < float(errors["zero-filled"])
