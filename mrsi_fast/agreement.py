@@ -12,7 +12,7 @@ from torch import Tensor
 from mrsi_fast.mrsi.consistency import DataConsistency
 
 ALARM = 3.0
-"""Times what noise explains beyond which a residual is a warning."""
+"""A residual above this multiple of its expectation from noise is a warning."""
 
 
 def agreement(
@@ -61,7 +61,7 @@ def agreement(
 
 
 def outlier_sentences(names: Sequence[str], outliers: NDArray[np.bool_], order: Sequence[int]) -> tuple[str, ...]:
-    """What to say of gross outliers.
+    """Sentences on gross outliers.
 
     Args:
         names: M names.

@@ -1,4 +1,4 @@
-"""The arguments of a call in plain Python, or a sentence that says which one cannot be used and what is allowed."""
+"""The arguments of a call in plain Python, or a sentence that names the unusable one and the allowed values."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Asked:
 
         Raises:
             MapInputError: There is no such anatomical image.
-            ValueError: An argument is out of range; the sentence says which and what is allowed.
+            ValueError: An argument is out of range; the message names it and the allowed values.
         """
         count = "give a whole number, 0 (mean and deviation alone) to 1024"
         given = {one.name: arguments[one.name] for one in fields(cls)}

@@ -12,7 +12,7 @@ import tomli_w
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; the message says which key, why and what is allowed."""
+    """A configuration that cannot be used; the message names the key, the reason and the allowed values."""
 
 
 class Settings(pydantic.BaseModel):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from mrsi_fast.mrsi.mapset import MapSet
 
 _NOT_CONTENT = frozenset({"names", "source", "warnings"})
-"""Fields of a MapSet that say nothing about its values (names are the keys of the maps' digests)."""
+"""Fields of a MapSet that are independent of its values (names are the keys of the maps' digests)."""
 
 _HEADER_PAIRS = {".hdr": ".img", ".img": ".hdr"}
 
@@ -42,7 +42,7 @@ def content_digests(maps: MapSet) -> dict[str, str]:
 
     Returns:
         For instance ``{"map of tNAA": ..., "crlb of tNAA": ..., "mask": ..., "affine": ..., "units": "mM"}``, sorted
-        by key. Short texts and numbers stand for themselves.
+        by key. Short texts and numbers are kept as they are.
     """
     digests: dict[str, str] = {}
     for field in dataclasses.fields(maps):
@@ -85,12 +85,12 @@ def image_digest(source: Any) -> str:
 def identity_record(
     maps: MapSet, images: Mapping[str, Any], settings: Mapping[str, Any], model: str, version: str
 ) -> dict[str, Any]:
-    """The identity of a result, as it stands in its JSON file.
+    """The identity of a result, as in its JSON file.
 
     Args:
         maps: The measured maps.
         images: Further images by role, such as ``anatomy``; None where there is none.
-        settings: Everything else that was asked for.
+        settings: Everything else in the request.
         model: sha256 of the weights.
         version: Of this package.
 
@@ -104,7 +104,7 @@ def identity_record(
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """What tells two identities apart, by name.
+    """Differences of two identities, by name.
 
     Returns:
         The inputs that were changed, added or removed; the settings (``model`` and ``version`` among them) that differ.

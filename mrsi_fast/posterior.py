@@ -1,4 +1,4 @@
-"""From prepared maps to the posterior: mean and standard deviation of one evaluation, and samples, held to the data."""
+"""From prepared maps to the posterior: mean and standard deviation of one evaluation, and consistent samples."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class AcquisitionSettings(Settings):
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """What was asked for, apart from the maps and the anatomical image; see ``prepare``."""
+    """The request, apart from the maps and the anatomical image; see ``prepare``."""
 
     factors: Factors
     data_consistency: Mode
@@ -158,7 +158,7 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class Inverted:
-    """Stage 3: what the data alone say on the fine grid, and what holds estimates to them.
+    """Stage 3: the estimate from the data alone on the fine grid, and data consistency.
 
     Attributes:
         z: [M, X, Y, Z] the estimate ``A_lambda+ y``.
@@ -219,7 +219,7 @@ def without(prepared: Prepared, distrusted: Bool) -> Prepared:
 
     Args:
         prepared: As ``prepare`` made it.
-        distrusted: [M, X, Y, Z] voxels that are no data whatever the rules say.
+        distrusted: [M, X, Y, Z] voxels that are no data under any rules.
 
     Raises:
         MapInputError: Nothing else is left.

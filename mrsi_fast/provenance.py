@@ -20,11 +20,11 @@ LARGE_VOXEL_MM = 15.0
 
 
 def run_record(found: Posterior, asked: Asked, runner: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """What stands in a result's JSON file of the run itself, JSON-serialisable.
+    """The part of a result's JSON file on the run itself, JSON-serialisable.
 
     Args:
         found: What was estimated; slices last.
-        asked: What was asked for.
+        asked: The request.
         runner: What computed it: ``model``, ``solver``, ``device``, ``engine`` and facts about them.
         seconds: How long it took.
     """

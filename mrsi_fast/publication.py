@@ -2,7 +2,7 @@
 
 A result is a set of files in one folder that share a stem (``sub-01_space-orig_res-x4``), and a JSON record that names
 each of them with its sha256. It is complete if the record is there and every file has that sum. Files are written into
-a hidden staging folder first. A journal in it says which files come and which go; from the moment it is there the
+a hidden staging folder first. A journal in it lists the files to add and to remove; from the moment it is there the
 change is carried out, by the next run on this place if this one is killed. The record goes first and comes last, so
 that no moment shows a record beside the files of another result.
 
@@ -47,7 +47,7 @@ class Busy(Exception):
 
 
 class UnreadableRecord(ValueError):
-    """A record that is not JSON of ours; the message says which file."""
+    """A record that is not JSON of ours; the message names the file."""
 
 
 def sha256_of(path: Path) -> str:
@@ -240,7 +240,7 @@ class Place:
         )
 
     def _carry_out(self, staging: Path) -> None:
-        """Does what the journal says; may be interrupted anywhere and called again."""
+        """Executes the journal; may be interrupted anywhere and called again."""
         journal = json.loads((staging / _JOURNAL).read_text(encoding="utf-8"))
         if (staging / self.record_path.name).exists():  # it is moved last: without it everything is done
             for name, kept in journal["aside"].items():

@@ -53,7 +53,7 @@ class SuperResolver:
         threads: CPU threads of PyTorch and the kernels; None leaves PyTorch's setting.
 
     Raises:
-        EngineError: The device or engine is not available here; the message says why.
+        EngineError: The device or engine is not available here; the message gives the reason.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class SuperResolver:
             scale: 2, 4 or 8 in plane, or per array axis such as ``"4,2,1"``; ``(2, 2, 2)`` refines the slices too, 2 or
                 4 times, in three passes over planes of all directions (see ``three_planes``).
             samples: Posterior samples to draw beside mean and standard deviation, for ratios, probabilities and
-                pictures; a model without a head for the deviation needs 8 to tell it.
+                pictures; a model without a head for the deviation needs 8 to estimate it.
             steps: Solver steps of a sample.
             seed: Seed of the noise, 0 to 2^63 - 1; results depend on neither batch, file order nor device.
             data_consistency: "auto", "soft", "hard" or "off" (see ``mrsi.consistency``).
@@ -171,7 +171,7 @@ class SuperResolver:
 
         Raises:
             MapInputError: The maps cannot be used.
-            ValueError: An argument is out of range; the sentence says which and what is allowed.
+            ValueError: An argument is out of range; the message names it and the allowed values.
         """
         asked = Asked.of(locals())
         progress = callable_or_none("progress", progress)
@@ -239,7 +239,7 @@ class SuperResolver:
             **options: ``data_consistency``, ``acquisition``, ``noise``, ``rules`` and the checks of a call.
 
         Returns:
-            What its own k-space, cut by 2 and brought back, says of the model, the image and the noise level.
+            The self-test of the model, the image and the noise level on the scan's own k-space.
 
         Raises:
             MapInputError: The maps or the anatomical image cannot be used.
@@ -270,7 +270,7 @@ class SuperResolver:
         return self._identity(_maps_in(maps, mask), self._bound(**options))
 
     def _bound(self, **options: Any) -> Asked:
-        """What a call with these options, and the defaults of the others, asks for."""
+        """The request of a call with these options and the defaults of the others."""
         bound = inspect.signature(self.__call__).bind(None, **options)
         bound.apply_defaults()
         return Asked.of(bound.arguments)

@@ -29,7 +29,7 @@ class Result:
         names: M canonical metabolite names.
         mean: The one-step estimate of the posterior mean, always.
         std: Posterior standard deviation from the same evaluation; of a model without a head for it over the samples,
-            if there are 8 or more, else NaN. ``provenance["standard_deviation"]`` says which.
+            if there are 8 or more, else NaN. ``provenance["standard_deviation"]`` names the source.
         samples: [S, M, X, Y, Z], or None if none were drawn.
         zero_fill: Zero-filled interpolation of the measured maps, for comparison: what was measured, nothing inferred.
         affine: [4, 4] voxel index to RAS+ mm of the finer grid.
@@ -39,7 +39,7 @@ class Result:
         xform_code: NIfTI code of the space.
         provenance: How the result came about; JSON-serialisable.
         warnings: Sentences for the user.
-        evidence: What the scan says of itself, or None if it was not asked.
+        evidence: The self-test of the scan, or None if none was run.
     """
 
     names: tuple[str, ...]
@@ -112,7 +112,7 @@ class Result:
     def write(
         self, folder: Path, prefix: str = "", samples: bool = False, inputs: Iterable[str | Path] = ()
     ) -> list[Path]:
-        """Writes the maps and the JSON record into a folder as they are, without regard to what lies there.
+        """Writes the maps and the JSON record into a folder as they are, without regard to existing files.
 
         Args:
             folder: Existing folder.
@@ -225,7 +225,7 @@ class Result:
 
 
 def result_stem(factors: Sequence[int], slice_axis: int) -> str:
-    """Entity of the file names that tells results of different factors apart: ``res-x4``, ``res-x4x2``."""
+    """Entity of the file names that separates results of different factors: ``res-x4``, ``res-x4x2``."""
     return f"res-{factors_label(factors, slice_axis)}"
 
 

@@ -25,7 +25,7 @@ Float32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Volume:
-    """Everything the network needs to know about one set of maps, in the maps' units.
+    """Inputs of the network for one set of maps, in the maps' units.
 
     Attributes:
         names: M canonical names.
@@ -208,7 +208,7 @@ class _Batch:
     """Slices that run together.
 
     Attributes:
-        cond: What the network is told.
+        cond: Condition of the network.
         z: [B, K, X, Y] estimate from the measured data alone, in the maps' units.
         unit: [B, K, 1, 1] RMS of the residual, in the maps' units.
         keys: (slice, sample) of each row.

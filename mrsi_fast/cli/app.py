@@ -1,4 +1,4 @@
-"""The commands of ``mrsi-fast`` and what ``--help`` says about them."""
+"""The commands of ``mrsi-fast`` and their ``--help``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Working through several inputs: one that fails never stops the others, and the end says how each one went."""
+"""Working through several inputs: one that fails never stops the others, and a summary lists the outcome of each."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Outcome:
 
 
 class Skipped(Exception):
-    """Raised by the work on one input when there is nothing to do; the message says why.
+    """Raised by the work on one input when there is nothing to do; the message gives the reason.
 
     Attributes:
         record: The JSON file of the result that is there.

@@ -1,4 +1,4 @@
-"""Options about what a scan is asked about itself, and how the answer is told."""
+"""Options of the self-test, and the output of its result."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ Shrink = Annotated[
 
 @dataclass(frozen=True)
 class EvidenceOptions:
-    """What a scan is asked about itself, and what follows from the answers."""
+    """The self-test and the choices that follow from it."""
 
     evidence: EvidenceMode = "auto"
     align: Align = "auto"
@@ -75,7 +75,7 @@ class EvidenceOptions:
 
 
 def tell_evidence(evidence: Evidence, terminal: Terminal) -> None:
-    """Says what was found: sentences, then a row a map."""
+    """Prints the findings: sentences, then a row a map."""
     for sentence in evidence.sentences():
         terminal.say(f"  {sentence}")
     rows = evidence.rows()

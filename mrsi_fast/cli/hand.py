@@ -56,7 +56,7 @@ TableAxes = Annotated[
 
 @dataclass(frozen=True)
 class ByHand:
-    """What the user says of the files.
+    """The user's statements on the files.
 
     Attributes:
         maps: Canonical name -> file.

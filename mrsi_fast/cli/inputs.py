@@ -1,4 +1,4 @@
-"""From what stands after ``-i`` to the sets of maps to work on, and the folder that each one's results go to."""
+"""From the values of ``-i`` to the sets of maps to work on, and the folder that each one's results go to."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class InputSet:
         label: What to call it in messages and, where there are several, in the output folder.
         files: Files of the set, unless it is a lone file.
         problem: Why it cannot be used, if that is known before reading.
-        hand: What the user says of its files.
+        hand: The user's statements on its files.
         anatomy: Its anatomical image, if it is to be used.
         beside: Quality files that lie beside it and were not given.
     """
@@ -96,9 +96,9 @@ def collect(
     """Finds every set of maps behind the inputs; what cannot be used stays in the list with its problem.
 
     Args:
-        paths: What stands after ``-i``: files, folders, or patterns of them.
-        more: What stands without an option, as a shell leaves it of ``-i sub-*``.
-        hand: What the user says of the files.
+        paths: Values of ``-i``: files, folders, or patterns of them.
+        more: Values without an option, as a shell leaves them of ``-i sub-*``.
+        hand: The user's statements on the files.
 
     Raises:
         CommandError: There is no input, or what was said by hand fits more than one set.
@@ -256,7 +256,7 @@ def _with_maps(sets: list[InputSet], hand: ByHand) -> list[InputSet]:
 
 
 def _labels(sets: Sequence[InputSet]) -> list[str]:
-    """One label a set: where two are equal, the folders that tell them apart stand before it."""
+    """One label a set: where two are equal, the folders that differ precede it."""
     labels = [entry.label for entry in sets]
     parts = [_real(entry.path).parts for entry in sets]
     for label in {label for label in labels if labels.count(label) > 1}:

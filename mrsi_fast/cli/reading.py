@@ -1,4 +1,4 @@
-"""The options about where maps lie and what their numbers mean, alike for ``sr``, ``check`` and ``validate``."""
+"""Options on the position of maps and the meaning of their numbers, alike for ``sr``, ``check`` and ``validate``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which part of the inputs one process of several does; no process needs to know of the others."""
+"""Which part of the inputs one process of several does; no process needs information on the others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def shard_of(text: str | None, environ: Mapping[str, str] = os.environ) -> tuple
     """Reads ``--shard``.
 
     Args:
-        text: ``2/8`` for the second of eight parts, ``auto`` for what SLURM or torchrun says, None for everything.
+        text: ``2/8`` for the second of eight parts, ``auto`` for the part assigned by SLURM or torchrun, None for all.
         environ: Environment variables.
 
     Returns:

@@ -114,7 +114,7 @@ def _check_scale(scale: str) -> None:
 
 
 def _say_what_was_found(sets: list[InputSet], anatomy: str | None, terminal: Terminal) -> None:
-    """Names what lies beside the maps and is not used."""
+    """Names unused files beside the maps."""
     for entry in sets:
         lines = [f"not used: {line}" for line in entry.left_out()]
         found = entry.t1_found()

@@ -31,7 +31,7 @@ COLUMNS = ("input", "status", "result", "maps", "seconds", "residual_over_expect
 
 
 def conclude(sets: Sequence[InputSet], outcomes: Sequence[Outcome], output: Path, terminal: Terminal) -> None:
-    """Writes the summary, says it if there was more than one input, and ends the command with its exit code.
+    """Writes the summary, prints it if there was more than one input, and ends the command with its exit code.
 
     Raises:
         typer.Exit: Always, unless every input went well.
@@ -119,7 +119,7 @@ def table_row(row: Mapping[str, Any], output: Path) -> dict[str, Any]:
 
 
 def _worst_residual(maps: Mapping[str, Mapping[str, Any]]) -> str:
-    """Largest ratio over the maps of the whitened residual to the one that noise explains."""
+    """Largest ratio over the maps of the whitened residual to its expectation from noise."""
     pairs = [(one.get("residual_whitened"), one.get("residual_expected")) for one in maps.values()]
     ratios = [residual / expected for residual, expected in pairs if residual is not None and expected]
     return f"{max(ratios):.3g}" if ratios else ""

@@ -1,4 +1,4 @@
-"""What commands say and where: results on stdout, remarks and progress on stderr, a bar on a terminal only."""
+"""Output of commands: results on stdout, remarks and progress on stderr, a bar on a terminal only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``mrsi-fast validate``: says what ``sr`` would find in the inputs, without weights, GPU or computation."""
+"""``mrsi-fast validate``: lists the files that ``sr`` would use, without weights, GPU or computation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``mrsi-fast sr`` does with one input: read, see whether it is done, super-resolve, tell, write."""
+"""The work of ``mrsi-fast sr`` on one input: read, check for a finished result, super-resolve, print, write."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for, the same for every input of a run; see the options of ``mrsi-fast sr``."""
+    """The request of the user, the same for every input of a run; see the options of ``mrsi-fast sr``."""
 
     scale: str
     samples: int
@@ -122,10 +122,10 @@ class Worker:
 
     Attributes:
         resolver: The model.
-        request: What was asked for.
+        request: The request.
         output: The output folder of the run.
         overwrite: Redo what is finished.
-        terminal: Where to speak.
+        terminal: For output.
     """
 
     resolver: SuperResolver
@@ -180,7 +180,7 @@ class Worker:
         return result
 
     def _record(self) -> dict[str, Any]:
-        """The request as it stands in the JSON file, where files are recorded by name alone."""
+        """The request as in the JSON file, where files are recorded by name alone."""
         named = {key: path.name for key in ("anatomy", "mask") if (path := getattr(self.request, key)) is not None}
         return asdict(self.request) | named
 
@@ -245,7 +245,7 @@ class Worker:
         return _Home(place)
 
     def _not_there_yet(self, former: dict[str, Any]) -> list[str]:
-        """Files that are asked for now and were not when the result was made."""
+        """Files that are requested now and were not when the result was made."""
         wanted = {
             "samples": ("_desc-sample", self.request.save_samples and self.request.samples > 0),
             "pictures": (".png", self.request.pictures),

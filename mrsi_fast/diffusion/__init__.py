@@ -1,6 +1,6 @@
 """Diffusion mathematics: a denoiser, its training loss, noise schedules, solvers and reproducible noise.
 
-Nothing here knows of metabolites, acquisition or networks: the denoiser wraps any callable, conditions are passed
+Nothing here depends on metabolites, acquisition or networks: the denoiser wraps any callable, conditions are passed
 through unseen, and data consistency is something that a caller wraps around the denoiser. The pieces:
 
 - `denoiser`: EDM preconditioning, `D(x, sigma, cond) -> x0`;

@@ -109,7 +109,7 @@ class Denoiser(nn.Module):
         return self._estimate(x, c, output)
 
     def with_spread(self, x: Tensor, sigma: Tensor | float, cond: Any = None) -> tuple[Tensor, Tensor]:
-        """Denoise a batch and tell the spread of the posterior, by one evaluation of a network with two heads.
+        """Denoise a batch and estimate the spread of the posterior, by one evaluation of a network with two heads.
 
         Args:
             x: As for `forward`. The spread has a meaning at the one-step point only: a state of 0 at `sigma_max`.

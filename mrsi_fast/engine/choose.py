@@ -1,4 +1,4 @@
-"""The one place where an engine is chosen: every engine is asked, and what each one answers is kept."""
+"""The one place where an engine is chosen: every engine states whether it can run here, and the answers are kept."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ ENGINES = tuple(OFFERS)
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """The engine that runs, and for every other one a clause that says why it does not."""
+    """The engine that runs, and for every other one the reason against it."""
 
     engine: Engine
     refused: dict[str, str]
@@ -79,7 +79,7 @@ def choose_engine(name: str, denoiser: Denoiser, device: torch.device) -> Engine
         device: Where to run.
 
     Raises:
-        EngineError: The engine was asked for by name and cannot run here, or there is no engine of that name.
+        EngineError: The engine was requested by name and cannot run here, or there is no engine of that name.
     """
     if name != "auto" and name not in OFFERS:
         raise EngineError(f"There is no engine '{name}'; choose one of auto, {', '.join(ENGINES)}.")

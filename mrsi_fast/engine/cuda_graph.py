@@ -2,7 +2,7 @@
 
 A captured step is the planned network (``mrsi_fast.engine.fused``) and one fused operation, ``solver_step``, that does
 projection, update and noise. All that changes between runs lies in static buffers: state, condition, noise, tables of
-what depends on the step, and the index of the step. The graph itself stands behind a protocol, so that tests replay the
+what depends on the step, and the index of the step. The graph itself is behind a protocol, so that tests replay the
 same loop on CPU tensors by the same rules (``tests/support/capture.py``).
 """
 
@@ -362,7 +362,7 @@ class CudaGraphEngine:
         return self._run(job, self.denoiser.tells_spread)
 
     def _run(self, job: SamplingJob, spread: bool) -> Estimate:
-        """The final residual and, if asked for, the posterior standard deviation that the last step told."""
+        """The final residual and, if requested, the posterior standard deviation of the last step."""
         with torch.inference_mode(), ieee_float32(), settled_convolutions():
             if job.initial.numel() == 0:
                 empty = job.initial.to(torch.float32, copy=True)

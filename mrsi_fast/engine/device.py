@@ -1,4 +1,4 @@
-"""The device that was asked for, or the best there is, with the reason."""
+"""The requested device, or the best available one, with the reason."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class CompileEngine(EagerEngine):
 
 
 class Compiled:
-    """A network whose evaluations with one head and with both are compiled, each when it is first asked for."""
+    """A network whose evaluations with one head and with both are compiled, each at its first use."""
 
     def __init__(self, network: Any) -> None:
         self.spread = getattr(network, "spread", None)

@@ -17,7 +17,7 @@ from mrsi_fast.mrsi.forward import Acquisition
 
 
 class EngineError(RuntimeError):
-    """An engine that was asked for by name and cannot run here; the message says why and what to use instead."""
+    """An engine that was requested by name and cannot run here; the message gives the reason and an alternative."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class SamplingJob:
     """One batch of reverse diffusion.
 
     Attributes:
-        cond: What the network is told about each slice of the batch, on the CPU.
+        cond: Condition of each slice of the batch, on the CPU.
         initial: [B, K, X, Y] state at ``steps[0].sigma`` (that many times standard normal noise), float32, on the CPU.
         steps: The solver's steps.
         projection: For hard data consistency, the operator whose measured band is removed from every estimate of the
@@ -45,7 +45,7 @@ class SamplingJob:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one evaluation at the one-step point says of the residual, in units of its RMS.
+    """Estimate of the residual from one evaluation at the one-step point, in units of its RMS.
 
     Attributes:
         mean: [B, K, X, Y] posterior mean, float32, on the CPU.

@@ -233,7 +233,7 @@ class NativeEngine:
         reason: Why this engine was chosen.
         threads: OpenMP threads; by default as many as PyTorch uses.
         pairs: The engine "native-amx": convolutions multiply sums of two bfloat16 (16 significant bits) in AMX tiles
-            and add in float32; docs/numerics.md says how far that is from float32.
+            and add in float32; docs/numerics.md gives the difference to float32.
 
     Raises:
         EngineError: The extension is missing or the denoiser is not one that ``obstacle`` lets pass.
@@ -281,7 +281,7 @@ class NativeEngine:
 
     @torch.inference_mode()
     def _run(self, job: SamplingJob, spread: bool) -> Estimate:
-        """The final residual and, if asked for, the posterior standard deviation that the last step told."""
+        """The final residual and, if requested, the posterior standard deviation of the last step."""
         cond = job.cond
         batch, _, *grid = job.initial.shape
         plan = self._plan_for(batch, (grid[0], grid[1]))

@@ -2,7 +2,7 @@
 
 ``plan_network`` walks the UNet once for a batch shape. What depends only on noise level and conditioning (embedding and
 FiLM scale-shift of every block) is not part of the list: ``FilmTable`` computes it for all steps of a run in advance.
-The plan says nothing about kernels; an engine turns it into calls.
+The plan is independent of kernels; an engine turns it into calls.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Plan:
 
     Attributes:
         operations: In the order in which they run.
-        stem: Input of the first convolution: padded, pixel-unshuffled stack of what the network is told.
+        stem: Input of the first convolution: padded, pixel-unshuffled stack of the network's inputs.
         head: Output of the last one, before the pixel-shuffle.
         both_heads: What replaces the last operation where the spread is wanted too: the filters of both heads side by
             side, so that their input is read once. None if the network has one head.

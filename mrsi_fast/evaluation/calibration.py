@@ -1,4 +1,4 @@
-"""Whether the spread of the samples means what it says: coverage of intervals, CRPS."""
+"""Calibration of the spread of samples: coverage of intervals, CRPS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of what a clinic asks: tissue levels, lesions, hotspots, detection, calibration, memorised anatomy."""
+"""Tables of clinical interest: tissue levels, lesions, hotspots, detection, calibration, memorised anatomy."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def read_head(folder: Path) -> MeasuredHead:
     """Reads a head.
 
     Raises:
-        MapInputError: The images do not lie on one grid, or the labels do not tell three tissues apart.
+        MapInputError: The images do not lie on one grid, or the labels do not separate three tissues.
     """
     t1_file, files = _t1_file(folder), _tissue_files(folder)
     if t1_file is None or not files:
@@ -145,7 +145,7 @@ def _stem(path: Path) -> str:
 
 def _from_shares(images: dict[str, Float32]) -> Float32:
     shares = np.stack([images[tissue] for tissue in TISSUES]).astype(np.float32)
-    return shares / max(float(shares.max()), 1e-6)  # 255 or 100 may stand for 1
+    return shares / max(float(shares.max()), 1e-6)  # 255 or 100 may represent 1
 
 
 def _from_labels(labels: Float32, t1: Float32, name: str) -> Float32:

@@ -129,7 +129,7 @@ class Prepared:
 
     Attributes:
         truth: [X, Y].
-        estimate: [X, Y], masked if the convention says so.
+        estimate: [X, Y], masked if the convention requires it.
         region: [X, Y] voxels that count.
         data_range: Range that PSNR and SSIM are relative to.
     """

@@ -32,7 +32,7 @@ class LpipsUnavailable(RuntimeError):
 
 
 def weights_path() -> Path:
-    """Where the weights should lie: ``$MRSI_FAST_LPIPS``, else in the data folder."""
+    """Expected place of the weights: ``$MRSI_FAST_LPIPS``, else in the data folder."""
     named = os.environ.get("MRSI_FAST_LPIPS")
     return Path(named) if named else Path(os.environ.get("MRSI_FAST_DATA", "../shared/data")) / WEIGHTS
 
@@ -108,7 +108,7 @@ def lpips_pairs(truth: NDArray, estimate: NDArray, low: NDArray, high: NDArray) 
 
     Args:
         truth: [B, X, Y], each side at least 32 voxels.
-        estimate: [B, X, Y], masked as the convention says.
+        estimate: [B, X, Y], masked by the convention.
         low: [B] value that becomes -1 in both images of a pair.
         high: [B] value that becomes +1; values beyond are not clipped.
 

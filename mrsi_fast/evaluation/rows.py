@@ -76,7 +76,7 @@ def detections(rows: Iterable[Row]) -> list[Detection]:
 
 
 def mean_over_heads(rows: Sequence[Row], metric: str, metabolite: str | None = None) -> float:
-    """Mean over heads of one metric, 2HG left out unless asked for."""
+    """Mean over heads of one metric, 2HG left out unless requested."""
     chosen = [
         (r["head"], r["value"])
         for r in rows

@@ -1,4 +1,4 @@
-"""All numbers of one estimate of one case, as rows that each say what they are."""
+"""All numbers of one estimate of one case, as self-describing rows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TUMOUR_MAPS = ("tNAA", "tCr", "tCho", "Ins", "Glx", "2HG")
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """What a method says about a case.
+    """Output of a method for a case.
 
     Attributes:
         method: Name in the tables.
@@ -97,7 +97,7 @@ def region(problem: Problem, index: int) -> NDArray[np.bool_]:
 
 
 def _holds_signal(problem: Problem, index: int, z: int) -> bool:
-    """Whether a true slice holds more than noise: a score relative to an empty slice's range says nothing.
+    """Whether a true slice holds more than noise: a score relative to an empty slice's range has no meaning.
 
     2HG is absent without a mutation; its slices count where it reaches the noise of a voxel and 2 % of its scale.
     """

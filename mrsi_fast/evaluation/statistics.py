@@ -2,7 +2,7 @@
 
 Few heads cannot give small p-values, whatever the method: the smallest two-sided p of an exact paired Wilcoxon test is
 ``2^(1-n)`` (n = 3: 0.25, 4: 0.125, 5: 0.0625), and Holm's correction multiplies it. Where that cannot reach 0.05 no p
-is given; the number of heads that agree in sign, and a bootstrap interval by head, say what there is to say.
+is given; the number of heads that agree in sign, and a bootstrap interval by head, are reported instead.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Comparison:
     refusal: str | None
 
     def sentence(self) -> str:
-        """The comparison in a few words for a table; the reason why there is no p stands elsewhere."""
+        """The comparison in a few words for a table; the reason for a missing p is given elsewhere."""
         text = f"{self.better} of {self.heads}, {self.mean:+.3g}"
         if np.isfinite(self.low):
             text += f" [{self.low:+.3g}, {self.high:+.3g}]"

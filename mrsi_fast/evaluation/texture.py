@@ -1,7 +1,7 @@
 """Zero-fill plus random texture of the right spectrum: shows what a perceptual score rewards by itself.
 
 The texture has the power spectrum of what zero-filling lacks (measured on the train heads) and random phases, and it is
-present where the map holds signal. It knows nothing about anatomy; a method has to beat it in LPIPS to claim detail.
+present where the map holds signal. It uses no anatomy; a method has to beat it in LPIPS to claim detail.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a scan says of itself: its own maps one octave lower, where the truth is known.
+"""The self-test of a scan: its own maps one octave lower, where the truth is known.
 
 halving.py    the measured maps cut to half their matrix by the declared operator, and the detail that the cut took away
 detail.py     added detail against measured detail: error, amplitude with its interval, noise floor

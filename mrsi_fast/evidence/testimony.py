@@ -1,4 +1,4 @@
-"""What a scan says of itself, as numbers and as sentences."""
+"""Results of the self-test, as numbers and as sentences."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What a scan says of itself.
+    """Results of the self-test of a scan.
 
     Attributes:
         tested: Whether its own k-space was cut and brought back.

@@ -1,1 +1,1 @@
-"""The Self-Attention UNet and what it is told about the maps."""
+"""The Self-Attention UNet and its condition."""

@@ -1,4 +1,4 @@
-"""What the network is told besides the noisy residual, and the units it is told in.
+"""Inputs of the network besides the noisy residual, and their units.
 
 Everything here is relative to each map's own scale, so that multiplying all maps by one constant changes nothing.
 """
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 NOISE_FLOOR = 1e-3
-"""Relative noise below this is told to the network as noise-free."""
+"""Relative noise below this is passed to the network as noise-free."""
 
 
 @dataclass(frozen=True)

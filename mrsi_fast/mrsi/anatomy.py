@@ -26,7 +26,7 @@ from mrsi_fast.mrsi.mapset import Float32, MapInputError
 from mrsi_fast.mrsi.nifti import Volume, volume_from_image
 
 MINIMUM_OVERLAP = 0.9
-"""Below this share of covered voxels a warning says that the image may not belong to the maps."""
+"""Below this share of covered voxels there is a warning that the image may not belong to the maps."""
 
 MOST_POINTS = 16
 """Most points that a target voxel is averaged over, per axis."""
@@ -156,7 +156,7 @@ def box_average(
 def _refinement(affine: NDArray[np.float64], target: NDArray[np.float64]) -> list[int]:
     """Points along each axis of a target voxel: as many as image voxels that the axis crosses, at most 16.
 
-    Sixteen points an axis average well over anything finer; an image with slices of 0.05 mm would ask for a hundred.
+    Sixteen points an axis average well over anything finer; an image with slices of 0.05 mm would need a hundred.
     """
     crossed = np.abs(np.linalg.solve(affine[:3, :3], target[:3, :3]))  # [image axis, target axis]
     return [int(np.clip(np.ceil(n - 1e-6), 1, MOST_POINTS)) for n in crossed.max(axis=0)]

@@ -1,4 +1,4 @@
-"""Data consistency: how an HR estimate is held to the LR maps that were measured, and how far from them it lies.
+"""Data consistency: correction of an HR estimate toward the measured LR maps, and its residual.
 
 Three ways, chosen by the caller for a whole run:
 
@@ -159,8 +159,8 @@ class DataConsistency:
     def at_end(self, x0: Tensor) -> Tensor:
         """Apply what belongs after the last step: the projection if hard, the soft correction if soft.
 
-        The soft correction treats each map of each slice alone. Where the residual is within what noise explains, the
-        estimate is returned as it is; untrusted voxels and voxels without a noise level pull nowhere.
+        The soft correction treats each map of each slice alone. Where the residual is within its
+        expectation from noise, the estimate is returned as it is; untrusted voxels and voxels without a noise level pull nowhere.
 
         Args:
             x0: ``[..., M, X, Y]`` final estimate, in the unit of ``y``.
@@ -185,7 +185,7 @@ class DataConsistency:
         return self._misfit(x) * self.weight
 
     def residual(self, x: Tensor, over: tuple[int, ...] = (-2, -1)) -> Residual:
-        """Measure how far an estimate lies from the data.
+        """Measure the residual of an estimate.
 
         Args:
             x: ``[..., M, X, Y]`` HR maps, in the unit of ``y``.

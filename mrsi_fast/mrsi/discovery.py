@@ -124,7 +124,7 @@ def quality_beside(maps: Sequence[Path], given: Sequence[Path]) -> list[Unused]:
 
 
 def is_named(path: Path) -> bool:
-    """Whether a file's name says anything to the table of schemes, or it is one of LCModel's tables."""
+    """Whether a file's name matches a scheme, or it is one of LCModel's tables."""
     if is_table(path):
         return True
     what = classify(image_stem(path))

@@ -1,4 +1,4 @@
-"""Where voxels lie in the scanner: affines of finer grids, field-of-view corners, orientation checks.
+"""Positions of voxels in the scanner: affines of finer grids, field-of-view corners, orientation checks.
 
 An affine maps voxel indices to RAS+ millimetres of the voxel's centre (NIfTI). Super-resolution keeps the field of view
 (FOV), so the first HR centre is not the first LR centre: it lies ``(1/f - 1)/2`` LR voxels from it along each axis.

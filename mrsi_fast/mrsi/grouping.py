@@ -1,4 +1,4 @@
-"""From files with what their names say to sets of maps: which files belong together, and which is taken of several."""
+"""From classified files to sets of maps: which files belong together, and which is taken of several."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _QUALITY = ("crlb", "snr", "fwhm")
 
 @dataclass(frozen=True)
 class Found:
-    """One file with what its name says.
+    """One classified file.
 
     Attributes:
         path: The file.
         relative: Its path below the searched folder, without suffix.
-        what: What its name says.
+        what: Its content by its name.
         home: The place of its set, a folder below the searched one.
-        beside: The place that its folders alone tell, where its name has BIDS entities.
+        beside: The place by its folders alone, where its name has BIDS entities.
     """
 
     path: Path
@@ -155,7 +155,7 @@ def _file(files: MapFiles, one: Found, ranks: dict[str, int]) -> None:
 
 
 def _borrow(files: MapFiles) -> None:
-    """fsl_mrsi has no QC of combined maps: their main component's stands in."""
+    """fsl_mrsi has no QC of combined maps: the QC of their main component is used."""
     for role in ("snr", "fwhm"):
         table = files.table(role)
         for total, parts in STAND_INS.items():

@@ -94,7 +94,7 @@ def _read_by_nibabel(path: Path, form: Form) -> Volume:
 
 @dataclass(frozen=True)
 class StackNames:
-    """What a JSON file beside a stack says: the names of its volumes, and their unit (may be empty)."""
+    """Content of a JSON file beside a stack: the names of its volumes, and their unit (may be empty)."""
 
     names: tuple[str, ...]
     units: str = ""

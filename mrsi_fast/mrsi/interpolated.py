@@ -66,7 +66,7 @@ def estimate_acquired_matrix(maps: MapSet) -> tuple[int, int] | None:
 
 
 def remarks_on_interpolation(maps: MapSet) -> list[str]:
-    """A sentence with the estimate where the maps look interpolated."""
+    """A sentence with the estimate where the maps appear to be interpolated."""
     found = estimate_acquired_matrix(maps)
     if found is None:
         return []

@@ -76,7 +76,7 @@ def read_maps(
         units: Units of the maps, for labels.
         scaling: fsl_mrsi scaling to take (molarity, molality, raw, internal).
         form: Orientation to use where sform and qform differ: ``auto``, ``s`` or ``q``.
-        like: An image on the grid of the spectra, for LCModel's tables, which do not say where they lie.
+        like: An image on the grid of the spectra, for LCModel's tables, which hold no positions.
         table_axes: Directions in which rows, columns and slices of the tables count, by default ``PLS`` (axial).
 
     Returns:
@@ -250,7 +250,7 @@ def _wanted(metabolites: str | Sequence[str], found: Sequence[str]) -> list[str]
 
 
 def _choose(found: Mapping[str, Source], metabolites: str | Sequence[str] | None, reader: Reader) -> dict[str, Source]:
-    """Take the maps asked for; by default those that have, or stand in for, a channel of their own."""
+    """Take the maps asked for; by default those with a channel, or with a component's map in its place."""
     if metabolites:
         return {name: found[name] for name in _wanted(metabolites, list(found))}
     chosen = []

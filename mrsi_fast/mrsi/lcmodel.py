@@ -1,9 +1,9 @@
 """LCModel's per-voxel results (``.table``, ``.coord``, ``.csv``) as maps on the grid of another image.
 
 LCModel writes no images: one ``.table`` (and ``.coord``) a voxel, with concentrations, %SD, linewidth and S/N, and a
-``.csv`` with a row a voxel. A voxel's place stands in the file's name (``sl2_3-4``: slice 2, row 3, column 4) or in the
+``.csv`` with a row a voxel. A voxel's place is in the file's name (``sl2_3-4``: slice 2, row 3, column 4) or in the
 columns ``Row`` and ``Col``; rows count from the top of the displayed slice, columns from its left, as the scanner shows
-it (LCModel manual, multi-voxel data). Where that lies in the head is told by an image on the same grid.
+it (LCModel manual, multi-voxel data). An image on the same grid gives the position in the head.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ NO_FIT_PERCENT = 999.0
 
 @dataclass(frozen=True)
 class Place:
-    """Where a table's voxel lies, counted from 1; 0 where the name does not say."""
+    """Position of a table's voxel, counted from 1; 0 where the name has none."""
 
     slice: int = 0
     row: int = 0

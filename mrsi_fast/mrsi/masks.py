@@ -22,7 +22,7 @@ def as_mask(values: Float32, where: str, labels: Iterable[int] | None = None) ->
 
     Without labels a voxel is inside where its value is above half of the largest one: right for 0 and 1, 0 and 255,
     probabilities and interpolated masks; zero, negative and NaN are outside. Several whole numbers are labels, of which
-    only the user knows which ones are meant.
+    only the user can name the intended ones.
 
     Args:
         values: [X, Y, Z].
@@ -63,7 +63,7 @@ def remarks_on_mask(maps: MapSet) -> list[str]:
     """What looks wrong about a mask beside its maps: it covers everything, or background instead of tissue."""
     assert maps.mask is not None
     if maps.mask.all():
-        return ["The mask covers every voxel of the maps, so it says nothing about where the head is."]
+        return ["The mask covers every voxel of the maps, so it does not locate the head."]
     tissue = estimate_support(maps)
     if tissue.all() or not tissue.any():
         return []

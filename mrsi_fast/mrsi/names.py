@@ -100,7 +100,7 @@ STAND_INS: dict[str, tuple[str, ...]] = {
 }
 """Channel -> components that use it, in this order, where the total itself is not among the maps.
 
-A component has the total's spatial pattern to a good approximation (NAA is 80-90 % of tNAA), and the network is told
+A component has the total's spatial pattern to a good approximation (NAA is 80-90 % of tNAA), and the network receives
 each map's own scale, so this is a better home for it than ``other``.
 """
 

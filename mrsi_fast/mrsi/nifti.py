@@ -60,7 +60,7 @@ class Volume:
         affine: [4, 4] float64, mm.
         xform_code: NIfTI code of the form the affine came from, 1 where there was none.
         remarks: Sentences without the file's name, for the caller to put in front.
-        placed: Whether the file says where it lies in the head (sform or qform).
+        placed: Whether the file has a position in the head (sform or qform).
     """
 
     data: Float32
@@ -164,7 +164,7 @@ def _one_error(where: str) -> Iterator[None]:
 
 
 def _open_checked(path: Path) -> IO[bytes]:
-    """Open the file by what it is, after comparing that with what its name says."""
+    """Open the file by its content, after comparing that with its name."""
     if not path.exists():
         raise MapInputError(f"{path.name}: there is no such file. Check the path.")
     if not path.is_file():
@@ -284,7 +284,7 @@ def _to_mm(
 
 
 def _oriented(header: nib.Nifti1Header, form: Form, where: str, remarks: list[str]) -> tuple[NDArray[np.float64], int]:
-    """Choose the affine between sform and qform, in mm, with remarks on what a reader should know."""
+    """Choose the affine between sform and qform, in mm, with remarks for the user."""
     s_code, q_code = int(header["sform_code"]), int(header["qform_code"])
     if (form == "s" and s_code < 1) or (form == "q" and q_code < 1):
         raise MapInputError(f"{where}: the {form}form was asked for but is not set. Use another form, or auto.")

@@ -29,7 +29,7 @@ class Pattern:
     def parse(cls, text: str) -> Pattern:
         """Read ``[ROLE=]PATTERN``, e.g. ``{id}_{met}.nii.gz`` or ``crlb=quality/{met}_sd.nii``.
 
-        ``{met}`` is the metabolite, ``{id}`` what tells sets apart, ``*`` any text, ``?`` any character in a name.
+        ``{met}`` is the metabolite, ``{id}`` identifies a set, ``*`` any text, ``?`` any character in a name.
         Without a role the files are maps.
 
         Raises:

@@ -1,7 +1,7 @@
 """Along which array axis the slices are stacked, and turning a set so that it is the last one: the network is planar.
 
 The axis is found from the voxel sizes (two that agree are in plane; else the largest is the slice's thickness) and from
-the matrix (a single slice, or a few of many voxels). Nothing in a NIfTI file says it, and the third axis is only usual.
+the matrix (a single slice, or a few of many voxels). NIfTI has no field for it, and the third axis is only usual.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def find_slice_axis(affine: ArrayLike, shape: Sequence[int], where: str) -> int:
         where: How to call the maps in messages.
 
     Returns:
-        0, 1 or 2; 2 where nothing tells otherwise (a cube of cubic voxels).
+        0, 1 or 2; 2 where it is undetermined (a cube of cubic voxels).
 
     Raises:
-        MapInputError: Voxel sizes and matrix contradict each other, so that only the user can say.
+        MapInputError: Voxel sizes and matrix contradict each other, so that the user has to state it.
     """
     sizes, counts = voxel_sizes_mm(affine), tuple(int(n) for n in shape[:3])
     single = [axis for axis in range(3) if counts[axis] == 1]

@@ -233,8 +233,8 @@ def _large_bounds(
 ) -> Bool:
     """Absolute bounds above a share of the map's median, for maps whose median is a measured level.
 
-    Where most of a map lies below two standard deviations (2HG, lactate outside a lesion) its median is noise and says
-    nothing about what is worth keeping: the rule would remove the lesion with the rest. There a bound is held against
+    Where most of a map lies below two standard deviations (2HG, lactate outside a lesion) its median is noise and no
+    criterion for a voxel: the rule would remove the lesion with the rest. There a bound is held against
     the map's median bound: noise does not grow with the concentration, so a much larger one tells of a failed fit.
     """
     large = np.zeros(maps.maps.shape, dtype=bool)

@@ -1,4 +1,4 @@
-"""Robust statistics of whitened residuals: what noise explains, where they depart, how much of them is white."""
+"""Robust statistics of whitened residuals: expectation from noise, departures, white share."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""What a file holds, told by its name: the table of naming schemes, and the reading of one name by it.
+"""The content of a file by its name: the table of naming schemes, and the reading of one name by it.
 
 Nothing is opened here. The table has two parts, both searched from the top, the first row that fits decides:
 
 - :data:`ENTITY_SCHEMES`, for names made of ``key-value`` pairs (BIDS and what resembles it), in any order;
 - :data:`PATH_SCHEMES`, regular expressions for every other name, with the folders that it lies in.
 
-A new lab's names are a new row. What a user knows better goes through ``--pattern`` or by hand (``--map``, ``--crlb``).
+A new lab's names are a new row. Users override it through ``--pattern`` or by hand (``--map``, ``--crlb``).
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ ENTITY_SCHEMES: tuple[EntityScheme, ...] = (
     EntityScheme("map", {"suffix": _MRSI, "met": r".+"}, "met", rank=1),
     EntityScheme("map", {"suffix": _MRSI, "desc": r".+"}, "desc", rank=2),
 )  # fmt: skip
-"""Names of ``key-value`` pairs, in order of precedence. A role in ``acq`` or ``desc`` tells no sets apart."""
+"""Names of ``key-value`` pairs, in order of precedence. A role in ``acq`` or ``desc`` separates no sets."""
 
 _SUFFIXES = rf"{_MRSI}|{_T1W}|mask|probseg|dseg|label|T2w|FLAIR|PDw|bold|dwi|T2star|inplane\w*|sbref|svs|unloc|mrsref"
 _ACQUIRED_SPACES = ("", "orig", "mrsi", "origfilt")
@@ -212,14 +212,14 @@ _FILTERED_FOLDER = re.compile(r"(?:^|/)[^/]*(?:clip|filt|smooth|interp)[^/]*(?=/
 
 @dataclass(frozen=True)
 class Finding:
-    """What a name says.
+    """Content of a file by its name.
 
     Attributes:
         role: What the file holds.
         name: Canonical metabolite, or :data:`ALL_MAPS`.
         layout: ``fsl_mrsi``, ``bids``, ``Vienna`` or ``folder``.
         rank: Precedence among files for the same place.
-        tags: What tells its set from others: ``{"id": ...}`` or the BIDS entities.
+        tags: Identifiers of its set: ``{"id": ...}`` or the BIDS entities.
         variant: One of :data:`VARIANTS`.
         unit: Unit of the values, where the scheme fixes it.
         reason: Why it is not used, for the roles ``ratio`` and ``other``.
@@ -286,7 +286,7 @@ def split_name(text: str) -> tuple[str, str] | None:
     The metabolite comes last, or first where what follows it has a digit (``tNAA_P07``).
 
     Returns:
-        Identifier and canonical name; None where no part is known, or two metabolites stand side by side.
+        Identifier and canonical name; None where no part is known, or two metabolites are adjacent.
     """
     if is_known(text):
         return "", canonical_name(text)

@@ -1,6 +1,6 @@
 """From whatever a user gives as maps to one set of named sources, each with its role: what ``read_maps`` then reads.
 
-Stacks are parted into their maps (and uncertainties, where their names say so), LCModel's tables become maps, mappings
+Stacks are parted into their maps (and uncertainties, by their names), LCModel's tables become maps, mappings
 are sorted by role. Files that are no maps by their name are refused here.
 """
 

@@ -26,7 +26,7 @@ def estimate_support(maps: MapSet, fitted: Bool | None = None) -> Bool:
         fitted: [M, X, Y, Z] bool; default every finite value.
 
     Returns:
-        [X, Y, Z] bool; everywhere True when no map tells (only lesion metabolites, or all maps empty).
+        [X, Y, Z] bool; everywhere True when no map determines it (only lesion metabolites, or all maps empty).
     """
     fitted = np.isfinite(maps.maps) if fitted is None else fitted
     shares = []

@@ -1,6 +1,6 @@
 """How the slices of a volume came about along their axis, as a linear operator on the planes of a finer volume.
 
-Two ways, of which the user says which one it was:
+Two ways; the user states which one applies:
 
 - ``encoded``: the third axis was phase-encoded too (EPSI, FID-MRSI, concentric rings in 3D). Along it the operator is
   that of an in-plane axis (``mrsi_fast.mrsi.kspace``): lines ``|k| <= n/2``, half-voxel phase, field of view kept.

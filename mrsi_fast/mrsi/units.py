@@ -1,7 +1,7 @@
 """The unit of a quality map, judged from its values where they leave no doubt: programs write the same map differently.
 
 Cramér-Rao bounds come as percent of the concentration (LCModel's %SD, fsl_mrsi, MRSIPrep), as a fraction of it, or as a
-standard deviation in the map's own unit. Three observations tell them apart, each counted as the number of decades by
+standard deviation in the map's own unit. Three observations separate them, each counted as the number of decades by
 which a reading lies outside its usual range (measured on 35 maps of a 3 T scan, ``docs/decisions/units.md``):
 
 - the noise relative to the concentration that follows: 1 to 300 % as percent, else 1 to 60 %;
@@ -53,7 +53,7 @@ _PROTON_MHZ_PER_TESLA = 42.577
 
 @dataclass(frozen=True)
 class _Evidence:
-    """What one map says about the unit of its bounds."""
+    """Evidence of one map on the unit of its bounds."""
 
     name: str
     median: float
@@ -210,7 +210,9 @@ def _evidence(name: str, values: Float32, bound: Float32) -> _Evidence | None:
     v, b = values[fitted].astype(np.float64), bound[fitted].astype(np.float64)
     whole, constant = bool(np.all(np.abs(b - np.round(b)) < 0.01)), b.min() == b.max()
     slope = float("nan")
-    if np.log(v).std() > 0.03 and len(v) >= 2 * _ENOUGH_VOXELS and not (constant and whole):  # a stand-in tells nothing
+    if (
+        np.log(v).std() > 0.03 and len(v) >= 2 * _ENOUGH_VOXELS and not (constant and whole)
+    ):  # a constant carries no information
         slope = float(np.polyfit(np.log(v), np.log(b), 1)[0])
     level = float(np.median(v))
     relative = {unit: float(np.median(relative_noise(v, b, unit))) for unit in CRLB_UNITS}

@@ -176,7 +176,7 @@ def operator_of(
 
 
 def remarks_on_slices(operator: Operator) -> list[str]:
-    """What to say to the user of how the slices came about."""
+    """Remarks for the user on the origin of the slices."""
     if isinstance(operator, Acquisition) or not operator.axis.assumed:
         return []
     return [

@@ -1,6 +1,7 @@
 """The one door to every kernel: public functions that models and engines call.
 
-``explain(op, *inputs)`` says what runs a call and why not the alternatives; ``status()`` lists what is usable here.
+``explain(op, *inputs)`` names the implementation of a call and the reasons against the others; ``status()``
+lists the usable ones.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class MeasuredChoice:
 
     @property
     def why(self) -> str:
-        """As ``explain`` says it."""
+        """As in the output of ``explain``."""
         times = ", ".join(f"{name} {time:.1f} us" for name, time in sorted(self.microseconds.items()))
         return f"fastest on sm_{self.architecture} at {self.shape} in {self.dtype} ({times})"
 

@@ -25,7 +25,7 @@ class Implementation:
 
     Attributes:
         backend: ``native`` (C++ on the CPU), ``cuda`` (CUDA C++) or ``triton``.
-        lacks: Says why it is not installed here, or None; asked at each call, so it must be cheap.
+        lacks: Returns the reason why it is not installed here, or None; runs at each call, so it must be cheap.
         refuse: ``(*inputs) -> reason or None``: what it does not do, from the operation's own inputs.
         out: ``(*inputs, out) -> None``: fills ``out``, which is laid out as the operation allocates it.
         backward: ``(grad, *inputs) -> gradients``, or None where it has no backward kernel.
@@ -96,7 +96,7 @@ def override(backend: str = "auto", disable: str = "") -> Iterator[None]:
 
 
 def add(op: str, implementations: tuple[Implementation, ...], preference: Preference | None = None) -> None:
-    """Make an operation's implementations known, the preferred one first unless ``preference`` says otherwise.
+    """Register an operation's implementations, the preferred one first unless ``preference`` gives another order.
 
     Args:
         op: Name of the operation.
@@ -141,7 +141,7 @@ def choose(op: str, device: str, inputs: tuple[Any, ...], *, backward: bool = Fa
         backward: Whether the backward form is wanted.
 
     Raises:
-        RuntimeError: The pinned backend cannot serve the call; the message says why.
+        RuntimeError: The pinned backend cannot run the call; the message gives the reason.
     """
     refused: dict[str, str] = {}
     missing = 0

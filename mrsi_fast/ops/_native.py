@@ -75,7 +75,7 @@ def struct(kind: str, /, **fields: Any) -> Any:
 
 
 def address(tensor: torch.Tensor | None) -> int:
-    """Where a tensor lies, 0 where there is none."""
+    """Address of a tensor, 0 where there is none."""
     return 0 if tensor is None else tensor.data_ptr()
 
 

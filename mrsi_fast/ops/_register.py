@@ -133,7 +133,7 @@ def _writable(operation: Operation, inputs: list[Any], out: Tensor) -> bool:
 
 
 def _span(tensor: Tensor) -> tuple[int, int]:
-    """First byte of a tensor, and the one after its last. Storages do not tell: two may be views of one NumPy array."""
+    """First byte of a tensor, and the one after its last. Two storages may be views of one NumPy array."""
     first = tensor.data_ptr()
     if tensor.is_contiguous() or tensor.numel() == 0:
         return first, first + tensor.nbytes

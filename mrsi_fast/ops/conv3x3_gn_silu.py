@@ -147,7 +147,7 @@ NO_NORM: Norm = (None, None, 0, None, None, 0.0)
 
 
 def _request(x: Tensor, outputs: int, norm: Norm) -> tuple[Any, list[Tensor | None]]:
-    """What every kernel is told first, and the tensors that must live as long as it is used."""
+    """First arguments of every kernel, and the tensors that must outlive them."""
     batch, channels, height, width = x.shape
     norm_weight, norm_bias, groups, scale, shift, eps = norm
     kept = [one if one is None else one.contiguous() for one in (norm_weight, norm_bias, scale, shift)]

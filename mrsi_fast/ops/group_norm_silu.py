@@ -95,7 +95,7 @@ def _refuse(
 
 
 def _request(inputs: tuple[Any, ...], channels_last: bool) -> tuple[Any, list[Tensor | None]]:
-    """What the kernels are told, and the tensors that must live as long as it is used."""
+    """Arguments of the kernels, and the tensors that must outlive them."""
     x, weight, bias, num_groups, scale, shift, eps, *_ = inputs
     # Rows of a chunked embedding are strided; copying [B, C] is cheaper than strides in the kernel.
     kept = [None if one is None else one.contiguous() for one in (weight, bias, scale, shift)]

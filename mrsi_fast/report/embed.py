@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NO_VALUE = {np.dtype(np.uint8): 255, np.dtype(np.int16): -32768}
-"""What stands for NaN in each stored type."""
+"""Code of NaN in each stored type."""
 _SMALL = 254  # levels that fit into a byte beside the mark for NaN
 
 

@@ -35,7 +35,7 @@ _COLOURS = {
     "mrsi_fast": "#1f77b4",
     "mrsi_fast + T1": "#d62728",
 }
-"""A method has one colour on every figure; the marker tells the operating point."""
+"""A method has one colour on every figure; the marker gives the operating point."""
 
 
 def draw_figures(evaluation: Evaluation) -> list[Path]:

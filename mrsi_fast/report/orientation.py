@@ -1,4 +1,4 @@
-"""How a slice is turned for viewing: radiological view from its affine, with the letters that say so at its edges."""
+"""How a slice is turned for viewing: radiological view from its affine, with letters at its edges."""
 
 from __future__ import annotations
 

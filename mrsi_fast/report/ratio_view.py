@@ -86,7 +86,7 @@ def _any_of(valid: NDArray[np.bool_], measured: Float32 | None) -> NDArray[np.bo
 
 
 def hotspot_lines(ratio: RatioView) -> list[tuple[str, str]]:
-    """What a report says of a ratio's hotspot, as (label, text)."""
+    """A ratio's hotspot for a report, as (label, text)."""
     maps, spot = ratio.maps, ratio.hotspot
     threshold = float("nan") if maps.threshold is None else maps.threshold
     interval = ""

@@ -13,7 +13,7 @@ HEADS = ("map", "trusted voxels", "noise", "residual", "expected from noise", "r
 
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?![\w])")
 _FEW = 2
-"""Warnings that differ in their map and numbers alone are told in one sentence if they are more than this."""
+"""More warnings than this that differ in map and one number alone become one sentence."""
 
 
 def grouped_warnings(warnings: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -102,7 +102,7 @@ def summary_lines(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def agreement_rows(provenance: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """One row a map under :data:`HEADS`: the whitened residual stands beside what noise alone explains."""
+    """One row a map under :data:`HEADS`: the whitened residual and its expectation from noise."""
     rows: list[tuple[str, ...]] = []
     for name, facts in provenance["maps"].items():
         if facts["content"] != "signal":

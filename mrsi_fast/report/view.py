@@ -1,4 +1,4 @@
-"""What a report shows of one result, taken from memory right after the run or from the files that it left."""
+"""Content of a report on one result, taken from memory right after the run or from the files that it left."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Float32 = NDArray[np.float32]
 
 
 class ReportError(ValueError):
-    """Files that no report can be made from; the message says why."""
+    """Files that no report can be made from; the message gives the reason."""
 
 
 @dataclass(frozen=True, eq=False)

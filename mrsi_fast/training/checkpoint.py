@@ -23,7 +23,7 @@ CHECKPOINT = "checkpoint.safetensors"
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be resumed; the message says why."""
+    """A checkpoint that cannot be resumed; the message gives the reason."""
 
 
 def _parameters(optimiser: torch.optim.Optimizer) -> list[Tensor]:

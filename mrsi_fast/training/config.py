@@ -39,7 +39,7 @@ class OptimiserConfig(Settings):
 
 
 class ConditionDropout(Settings):
-    """How often what the network may be told is withheld, so that none of it becomes a requirement.
+    """How often optional inputs of the network are withheld, so that none becomes a requirement.
 
     Attributes:
         all_maps: Share of examples that keep every map.
@@ -60,7 +60,7 @@ class LossConfig(Settings):
     Attributes:
         share_at_max: Share of draws at exactly sigma_max, where sampling and the one-step estimate start.
         blind: Share of these whose state is 0 in place of noise. The one-step estimate starts there: noise so strong
-            says nothing about the maps, yet what the network lets through of it would be an error.
+            carries no information on the maps, but its transmitted part would be an error.
         log_mean: Mean of ln(sigma) of the remaining draws.
         log_std: Standard deviation of ln(sigma) of the remaining draws.
         background: Weight of voxels outside the brain, relative to 1 inside.

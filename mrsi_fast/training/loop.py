@@ -93,7 +93,7 @@ def choose_device(name: str) -> torch.device:
     """Turns "auto" into the best device there is.
 
     Raises:
-        ConfigError: CUDA was asked for and is not available.
+        ConfigError: CUDA was requested and is not available.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -272,7 +272,7 @@ class Trainer:
         """Trains to the configured step and writes the model folder.
 
         Args:
-            report: Called with (step, steps, message) whenever there is something to tell.
+            report: Called with (step, steps, message) at each message.
 
         Raises:
             Interrupted: SIGINT or SIGTERM arrived; the checkpoint is complete.

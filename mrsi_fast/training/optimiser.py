@@ -2,7 +2,7 @@
 
 Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) replaces each update of a matrix by the nearest
 orthogonal one: ``torch.optim.Muon`` where the run multiplies in bfloat16, :mod:`mrsi_fast.training.muon` elsewhere. A
-filter bank [K, C, 3, 3] is such a matrix, [K, 9 C]. What it gained over AdamW stands in training/README.md.
+filter bank [K, C, 3, 3] is such a matrix, [K, 9 C]. Its gain over AdamW: training/README.md.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Optimiser:
         bfloat16: Whether Muon multiplies in bfloat16.
 
     Raises:
-        ConfigError: Muon is asked for and this PyTorch is too old for it.
+        ConfigError: Muon is requested and this PyTorch is too old for it.
     """
 
     def __init__(self, network: nn.Module, config: OptimiserConfig, bfloat16: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""The memory format of an operation's result; reference, fake and kernels all ask here, so that their strides agree."""
+"""The memory format of an operation's result; shared by reference, fake and kernels, so that their strides agree."""
 
 from __future__ import annotations
 
