@@ -1,6 +1,7 @@
 """From rows to what people read: CSV of every number, JSON with facts and statistics, Markdown tables.
 
-No table mixes conventions, presets, grids, data consistency or operating points; published numbers have their own tables.
+No table mixes conventions, presets, grids, data consistency or operating points; published numbers
+have tables of their own.
 """
 
 from __future__ import annotations

@@ -159,8 +159,8 @@ class DataConsistency:
     def at_end(self, x0: Tensor) -> Tensor:
         """Apply what belongs after the last step: the projection if hard, the soft correction if soft.
 
-        The soft correction treats each map of each slice alone. Where the residual is within its
-        expectation from noise, the estimate is returned as it is; untrusted voxels and voxels without a noise level pull nowhere.
+        The soft correction treats each map of each slice alone. Where the residual is within its expectation from
+        noise, the estimate is returned as it is. Untrusted voxels and voxels without a noise level have no weight.
 
         Args:
             x0: ``[..., M, X, Y]`` final estimate, in the unit of ``y``.
