@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(shell find csrc -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test browser pictures fuzz bench bench-long bench-report lint clean gpu gpu-static
+.PHONY: help demo test browser cluster pictures fuzz bench bench-long bench-report lint clean gpu gpu-static
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ browser: $(VENV)/.dev ## test the interactive report in a headless Chromium, whi
 pictures: $(VENV)/.dev ## draw docs/example.png and the guide's cases again, with their figures: after a change of the weights
 	$(BIN)/python examples/make_picture.py
 	$(BIN)/python examples/make_guide_picture.py
+
+cluster: $(VENV)/.dev ## test Dask workers, killed processes, a scheduler elsewhere and several training processes
+	$(BIN)/pytest -m cluster tests
 
 fuzz: $(VENV)/.dev ## random shapes through the network's CPU kernels under sanitizers (ROUNDS=, SEED=)
 	MRSI_FAST_FUZZ_ROUNDS=$(or $(ROUNDS),3000) MRSI_FAST_FUZZ_SEED=$(or $(SEED),$$(date +%s)) \

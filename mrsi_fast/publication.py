@@ -270,6 +270,13 @@ class Place:
                 path.unlink(missing_ok=True)
 
 
+def clear(folder: Path) -> None:
+    """Finishes or removes what killed processes left in a folder; leaves alone where another one is at work."""
+    for lock in sorted(folder.glob(".*.lock")):
+        with contextlib.suppress(Busy, OSError), Place(folder, lock.name[1:].removesuffix(".lock")).locked(wait=False):
+            pass
+
+
 def _escaped(text: str) -> str:
     return re.sub(r"([*?[])", r"[\1]", text)
 

@@ -51,5 +51,5 @@ def test_a_command_loads_nothing_that_it_does_not_need(tmp_path: Path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name for name in done.stdout.split()}
     unneeded = {"scipy.ndimage", "scipy.special", "scipy.stats", "skimage", "matplotlib", "PIL"}
-    unneeded |= {"triton", "torch._dynamo", "torch._inductor", "rich", "sympy"}
+    unneeded |= {"triton", "torch._dynamo", "torch._inductor", "rich", "sympy", "dask", "distributed"}
     assert not unneeded & loaded, unneeded & loaded

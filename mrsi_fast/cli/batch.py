@@ -26,6 +26,7 @@ class Outcome:
         detail: Why, or empty.
         seconds: Time spent.
         record: The JSON file of its result, if there is one.
+        runs: How often it was begun: more than once where a worker was lost or it was tried again.
     """
 
     label: str
@@ -33,6 +34,7 @@ class Outcome:
     detail: str = ""
     seconds: float = 0.0
     record: Path | None = field(default=None, compare=False)
+    runs: int = 1
 
 
 class Skipped(Exception):
@@ -82,7 +84,7 @@ def run_batch(
     left = [(entry, folder, len(sets) == 1) for entry, folder in zip(sets, folders, strict=True)]
     while left:
         entry, folder, wait = left.pop(0)
-        outcome = _one(lambda: work(entry, folder, wait), entry.label, terminal, debug)  # noqa: B023
+        outcome, _ = attempt(lambda: work(entry, folder, wait), entry.label, terminal, debug)  # noqa: B023
         if outcome is None:
             terminal.say(f"{entry.label}: another process is working on it; it is checked again at the end")
             left.append((entry, folder, True))
@@ -93,18 +95,24 @@ def run_batch(
     return outcomes
 
 
-def _one(work: Callable[[], Path | None], label: str, terminal: Terminal, debug: bool) -> Outcome | None:
-    """Does one input whatever happens; None if another process is at it."""
+def attempt(
+    work: Callable[[], Path | None], label: str, terminal: Terminal, debug: bool
+) -> tuple[Outcome | None, BaseException | None]:
+    """Does one input whatever happens.
+
+    Returns:
+        How it went, None if another process is at it; the error of an input that failed.
+    """
     from mrsi_fast.mrsi.mapset import MapInputError
     from mrsi_fast.publication import Busy
 
     start = time.monotonic()
     status: Status = "done"
-    detail, record = "", None
+    detail, record, failure = "", None, None
     try:
         record = work()
     except Busy:
-        return None
+        return None, None
     except Skipped as reason:
         status, detail, record = "skipped", str(reason), reason.record
         terminal.say(f"{label}: {detail}")
@@ -115,11 +123,12 @@ def _one(work: Callable[[], Path | None], label: str, terminal: Terminal, debug:
         status, detail = "interrupted", "SIGTERM" if isinstance(error, Terminated) else "Ctrl-C"
     except Exception as error:
         known = isinstance(error, (CommandError, OSError, ValueError, MemoryError))
+        failure = error
         status, detail = "failed", sentence(error) if known else f"unexpected {type(error).__name__}: {error}"
         terminal.error(f"{label}: {detail}")
         if debug:
             traceback.print_exc()
-    return Outcome(label, status, detail, round(time.monotonic() - start, 2), record)
+    return Outcome(label, status, detail, round(time.monotonic() - start, 2), record), failure
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> ExitCode:

@@ -6,14 +6,18 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from mrsi_fast.cli.exits import CommandError, ExitCode, guarded
 from mrsi_fast.cli.groups import grouped
 from mrsi_fast.cli.options import Debug, Quiet, Verbose
+from mrsi_fast.cli.running import WorkerOptions
 from mrsi_fast.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from mrsi_fast.pool import Workers
 
 
 def _numbers(listed: str, option: str) -> tuple[int, ...]:
@@ -44,7 +48,6 @@ Consistency = Annotated[
     Literal["auto", "off"], typer.Option(help="For every method alike: auto (hard if noise-free, else soft), off.")
 ]
 Phantom = Annotated[bool, typer.Option("--phantom", help="The analytic head in place of label maps.")]
-Jobs = Annotated[int, typer.Option(help="Processes, each on one subject at a time.")]
 Truncate = Annotated[
     list[Path] | None,
     typer.Option(
@@ -124,7 +127,7 @@ def evaluate(
     output: Output,
     model: Model = None,
     simulated: SimulatedOptions,
-    jobs: Jobs = 1,
+    workers: WorkerOptions,
     measured: MeasuredOptions,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -139,10 +142,10 @@ def evaluate(
         if measured.truncate or measured.guided_by_measured_t1:
             _tracks(terminal, output, model, measured, simulated)
         else:
-            _simulated(terminal, output, jobs, {"model": model} | simulated.settings())
+            _simulated(terminal, output, workers.where(), {"model": model} | simulated.settings())
 
 
-def _simulated(terminal: Terminal, output: Path, jobs: int, settings: dict[str, Any]) -> None:
+def _simulated(terminal: Terminal, output: Path, workers: Workers, settings: dict[str, Any]) -> None:
     """The evaluation on simulated or held-out heads."""
     from mrsi_fast.evaluation import evaluate as run
     from mrsi_fast.report.evaluation_figures import draw_figures
@@ -150,7 +153,7 @@ def _simulated(terminal: Terminal, output: Path, jobs: int, settings: dict[str, 
     if settings["split"] == "test" and settings["held_out"] is None:
         terminal.warn("These are the test heads: for one final report, not for choosing anything.")
     with terminal.progress("part") as report:
-        evaluation = run(output=output, jobs=jobs, progress=report, **settings)
+        evaluation = run(output=output, workers=workers, progress=report, **settings)
     figures = draw_figures(evaluation)
     if evaluation.facts["lpips"] is not None:
         terminal.warn(f"LPIPS: not available ({evaluation.facts['lpips']}).")
@@ -188,10 +191,11 @@ def _as_sentences() -> Iterator[None]:
     from mrsi_fast.config import ConfigError
     from mrsi_fast.models.pretrained import ModelFolderError
     from mrsi_fast.mrsi.mapset import MapInputError
+    from mrsi_fast.pool import PoolError
 
     try:
         yield
-    except ConfigError as error:
+    except (ConfigError, PoolError) as error:
         raise CommandError(str(error)) from error
     except ModelFolderError as error:
         raise CommandError(str(error), ExitCode.MODEL) from error

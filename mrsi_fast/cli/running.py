@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,6 +13,8 @@ from mrsi_fast.cli.exits import CommandError, ExitCode
 from mrsi_fast.cli.stated import AcquiredMatrix, SliceThickness, ThroughPlane, matrix_of
 
 if TYPE_CHECKING:
+    from mrsi_fast.models.pretrained import Pretrained
+    from mrsi_fast.pool import Workers
     from mrsi_fast.resolver import SuperResolver
 
 Scale = Annotated[
@@ -44,6 +46,51 @@ EngineName = Annotated[
 Threads = Annotated[
     int | None, typer.Option(min=1, help="CPU threads. Default: what affinity, SLURM and the container allow.")
 ]
+_WORKERS = "Several processes (need the extra cluster)"
+WorkerCount = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=1024,
+        rich_help_panel=_WORKERS,
+        help="Processes on this machine that share the subjects out. Default: this process does them all.",
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        rich_help_panel=_WORKERS,
+        help="Dask scheduler whose workers do the subjects, e.g. tcp://10.0.0.5:8786. They need the same files.",
+    ),
+]
+Retries = Annotated[
+    int,
+    typer.Option(
+        min=0, max=100, rich_help_panel=_WORKERS, help="How often a subject is tried again that fails on a worker."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """Which processes do the subjects."""
+
+    workers: WorkerCount = None
+    scheduler: Scheduler = None
+    retries: Retries = 2
+
+    def __post_init__(self) -> None:
+        """Refuses two places at once."""
+        if self.workers is not None and self.scheduler is not None:
+            raise CommandError("--workers starts processes here, --scheduler joins those of another: give one of them.")
+
+    def where(self, threads: int | None = None, device: str = "cpu") -> Workers:
+        """Where to work, with as many CPU threads a subject as there are for it."""
+        from mrsi_fast.pool import Workers
+
+        where = Workers(self.workers, self.scheduler, threads, device in ("cuda", "gpu"), self.retries)
+        return replace(where, threads=where.threads_of(usable_cpus()[0])) if where.asked else where
 
 
 @dataclass(frozen=True)
@@ -81,6 +128,19 @@ class ModelOptions:
     engine: EngineName = "auto"
     threads: Threads = None
 
+    def weights(self) -> Pretrained:
+        """The weights alone, without a device.
+
+        Raises:
+            CommandError: They cannot be loaded.
+        """
+        from mrsi_fast.models.pretrained import ModelFolderError, load_pretrained
+
+        try:
+            return load_pretrained(self.model)
+        except ModelFolderError as error:
+            raise CommandError(str(error), ExitCode.MODEL) from error
+
     def load(self, **options: Any) -> SuperResolver:
         """The model on the asked device and engine; ``options`` go to the resolver too.
 
@@ -88,13 +148,10 @@ class ModelOptions:
             CommandError: It cannot be loaded, or cannot run there.
         """
         from mrsi_fast.engine.job import EngineError
-        from mrsi_fast.models.pretrained import ModelFolderError
         from mrsi_fast.resolver import SuperResolver
 
-        options |= {"device": self.device, "engine": self.engine, "threads": self.threads or usable_cpus()[0]}
+        options = {"device": self.device, "engine": self.engine, "threads": self.threads or usable_cpus()[0]} | options
         try:
-            return SuperResolver.from_pretrained(self.model, **options)
-        except ModelFolderError as error:
-            raise CommandError(str(error), ExitCode.MODEL) from error
+            return SuperResolver(self.weights(), **options)
         except EngineError as error:
             raise CommandError(str(error)) from error

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mrsi_fast.cli.exits import CommandError, guarded
+from mrsi_fast.cli.groups import grouped
 from mrsi_fast.cli.options import Debug, Quiet
+from mrsi_fast.cli.running import WorkerOptions
 from mrsi_fast.cli.terminal import Terminal
 
 if TYPE_CHECKING:
+    from mrsi_fast.pool import Workers
     from mrsi_fast.simulation.config import SimulationConfig
     from mrsi_fast.simulation.volume import SimulatedSubject
 
@@ -28,7 +32,9 @@ Split = Annotated[
 
 
 @guarded
+@grouped
 def simulate(
+    *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the subjects.")],
     preset: Preset = "realistic-3T",
     subjects: Subjects = "1",
@@ -36,6 +42,7 @@ def simulate(
     heads: Heads = None,
     split: Split = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the set.")] = 0,
+    workers: WorkerOptions,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -46,17 +53,44 @@ def simulate(
     subject and seed decide every value.
     """
     from mrsi_fast.config import ConfigError
-    from mrsi_fast.simulation.volume import simulate as subjects_of
+    from mrsi_fast.pool import PoolError
 
     terminal, numbers, factors = Terminal(quiet), _numbers(subjects, "--subjects"), _numbers(scales, "--scales")
+    where = workers.where()
     if not set(factors) <= {2, 4, 8}:
         raise CommandError(f"--scales {scales}: each factor has to be 2, 4 or 8.")
     chosen = range(numbers[0]) if "," not in subjects else numbers
     try:
-        for subject in subjects_of(_settings(preset, heads, split), chosen, seed, factors):
-            _write(subject, output, terminal)
-    except ConfigError as error:
+        settings = _settings(preset, heads, split)
+        target = output.absolute() if where.asked else output
+        tasks = [(settings, number, seed, factors, target) for number in chosen]
+        for lines in _on_workers(tasks, where, terminal) if where.asked else map(_simulated, tasks):
+            for line in lines:
+                terminal.say(line)
+    except (ConfigError, PoolError) as error:
         raise CommandError(str(error)) from error
+
+
+_Task = tuple["SimulationConfig", int, int, list[int], Path]
+"""Settings, number of the subject, seed, factors and output folder."""
+
+
+def _simulated(task: _Task) -> list[str]:
+    """Writes one subject, and says so."""
+    from mrsi_fast.simulation.volume import simulate_subject
+
+    settings, number, seed, factors, output = task
+    return _write(simulate_subject(settings, number, seed, [(one, one) for one in factors]), output)
+
+
+def _on_workers(tasks: list[_Task], where: Workers, terminal: Terminal) -> Iterator[list[str]]:
+    from mrsi_fast.pool import open_pool
+
+    with open_pool(where, terminal.warn) as pool:
+        for finished in pool.each(_simulated, tasks, [f"subject {task[1]}" for task in tasks]):
+            if finished.error is not None:
+                raise finished.error
+            yield finished.value
 
 
 def _numbers(text: str, option: str) -> list[int]:
@@ -81,11 +115,13 @@ def _settings(preset: str, heads: str | None, split: str | None) -> SimulationCo
     return SimulationConfig.parse(values, "options")
 
 
-def _write(subject: SimulatedSubject, output: Path, terminal: Terminal) -> None:
+def _write(subject: SimulatedSubject, output: Path) -> list[str]:
     from mrsi_fast.simulation.export import write_subject
 
     shapes = ["x".join(map(str, measured.maps.shape[1:])) for measured in subject.measured.values()]
     *measured_folders, truth = write_subject(subject, output)
-    for folder, shape in zip(measured_folders, shapes, strict=True):
-        terminal.say(f"{folder}: {len(subject.names)} maps of {shape} voxels")
-    terminal.say(f"{truth}: lesion {subject.provenance['lesion']['kind']}, sha256 {subject.checksum()[:12]}")
+    lines = [
+        f"{folder}: {len(subject.names)} maps of {shape} voxels"
+        for folder, shape in zip(measured_folders, shapes, strict=True)
+    ]
+    return [*lines, f"{truth}: lesion {subject.provenance['lesion']['kind']}, sha256 {subject.checksum()[:12]}"]

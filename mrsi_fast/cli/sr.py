@@ -14,11 +14,12 @@ from mrsi_fast.cli.groups import grouped
 from mrsi_fast.cli.inputs import InputSet, check_output, output_folders, with_anatomy
 from mrsi_fast.cli.options import Debug, Quiet, Verbose
 from mrsi_fast.cli.reading import ReadOptions, TrustOptions
-from mrsi_fast.cli.running import AcquisitionOptions, Anatomy, ModelOptions, Scale
+from mrsi_fast.cli.running import AcquisitionOptions, Anatomy, ModelOptions, Scale, WorkerOptions
 from mrsi_fast.cli.shard import shard_of
 from mrsi_fast.cli.summary import conclude
 from mrsi_fast.cli.terminal import Terminal
 from mrsi_fast.cli.work import Request, Worker, refuse_input_folders
+from mrsi_fast.cli.workers import Job, run_on_workers
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results; one folder an input if several.")]
 DEFAULT_SAVED = 8
@@ -58,6 +59,7 @@ def sr(
     trust: TrustOptions,
     checks: EvidenceOptions,
     machine: ModelOptions,
+    workers: WorkerOptions,
     keep_filled: KeepFilled = False,
     save_samples: SaveSamples = False,
     pictures: Pictures = False,
@@ -86,13 +88,17 @@ def sr(
     if not sets[index::count]:
         terminal.say(f"Nothing to do: {len(sets)} inputs, and this is part {index + 1} of {count}.")
         return
-    resolver = machine.load(solver=solver)
-    if verbose:
-        terminal.say(resolver.explain())
-    worker = Worker(resolver, request, output, overwrite, terminal)
     folders = output_folders(sets, output)[index::count]
     sets = sets[index::count]
-    outcomes = run_batch(sets, worker, folders, terminal, debug)
+    where = workers.where(machine.threads, machine.device)
+    if where.asked:
+        facts = {"request": request, "output": output, "overwrite": overwrite, "debug": debug}
+        job = Job.of(machine, solver, where, voice=(quiet, verbose), **facts)
+        outcomes = run_on_workers(sets, folders, job, where, terminal)
+    else:
+        resolver = machine.load(solver=solver)
+        terminal.detail(resolver.explain())
+        outcomes = run_batch(sets, Worker(resolver, request, output, overwrite, terminal), folders, terminal, debug)
     conclude(sets, outcomes, output, terminal)
 
 

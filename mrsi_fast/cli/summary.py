@@ -103,7 +103,7 @@ def table_row(row: Mapping[str, Any], output: Path) -> dict[str, Any]:
         "result": row.get("record") or "",
         "seconds": row.get("seconds", ""),
         "finished": row.get("finished", ""),
-        "detail": row.get("detail", ""),
+        "detail": _detail(row),
     }
     if line["result"]:
         try:
@@ -116,6 +116,13 @@ def table_row(row: Mapping[str, Any], output: Path) -> dict[str, Any]:
         except (UnreadableRecord, OSError, KeyError, TypeError, ValueError):
             line["detail"] = line["detail"] or "the JSON file of the result cannot be read"
     return line
+
+
+def _detail(row: Mapping[str, Any]) -> str:
+    again = (
+        f"begun {row['runs']} times: a worker was lost, or could not read or write" if row.get("runs", 1) > 1 else ""
+    )
+    return ". ".join(text for text in (str(row.get("detail", "")).removesuffix("."), again) if text)
 
 
 def _worst_residual(maps: Mapping[str, Mapping[str, Any]]) -> str:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from mrsi_fast.evaluation.tables import write_results
 from mrsi_fast.files import atomic_path, write_text
 from mrsi_fast.mrsi.consistency import Mode
 from mrsi_fast.mrsi.geometry import voxel_sizes_mm
+from mrsi_fast.pool import Workers, open_pool
 from mrsi_fast.resolver import SuperResolver
 from mrsi_fast.simulation.volume import SimulatedSubject, simulate_subject
 
@@ -40,7 +39,7 @@ FORMAT = 3
 def evaluate(
     config: EvaluationConfig | None = None,
     output: str | Path = "evaluation",
-    jobs: int = 1,
+    workers: Workers | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Evaluation:
@@ -51,7 +50,7 @@ def evaluate(
     Args:
         config: Settings; or give them by name (``preset="realistic-3T"``).
         output: Folder of this run; another run's parts in it are kept apart by a checksum of the settings.
-        jobs: Processes; each works on one subject at a time.
+        workers: Where to work, a part a task; None for this process.
         progress: Called with (done, all, message).
         **settings: Fields of :class:`EvaluationConfig` where ``config`` is None.
 
@@ -62,8 +61,11 @@ def evaluate(
         ConfigError: Settings that do not fit, or missing label maps.
         ModelFolderError: The model folder cannot be used.
         MapInputError: A folder of pairs cannot be used.
+        PoolError: The workers cannot be had, or are lost.
     """
+    workers = workers or Workers()
     config = EvaluationConfig.parse(settings, "evaluate") if config is None else config
+    config = _with_absolute_paths(config) if workers.scheduler is not None else config
     tasks = plan(config)
     folder = Path(output)
     facts = _facts(config)
@@ -78,7 +80,7 @@ def evaluate(
             report(0, len(tasks), f"no train heads, so fitted baselines are left out ({error})")
     done = len(tasks) - len(left)
     report(done, len(tasks))
-    for task in _run_all(config, left, parts, jobs):
+    for task in _run_all(config, left, parts, workers, report):
         done += 1
         report(done, len(tasks), task.name)
     rows = [row for task in tasks for row in _read_part(parts, task) or []]
@@ -203,23 +205,31 @@ def estimates(
             yield scoring.Estimate(method, f"mean of {config.samples} samples", steps, mean, result.samples)
 
 
-def _run_all(config: EvaluationConfig, tasks: Sequence[Task], parts: Path, jobs: int) -> Iterator[Task]:
-    if jobs <= 1 or len(tasks) <= 1:
+def _run_all(
+    config: EvaluationConfig, tasks: Sequence[Task], parts: Path, workers: Workers, report: Progress
+) -> Iterator[Task]:
+    if not workers.asked or not tasks:
         for task in tasks:
             run_part(config, task, parts)
             yield task
         return
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    context = multiprocessing.get_context("spawn")  # a forked child would inherit a thread pool that no longer runs
-    with ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=context) as pool:
-        waiting = {pool.submit(run_part, config, task, parts, threads): task for task in tasks}
-        try:
-            for future in as_completed(waiting):
-                future.result()
-                yield waiting[future]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    threads = workers.threads_of(os.cpu_count() or 1)
+    calls = [(config, task, parts.absolute(), threads) for task in tasks]
+    with open_pool(workers, lambda text: report(0, len(tasks), text)) as pool:
+        for finished in pool.each(_part, calls, [task.name for task in tasks]):
+            if finished.error is not None:
+                raise finished.error
+            yield tasks[finished.index]
+
+
+def _part(call: tuple[EvaluationConfig, Task, Path, int]) -> None:
+    run_part(*call)
+
+
+def _with_absolute_paths(config: EvaluationConfig) -> EvaluationConfig:
+    """The same settings for workers in other folders."""
+    named = {"held_out": config.held_out, "model": None if config.model == "none" else config.model}
+    return config.model_copy(update={key: os.path.abspath(value) for key, value in named.items() if value is not None})
 
 
 @lru_cache(maxsize=2)

@@ -18,24 +18,7 @@ from typer.testing import CliRunner, Result
 from mrsi_fast.cli.app import app
 from mrsi_fast.cli.report import results_below
 from mrsi_fast.publication import missing_files, read_record
-
-PROGRAM = "import sys; from mrsi_fast.cli import main; sys.argv[0] = 'mrsi-fast'; main()"
-AFFINE = np.diag([10.0, 10.0, 12.0, 1.0])
-NAMES = ("tNAA", "tCho")
-
-
-def write_subject(folder: Path, level: float, names: tuple[str, ...] = NAMES) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    x, y = np.meshgrid(np.linspace(-1, 1, 7), np.linspace(-1, 1, 6), indexing="ij")
-    for number, name in enumerate(names):
-        head = level / (1 + number) * np.exp(-2 * (x**2 + y**2 + 0.1 * level * x * y))
-        save(folder / f"conc_{name}.nii.gz", head)
-        save(folder / f"crlb_{name}.nii.gz", np.full_like(head, 5.0))
-    return folder
-
-
-def save(path: Path, plane: np.ndarray) -> None:
-    nib.save(nib.Nifti1Image(plane[..., None].astype(np.float32), AFFINE), path)
+from support.cohort import AFFINE, BROKEN, PROGRAM, write_cohort, write_subject
 
 
 @pytest.fixture
@@ -288,16 +271,7 @@ def test_a_report_overwrites_nothing_but_a_page(run: Callable[..., Result], tmp_
 def test_shards_give_what_one_process_gives(run: Callable[..., Result], tmp_path: Path) -> None:
     """Twelve subjects, five of them broken in different ways: seven done, five named; mended ones alone run again."""
     cohort = tmp_path / "cohort"
-    for number in range(12):
-        write_subject(cohort / f"s{number:02d}", 5.0 + number, ("tNAA",))
-    (cohort / "s01" / "conc_tNAA.nii.gz").write_bytes(b"not gzip")
-    for path in (cohort / "s03").iterdir():
-        path.unlink()
-    broken = cohort / "s05" / "conc_tNAA.nii.gz"
-    broken.write_bytes(broken.read_bytes()[:60])
-    save(cohort / "s07" / "conc_tNAA.nii.gz", np.full((7, 6), np.nan))
-    save(cohort / "s09" / "crlb_tNAA.nii.gz", np.full((5, 6), 5.0))
-    inputs = [word for number in range(12) for word in ("-i", str(cohort / f"s{number:02d}"))]
+    inputs = [word for path in write_cohort(cohort, 12, broken=True) for word in ("-i", str(path))]
 
     def go(out: Path, *more: str) -> Result:
         return run("sr", *inputs, "-o", out, "--samples", "0", *more)
@@ -312,7 +286,7 @@ def test_shards_give_what_one_process_gives(run: Callable[..., Result], tmp_path
     assert whole == parts and len({path.parts[0] for path in whole}) == 7
     rows = {row["label"]: row for row in json.loads((tmp_path / "parts" / "run.json").read_text())["inputs"]}
     bad = {label for label, row in rows.items() if row["status"] != "done"}
-    assert len(rows) == 12 and bad == {"s01", "s03", "s05", "s07", "s09"}
+    assert len(rows) == 12 and bad == set(BROKEN)
     assert all(rows[label]["detail"] for label in bad)
     table = (tmp_path / "parts" / "summary.csv").read_text().splitlines()
     assert len(table) == 13 and sum(",done," in line for line in table) == 7
