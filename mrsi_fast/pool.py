@@ -302,7 +302,7 @@ def _start(workers: Workers, stack: ExitStack) -> Any:
                 host="127.0.0.1",
                 dashboard_address=None,
                 local_directory=folder,
-                silence_logs=logging.CRITICAL,
+                silence_logs=logging.INFO,
                 env=dict.fromkeys(threading_variables, str(workers.threads or 1)),
                 resources={GPU: 1} if workers.gpu else None,
             )

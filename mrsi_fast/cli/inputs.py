@@ -78,6 +78,12 @@ class InputSet:
                 )
         return maps
 
+    def home(self) -> Path:
+        """Where its maps lie, whichever folder above them was given; the file of a lone one."""
+        maps = [] if self.files is None else [*self.files.maps.values(), *self.files.tables]
+        folders = [os.path.abspath(path.parent) for path in maps if isinstance(path, Path)]
+        return Path(os.path.commonpath(folders)) if folders else self.path
+
     def left_out(self) -> list[str]:
         """What was found beside the maps and is not used, a line a reason."""
         from mrsi_fast.mrsi.mapfiles import listing
@@ -117,11 +123,6 @@ def collect(
             f"{', '.join(options)} belongs to one set of maps, but {len(sets)} were given. Run them one by one."
         )
     return [replace(entry, label=label, hand=hand) for entry, label in zip(sets, _labels(sets), strict=True)]
-
-
-def output_folders(sets: Sequence[InputSet], output: Path) -> list[Path]:
-    """The output folder itself for a single set, else one folder a set below it."""
-    return [output] if len(sets) == 1 else [output / entry.label for entry in sets]
 
 
 def check_output(output: Path, sets: Sequence[InputSet]) -> None:

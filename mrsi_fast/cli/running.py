@@ -150,7 +150,8 @@ class ModelOptions:
         from mrsi_fast.engine.job import EngineError
         from mrsi_fast.resolver import SuperResolver
 
-        options = {"device": self.device, "engine": self.engine, "threads": self.threads or usable_cpus()[0]} | options
+        own: dict[str, Any] = {"device": self.device, "engine": self.engine}
+        options = own | {"threads": self.threads or usable_cpus()[0]} | options
         try:
             return SuperResolver(self.weights(), **options)
         except EngineError as error:

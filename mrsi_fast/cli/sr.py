@@ -11,7 +11,8 @@ from mrsi_fast.cli.batch import run_batch
 from mrsi_fast.cli.evidence_options import EvidenceOptions
 from mrsi_fast.cli.exits import CommandError, guarded
 from mrsi_fast.cli.groups import grouped
-from mrsi_fast.cli.inputs import InputSet, check_output, output_folders, with_anatomy
+from mrsi_fast.cli.inputs import InputSet, check_output, with_anatomy
+from mrsi_fast.cli.layout import LayoutName, Output, home_of
 from mrsi_fast.cli.options import Debug, Quiet, Verbose
 from mrsi_fast.cli.reading import ReadOptions, TrustOptions
 from mrsi_fast.cli.running import AcquisitionOptions, Anatomy, ModelOptions, Scale, WorkerOptions
@@ -21,7 +22,6 @@ from mrsi_fast.cli.terminal import Terminal
 from mrsi_fast.cli.work import Request, Worker, refuse_input_folders
 from mrsi_fast.cli.workers import Job, run_on_workers
 
-Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results; one folder an input if several.")]
 DEFAULT_SAVED = 8
 
 Samples = Annotated[
@@ -47,7 +47,8 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Redo inputs whose 
 @grouped
 def sr(
     *,
-    output: Output,
+    output: Output = None,
+    layout: LayoutName = "auto",
     read: ReadOptions,
     scale: Scale = "2",
     samples: Samples = None,
@@ -82,24 +83,28 @@ def sr(
     image = Path(anatomy) if anatomy else None
     request = Request.of(read, acquisition, trust, checks, scale=scale, anatomy=image, **drawn, **files)
     _check_scale(scale)
-    check_output(output, sets)
-    refuse_input_folders(sets, output_folders(sets, output))
+    home = home_of(output, layout, sets)
+    folders = home.folders(sets)
+    refuse_input_folders(sets, folders)
+    check_output(home.folder, sets)
+    home.describe()
     _say_what_was_found(sets, anatomy, terminal)
     if not sets[index::count]:
         terminal.say(f"Nothing to do: {len(sets)} inputs, and this is part {index + 1} of {count}.")
         return
-    folders = output_folders(sets, output)[index::count]
-    sets = sets[index::count]
+    sets, folders = sets[index::count], folders[index::count]
     where = workers.where(machine.threads, machine.device)
     if where.asked:
-        facts = {"request": request, "output": output, "overwrite": overwrite, "debug": debug}
+        facts = {"request": request, "output": home.folder, "overwrite": overwrite, "debug": debug}
         job = Job.of(machine, solver, where, voice=(quiet, verbose), **facts)
         outcomes = run_on_workers(sets, folders, job, where, terminal)
     else:
         resolver = machine.load(solver=solver)
         terminal.detail(resolver.explain())
-        outcomes = run_batch(sets, Worker(resolver, request, output, overwrite, terminal), folders, terminal, debug)
-    conclude(sets, outcomes, output, terminal)
+        outcomes = run_batch(
+            sets, Worker(resolver, request, home.folder, overwrite, terminal), folders, terminal, debug
+        )
+    conclude(sets, outcomes, home.folder, terminal)
 
 
 def _how_many(samples: int | None, saved: bool) -> int:

@@ -21,13 +21,17 @@ import typer
 from mrsi_fast.cli.batch import Outcome, exit_code
 from mrsi_fast.cli.exits import ExitCode
 from mrsi_fast.cli.inputs import InputSet
+from mrsi_fast.cli.layout import DESCRIPTION, IGNORED
 from mrsi_fast.cli.terminal import Terminal
 from mrsi_fast.files import atomic_path, write_text
 from mrsi_fast.publication import RECORD_TAIL, UnreadableRecord, exclusive, read_record
-from mrsi_fast.report.cohort import FRONT_PAGE, page_name
+from mrsi_fast.report.cohort import FRONT_PAGE, page_name, verdict_of
 
 RUN, TABLE = "run.json", "summary.csv"
-COLUMNS = ("input", "status", "result", "maps", "seconds", "residual_over_expected", "warnings", "finished", "detail")
+COLUMNS = (
+    "input", "status", "verdict", "residual_over_expected", "warnings", "seconds", "maps", "result", "finished",
+    "detail",
+)  # fmt: skip
 
 
 def conclude(sets: Sequence[InputSet], outcomes: Sequence[Outcome], output: Path, terminal: Terminal) -> None:
@@ -65,7 +69,7 @@ def write_summary(output: Path, code: int, outcomes: Sequence[Outcome], left: Se
         OSError: The folder cannot be written.
     """
     with exclusive(output / f".{RUN}.lock"):
-        for name in (RUN, TABLE, FRONT_PAGE):
+        for name in (RUN, TABLE, FRONT_PAGE, DESCRIPTION, IGNORED):
             for leftover in output.glob(f".{name}.*.part*"):
                 leftover.unlink(missing_ok=True)
         now = [_row(outcome, output) for outcome in outcomes]
@@ -109,6 +113,7 @@ def table_row(row: Mapping[str, Any], output: Path) -> dict[str, Any]:
         try:
             record = read_record(output / line["result"])
             line |= {
+                "verdict": verdict_of(record.get("evidence")),
                 "maps": " ".join(record["maps"]),
                 "residual_over_expected": _worst_residual(record["maps"]),
                 "warnings": len(record["warnings"]),

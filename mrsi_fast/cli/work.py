@@ -186,7 +186,7 @@ class Worker:
 
     def _key(self, entry: InputSet) -> str:
         """Tells inputs of different places apart without naming them: a digest of the path from the output to it."""
-        where = os.path.relpath(os.path.realpath(entry.path), os.path.realpath(self.output))
+        where = os.path.relpath(os.path.realpath(entry.home()), os.path.realpath(self.output))
         return blake2b(os.fsencode(f"{where}\0{entry.label}"), digest_size=16).hexdigest()
 
     @contextmanager
@@ -286,6 +286,8 @@ def refuse_input_folders(sets: Sequence[InputSet], folders: Sequence[Path]) -> N
         CommandError: One of the folders does.
     """
     homes = {os.path.realpath(entry.path if entry.path.is_dir() else entry.path.parent) for entry in sets}
+    paths = [path for entry in sets if entry.files is not None for path in entry.files.paths()]
+    homes |= {os.path.realpath(path.parent) for path in paths if isinstance(path, Path)}
     for folder in folders:
         if os.path.realpath(folder) in homes:
             raise CommandError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 from collections.abc import Sequence
 from functools import cache
@@ -28,6 +27,7 @@ from mrsi_fast.report.evidence_view import Picture, alignment_of, evidence_table
 from mrsi_fast.report.orientation import slice_view
 from mrsi_fast.report.ratio_view import RatioView, hotspot_lines, ratio_views
 from mrsi_fast.report.stills import SEQUENTIAL, colour_codes
+from mrsi_fast.report.style import csp_hash, page_css
 from mrsi_fast.report.summary import HEADS, agreement_rows, grouped_warnings, headline, short_number, summary_lines
 from mrsi_fast.report.view import SIDECAR, MapView, ReportError, ResultView, read_view
 
@@ -149,10 +149,10 @@ def _viewer(
         "start_mm": (view.affine @ [*start, 1.0])[:3].tolist(),
         "colours": {name: colour_codes()[name] for name in SEQUENTIAL},
     }
-    script, css, code = _text("viewer.js"), _css(), _niivue()
+    script, css, code = _text("viewer.js"), page_css(), _niivue()
     policy = (
-        f"default-src 'none'; img-src data: blob:; style-src '{_hash(css)}'; "
-        f"script-src '{_hash(script)}' '{code['hash']}'; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data: blob:; style-src '{csp_hash(css)}'; "
+        f"script-src '{csp_hash(script)}' '{code['hash']}'; base-uri 'none'; form-action 'none'"
     )
     return {
         "policy": policy,
@@ -242,15 +242,6 @@ def _text(name: str) -> str:
 
 
 @cache
-def _css() -> str:
-    gradients = {
-        name: ", ".join(f"#{codes[6 * index : 6 * index + 6]}" for index in range(0, 256, 15))
-        for name, codes in colour_codes().items()
-    }
-    return _environment().from_string(_text("page.css")).render(gradients=gradients)
-
-
-@cache
 def _niivue() -> dict[str, str]:
     """The vendored viewer: packed as it is stored, with its version and the hash that the page's policy names."""
     folder = resources.files("mrsi_fast.report").joinpath("vendor")
@@ -258,10 +249,6 @@ def _niivue() -> dict[str, str]:
     digest = base64.b64encode(bytes.fromhex(facts["sha256"])).decode("ascii")
     packed = base64.b64encode(folder.joinpath("niivue.js.gz").read_bytes()).decode("ascii")
     return {"packed": packed, "hash": f"sha256-{digest}", "version": facts["version"]}
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
 
 
 def _json_in_html(data: dict[str, Any]) -> str:

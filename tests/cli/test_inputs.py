@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from mrsi_fast.cli.exits import CommandError
-from mrsi_fast.cli.inputs import check_output, collect, output_folders
+from mrsi_fast.cli.inputs import check_output, collect
+from mrsi_fast.cli.layout import Home
 from mrsi_fast.mrsi.mapset import MapInputError
 
 AFFINE = np.diag([10.0, 10.0, 12.0, 1.0])
@@ -31,8 +32,11 @@ def test_a_folder_and_a_file(tmp_path: Path) -> None:
     assert (folder.label, file.label) == ("K_01", "tCho")
     assert folder.read(["Ins", "tNAA"]).names == ("Ins", "tNAA")
     assert file.read(None).names == ("tCho",)
-    assert output_folders([folder, file], tmp_path / "out") == [tmp_path / "out" / "K_01", tmp_path / "out" / "tCho"]
-    assert output_folders([folder], tmp_path / "out") == [tmp_path / "out"]
+    assert Home(tmp_path / "out", bids=False).folders([folder, file]) == [
+        tmp_path / "out" / "K_01",
+        tmp_path / "out" / "tCho",
+    ]
+    assert Home(tmp_path / "out", bids=False).folders([folder]) == [tmp_path / "out"]
 
 
 def test_a_bids_folder_with_several_subjects(tmp_path: Path) -> None:

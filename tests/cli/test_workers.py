@@ -124,7 +124,7 @@ def test_a_killed_worker_loses_nothing(words: list[str], expected: dict[str, byt
         """The worker that holds the lock of a result's place."""
         for child in psutil.Process(process.pid).children(recursive=True):
             try:
-                if any(Path(file.path).name.endswith(".lock") for file in child.open_files()):
+                if any(Path(file.path).match(f"{out}/*/.*.lock") for file in child.open_files()):
                     return child
             except psutil.Error:
                 continue
