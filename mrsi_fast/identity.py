@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mrsi_fast.mrsi.mapset import MapSet
 
-_NOT_CONTENT = frozenset({"names", "source", "warnings"})
+_NOT_CONTENT = frozenset({"names", "source", "warnings", "judged"})
 """Fields of a MapSet that are independent of its values (names are the keys of the maps' digests)."""
 
 _HEADER_PAIRS = {".hdr": ".img", ".img": ".hdr"}

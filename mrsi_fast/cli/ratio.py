@@ -81,8 +81,9 @@ def ratio(
 
     With samples on disk (`sr --samples 16 --save-samples`) the ratio is taken in every sample and then summarised, so
     that its standard deviation, the probability of exceeding the threshold and the interval of the hotspot's volume
-    are right. Without them it is the ratio of the mean maps, with none of these. The reference region is all voxels
-    unless a mask, labels or --mirror is given.
+    are right. Without them it is the ratio of the mean maps; its standard deviation and probability follow to first
+    order from those of the two maps, as of independent errors, and there is no interval. The reference region is all
+    voxels unless a mask, labels or --mirror is given.
     """
     from mrsi_fast.mrsi.mapset import MapInputError
     from mrsi_fast.publication import RECORD_TAIL, Place
@@ -197,9 +198,13 @@ def _write(record: Path, above: str, below: str, asked: Asked, target: Path, ter
 
 
 def _facts(name: str, maps: RatioMaps, spot: Hotspot | None, asked: Asked) -> dict[str, Any]:
+    from mrsi_fast.mrsi.ratios import FIRST_ORDER
+
+    known = bool((maps.sd == maps.sd).any())
     return {
         "ratio": name,
         "samples": maps.samples if maps.samples > 1 else 0,
+        "deviation": None if not known else "over samples" if maps.samples > 1 else FIRST_ORDER,
         "denominator_floor": maps.floor,
         "reference_ratio": maps.reference,
         "reference_region": maps.reference_source,
@@ -258,6 +263,7 @@ def _deviations(
     files = [f"{stem}_met-{bids_label(name)}_desc-srstd_mrsi.nii.gz" for name in (above, below)]
     if any(file not in result["files"] for file in files):
         return None
+    _check_files(record, result, files)
     first, second = (read_nifti(record.parent / file).data[0] for file in files)
     return first, second
 
@@ -317,22 +323,33 @@ def _stack(path: Path, record: dict[str, Any], name: str, samples: bool = True) 
 
     from mrsi_fast.mrsi.names import bids_label
     from mrsi_fast.mrsi.nifti import read_nifti
-    from mrsi_fast.publication import RECORD_TAIL, missing_files
+    from mrsi_fast.publication import RECORD_TAIL
 
     base = f"{path.name.removesuffix(RECORD_TAIL)}_met-{bids_label(name)}_desc-"
     mean = f"{base}sr_mrsi.nii.gz"
     if mean not in record["files"]:
         raise CommandError(f"{path.parent}: holds no super-resolved map of {name}.", ExitCode.NO_VALID_INPUT)
     drawn = sorted(one for one in record["files"] if samples and one.startswith(f"{base}sample"))
-    files = {one: record["files"][one] for one in drawn or [mean]}
-    if bad := missing_files(path.parent, {"files": files}):
+    files = drawn or [mean]
+    _check_files(path, record, files)
+    volumes = [read_nifti(path.parent / one) for one in files]
+    return volumes[0], np.concatenate([volume.data for volume in volumes])
+
+
+def _check_files(record: Path, result: dict[str, Any], names: list[str]) -> None:
+    """Refuses files of a result that are not as the run wrote them.
+
+    Raises:
+        CommandError: One is missing or was changed since.
+    """
+    from mrsi_fast.publication import missing_files
+
+    if bad := missing_files(record.parent, {"files": {name: result["files"][name] for name in names}}):
         raise CommandError(
-            f"{path.parent}: {', '.join(bad[:3])} {'are' if len(bad) > 1 else 'is'} missing or not as written by the "
+            f"{record.parent}: {', '.join(bad[:3])} {'are' if len(bad) > 1 else 'is'} missing or not as written by the "
             "run that the JSON file describes. Run `mrsi-fast sr` again.",
             ExitCode.NO_VALID_INPUT,
         )
-    volumes = [read_nifti(path.parent / one) for one in files]
-    return volumes[0], np.concatenate([volume.data for volume in volumes])
 
 
 def _volumes(maps: RatioMaps) -> dict[str, Any]:

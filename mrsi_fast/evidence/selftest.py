@@ -21,6 +21,7 @@ from mrsi_fast.evidence.halving import Halved, halve, is_identity
 from mrsi_fast.evidence.testimony import NOT_ASKED, Evidence, Guidance, MapEvidence, Picture
 from mrsi_fast.mrsi.anatomy import load_anatomy
 from mrsi_fast.mrsi.forward import Acquisition
+from mrsi_fast.mrsi.intensity import without_padding
 from mrsi_fast.mrsi.mapset import MapInputError, MapSet
 from mrsi_fast.mrsi.noise import NoiseLevel
 from mrsi_fast.mrsi.quality import Trust
@@ -104,7 +105,7 @@ def testify(
     valid = _common(trust)
     if anatomy is not None:
         volume, where = load_anatomy(anatomy)
-        image = (volume.data[0], volume.affine)
+        image = (without_padding(volume.data[0]), volume.affine)
         warnings += [f"{where}: {text}." for text in volume.remarks]
         if options.align:
             alignment, image = _aligned(maps, valid, image, known, where)

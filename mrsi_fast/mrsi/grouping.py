@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mrsi_fast.mrsi.foreign import unfetched
-from mrsi_fast.mrsi.fsl_options import internal_reference
+from mrsi_fast.mrsi.fsl_options import unit_in_place
 from mrsi_fast.mrsi.mapfiles import MapFiles, Unused
 from mrsi_fast.mrsi.names import STAND_INS
 from mrsi_fast.mrsi.schemes import ALL_MAPS, VARIANTS, Finding
@@ -119,9 +119,7 @@ def _make(
         files.fwhm_unit = "Hz"
     if files.layout == "fsl_mrsi":
         _borrow(files)
-        folder = used[0].path.absolute().parent
-        if chosen == "internal" and (reference := internal_reference(folder.parent.parent)) is not None:
-            files.units = f"ratio to {reference}"
+        files.units = unit_in_place(used[0].path) or files.units
     if ALL_MAPS not in files.maps:
         if ALL_MAPS in files.crlb:
             files.unused.append(Unused(files.crlb.pop(ALL_MAPS), "a stack in which the order of the maps is not known"))

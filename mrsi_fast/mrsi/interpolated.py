@@ -1,17 +1,19 @@
 """Recognising maps that were interpolated before they came here: their matrix says more voxels than were measured.
 
 Scanners and pipelines zero-fill k-space or resample maps to finer grids. Taken for measured voxels, such maps make the
-acquisition model wrong by the factor of the interpolation. Two traces are looked for along each in-plane axis:
+acquisition model wrong by the factor of the interpolation. Three traces are looked for along each in-plane axis:
 
 - repeated blocks: neighbours that are equal at the same places in every line;
+- lines that fewer values explain exactly by linear or cubic interpolation (see ``resampling``);
 - an empty outer part of k-space: beyond some line less than :data:`EMPTY_SD` of the map's level is left, as a standard
   deviation per voxel, which no measured spectroscopic map reaches (fits scatter by percents), and less than
   :data:`EMPTY_SHARE` of the power just inside.
 
 The spectrum comes from the runs of voxels within the head along the axis, Hann-tapered, so that a mask does not fill
-it. Zero-filled and repeated maps are recognised, linear interpolation rarely (its spectrum has no empty part), and maps
-of a strong window (Hann) count as interpolated: the lines that it set to nothing are as good as not measured. Maps that
-hold less than :data:`DETAIL_SD` of detail just inside the edge are smooth by nature, and tell nothing.
+it. Maps of a strong window (Hann) count as interpolated: the lines that it set to nothing are as good as not measured.
+Maps that hold less than :data:`DETAIL_SD` of detail just inside the edge are smooth by nature, and tell nothing. Not
+recognised are maps that were turned or smoothed when they were resampled, and zero-filled ones of fewer than 16 voxels
+under a mask.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from numpy.typing import NDArray
 
 from mrsi_fast.mrsi.mapset import MapSet
 from mrsi_fast.mrsi.names import ABSENT_IN_HEALTHY_BRAIN, is_lipid_or_macromolecule
+from mrsi_fast.mrsi.resampling import values_behind
 from mrsi_fast.mrsi.support import estimate_support
 
 Float64 = NDArray[np.float64]
@@ -58,7 +61,7 @@ def estimate_acquired_matrix(maps: MapSet) -> tuple[int, int] | None:
     for axis in axes:
         lines = [np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis]) for values in ordinary]
         n = maps.shape[axis]
-        found.append(_by_repeats(lines, n) or _by_spectrum(lines, n))
+        found.append(_by_repeats(lines, n) or values_behind(lines, n) or _by_spectrum(lines, n))
     if all(one is None for one in found):
         return None
     first, second = (maps.shape[axis] if one is None else one for axis, one in zip(axes, found, strict=True))

@@ -56,7 +56,8 @@ def read_maps(
     Args:
         source: A file, a folder (flat, fsl_mrsi, BIDS-like: see ``discovery``) or one set found in it, a NIfTI image,
             ``(array, affine)``, a mapping from name to any of these, or a MapSet (which ``metabolites`` and ``mask``
-            alone act on). Stacks are [X, Y, Z, M] in NIfTI, [M, X, Y, Z] as arrays, or [M, X, Y] with M ``names``. A
+            alone act on, and whose values are judged as those of files are).
+            Stacks are [X, Y, Z, M] in NIfTI, [M, X, Y, Z] as arrays, or [M, X, Y] with M ``names``. A
             mapping may name roles: ``{"maps": {"tNAA": ...}, "crlb": {"tNAA": ...}, "snr": ...}``.
         metabolites: Maps to take, in any spelling, as a list or ``"tNAA,tCr"``; ``"all"`` for every map. Default: those
             with a channel of their own in the network, or all if there is none.
@@ -86,7 +87,7 @@ def read_maps(
         MapInputError: A source cannot be used, lies on another grid, or names are missing or ambiguous.
     """
     if isinstance(source, MapSet):
-        source = source.select(_wanted(metabolites, source.names)) if metabolites else source
+        source = _judged(source.select(_wanted(metabolites, source.names)) if metabolites else source)
         return source if mask is None else with_mask(source, mask, mask_labels)
     check_mhz(mhz)
     reader = Reader(form)
@@ -100,10 +101,8 @@ def read_maps(
             reader.remark(left.path.name, left.reason)
     given = {"crlb": crlb, "snr": snr, "fwhm": fwhm, "mask": mask, "lipid": lipid}
     quality, flags = _read_quality(reader, given, files, maps, found, mask_labels)
-    for name, one in zip(found, maps, strict=True):
-        _check_values(reader, name, one)
-    check_levels(maps, found)
-    stated = _state_units(reader, maps, found, quality, crlb_unit, fwhm_unit, files)
+    by_layout: FwhmUnit | None = files.fwhm_unit if files.layout == "fsl_mrsi" else None
+    stated = _judge(reader, maps, found, quality, crlb_unit, (fwhm_unit, by_layout))
     grid = reader.grid
     assert grid is not None
     result = MapSet(
@@ -118,21 +117,39 @@ def read_maps(
         units=units or files.units,
         source=_describe(files, source),
         xform_code=grid.xform_code,
+        judged=True,
     )
     told = remarks_on_mask(result) if result.mask is not None else []
     return replace(result, warnings=(*reader.sentences(), *told))
 
 
-def _state_units(
+def _judge(
     reader: Reader,
     maps: Float32,
     names: tuple[str, ...],
     quality: dict[str, Any],
     crlb_unit: CrlbUnit | None,
-    fwhm_unit: FwhmUnit | None,
-    files: MapFiles,
+    fwhm_unit: tuple[FwhmUnit | None, FwhmUnit | None],
 ) -> dict[str, Any]:
-    """Settle the units of the quality data; fractions become percent in ``quality``."""
+    """Judge values, levels and units; marks become NaN in ``maps``, fractions percent in ``quality``.
+
+    Args:
+        reader: Takes the remarks.
+        maps: [M, X, Y, Z], changed in place.
+        names: Of the maps.
+        quality: ``crlb`` and ``fwhm``, each an array or None.
+        crlb_unit: What the user states.
+        fwhm_unit: What the user states, and what the layout of the files says.
+
+    Returns:
+        ``crlb_unit`` and ``fwhm_unit`` of the MapSet, for what there is.
+
+    Raises:
+        MapInputError: A map holds nothing, or values or bounds are implausible.
+    """
+    for name, one in zip(names, maps, strict=True):
+        _check_values(reader, name, one)
+    check_levels(maps, names)
     units: dict[str, Any] = {}
     if quality["crlb"] is not None:
         unit, told = (crlb_unit, None) if crlb_unit else judge_crlb(maps, quality["crlb"], names)
@@ -142,11 +159,26 @@ def _state_units(
             quality["crlb"] = quality["crlb"] * np.float32(100.0)
         units["crlb_unit"] = "absolute" if unit == "absolute" else "percent"
     if quality["fwhm"] is not None:
-        by_layout: FwhmUnit | None = files.fwhm_unit if files.layout == "fsl_mrsi" else None
-        units["fwhm_unit"], told = judge_fwhm(quality["fwhm"], fwhm_unit, by_layout)
+        units["fwhm_unit"], told = judge_fwhm(quality["fwhm"], *fwhm_unit)
         if told:
             reader.remark("fwhm", told)
     return units
+
+
+def _judged(source: MapSet) -> MapSet:
+    """A MapSet that a caller built, judged as files are; units that are not the default ones count as stated.
+
+    Raises:
+        MapInputError: A map holds nothing, or values or bounds are implausible.
+    """
+    if source.judged:
+        return source
+    reader, maps = Reader("auto"), source.maps.astype(np.float32)
+    quality = {"crlb": source.crlb, "fwhm": source.fwhm}
+    stated = None if source.crlb_unit == "percent" else source.crlb_unit
+    width: FwhmUnit | None = None if source.fwhm_unit == "ppm" else source.fwhm_unit
+    units = _judge(reader, maps, source.names, quality, stated, (width, None))
+    return replace(source, maps=maps, **quality, **units, warnings=(*source.warnings, *reader.sentences()), judged=True)
 
 
 def with_mask(maps: MapSet, mask: Source, labels: Sequence[int] | None = None) -> MapSet:

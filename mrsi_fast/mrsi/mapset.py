@@ -52,6 +52,7 @@ class MapSet:
         source: Where the maps came from, in words, without paths.
         xform_code: NIfTI code of the space the affine refers to (1 scanner, 2 aligned ...).
         warnings: What a careful reader of the inputs would remark on, one sentence each.
+        judged: Whether levels, marks and units were judged from the values; ``read_maps`` does that, once.
     """
 
     maps: Float32
@@ -70,6 +71,7 @@ class MapSet:
     source: str = "arrays"
     xform_code: int = 1
     warnings: tuple[str, ...] = ()
+    judged: bool = False
 
     def __post_init__(self) -> None:
         if self.maps.ndim != 4 or len(self.names) != self.maps.shape[0]:

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from mrsi_fast.mrsi.geometry import voxel_sizes_mm
 from mrsi_fast.mrsi.regions import ReferenceRegion, contralateral_reference, largest_component
 
+FIRST_ORDER = "first order in the deviations of both maps, errors independent (JCGM 100:2008, equation 10)"
 DENOMINATOR_FLOOR = 0.3  # of the reference median
 SD_SAMPLES = 8  # a standard deviation of fewer samples is not shown, as for the maps themselves
 INTERVAL_PERCENT = (5.0, 95.0)
@@ -180,7 +181,12 @@ def _spread(ratio: NDArray, sd: NDArray | None, threshold: float | None) -> tupl
 
 
 def _first_order(above: NDArray, below: NDArray, floor: float, sd_above: NDArray, sd_below: NDArray) -> NDArray:
-    """Standard deviation of ``above/max(below, floor)`` for independent errors; a floored denominator has none."""
+    """Standard deviation of ``above/max(below, floor)`` for independent errors; a floored denominator has none.
+
+    The delta method, ``s_r^2 = (s_a / b)^2 + (a s_b / b^2)^2`` (JCGM 100:2008, Guide to the expression of uncertainty
+    in measurement, 5.1.2, equation 10). Errors that both maps share, as those of the same voxel's shim and coil do,
+    cancel in a ratio: with a correlation above 0 the deviation is smaller than this one.
+    """
     divisor = np.maximum(below, floor)
     return np.hypot(sd_above / divisor, np.where(below > floor, above * sd_below / divisor**2, 0.0))
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from mrsi_fast.mrsi.arrays import plain_array
 from mrsi_fast.mrsi.discovery import discover, name_from_file, names_in, refusal
+from mrsi_fast.mrsi.fsl_options import unit_in_place
 from mrsi_fast.mrsi.geometry import check_affine
 from mrsi_fast.mrsi.images import image_stem, is_image, names_beside, read_image
 from mrsi_fast.mrsi.lcmodel import TableMaps, is_table, read_tables
@@ -54,6 +55,23 @@ def named_sources(
     Raises:
         MapInputError: It is no map, or cannot be told apart.
     """
+    files, rest, names = _sorted(source, names, scaling, like, table_axes, form)
+    paths = [one for one in (*files.maps.values(), rest) if isinstance(one, (str, Path))]
+    told = [unit_in_place(Path(path)) for path in paths]
+    units = {unit for unit in told if unit is not None}
+    if len(units) > 1:
+        raise MapInputError(
+            f"the maps: come from several scalings of fsl_mrsi ({', '.join(sorted(units))}). Give maps of one of them."
+        )
+    if files.units == "i.u." and units and None not in told:
+        files.units = units.pop()
+    return files, rest, names
+
+
+def _sorted(
+    source: Any, names: Sequence[str] | None, scaling: str | None, like: Any, table_axes: str | None, form: Form
+) -> tuple[MapFiles, Any, Sequence[str] | None]:
+    """``named_sources`` but for the unit that the place of files tells."""
     if isinstance(source, (str, Path)):
         path = Path(source)
         if path.is_dir():

@@ -1,4 +1,4 @@
-"""Ratios on disk: sample by sample where samples were saved, else of the means and without a deviation."""
+"""Ratios on disk: sample by sample where samples were saved, else of means and deviations."""
 
 from __future__ import annotations
 
@@ -73,6 +73,45 @@ def test_without_samples_the_means_are_divided(results: Path) -> None:
         nib.load(results / f"{STEM}_met-{one}_desc-sr_mrsi.nii.gz").get_fdata() for one in ("GPCPCh", "NAANAAG")
     )
     np.testing.assert_allclose(nib.load(results / f"{RATIO}_mrsi.nii.gz").get_fdata(), first / second, rtol=1e-6)
+
+
+def _without_samples(results: Path, shares: tuple[float, float]) -> None:
+    """As ``sr`` leaves it without samples: means and standard deviations, here shares of 3 and 4 % of the means."""
+    record = results / f"{STEM}_desc-sr_mrsi.json"
+    facts = json.loads(record.read_text())
+    facts["files"] = {name: one for name, one in facts["files"].items() if "desc-sample" not in name}
+    for label, share in zip(("GPCPCh", "NAANAAG"), shares, strict=True):
+        mean = nib.load(results / f"{STEM}_met-{label}_desc-sr_mrsi.nii.gz").get_fdata()
+        path = results / f"{STEM}_met-{label}_desc-srstd_mrsi.nii.gz"
+        write_map(path, (share * mean).astype(np.float32), np.eye(4), kind="std")
+        facts["files"][path.name] = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    record.write_text(json.dumps(facts))
+
+
+def test_deviations_on_disk_give_that_of_the_ratio(results: Path, tmp_path: Path) -> None:
+    _without_samples(results, (0.03, 0.04))
+    done = ratio("tCho/tNAA", "-i", results, "-o", tmp_path / "out", "--threshold", "0.2")
+    assert done.exit_code == 0 and "deviation to first order" in done.output, done.output
+    found = {
+        what: nib.load(tmp_path / "out" / f"{RATIO}{what}_mrsi.nii.gz").get_fdata()
+        for what in ("", "std", "probability")
+    }
+    np.testing.assert_allclose(found["std"] / found[""], 0.05, rtol=1e-5)  # 3, 4, 5
+    draws = np.random.default_rng(0).normal(size=(2, 200_000))
+    at = found[""].flat[0]
+    drawn = at * (1 + 0.03 * draws[0]) / (1 + 0.04 * draws[1])
+    assert found["std"].flat[0] == pytest.approx(drawn.std(), rel=0.01)
+    assert found["probability"].flat[0] == pytest.approx((drawn > 0.2).mean(), abs=0.02)
+    facts = json.loads((tmp_path / "out" / f"{RATIO}_mrsi.json").read_text())
+    assert facts["samples"] == 0 and "JCGM 100:2008" in facts["deviation"]
+
+
+def test_a_damaged_deviation_is_refused(results: Path) -> None:
+    _without_samples(results, (0.03, 0.04))
+    path = results / f"{STEM}_met-GPCPCh_desc-srstd_mrsi.nii.gz"
+    path.write_bytes(path.read_bytes()[:-9])
+    done = ratio("tCho/tNAA", "-i", results)
+    assert done.exit_code == 3 and "desc-srstd" in done.output and "missing or not as written" in done.output
 
 
 def test_a_reference_region_sets_the_denominator_floor(results: Path, tmp_path: Path) -> None:

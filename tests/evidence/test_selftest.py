@@ -100,6 +100,13 @@ def test_an_image_is_used_where_it_fits_and_helps() -> None:
     np.testing.assert_array_equal(kept[1], moved)
 
 
+def test_the_level_of_the_background_does_not_matter() -> None:
+    image, affine = head()
+    evidence, placed, _ = ask(measured_head(), guided((0.3, 0.8)), (image + 1000, affine))
+    assert evidence.guidance is not None and evidence.guidance.used, evidence.guidance
+    np.testing.assert_allclose(placed[1], affine, atol=0.6)
+
+
 def test_mirrored_and_far_images_are_refused_whatever_the_test_says() -> None:
     image, affine = head()
     mirrored, nothing, warnings = ask(measured_head(), guided((0.3, 0.8)), (image[::-1].copy(), affine))

@@ -47,6 +47,7 @@ EXACT = {
     "z-scored as a whole": (T1 - T1.mean()) / T1.std(),
     "NaN outside": np.where(BRAIN, T1, np.nan),
     "infinity outside": np.where(BRAIN, T1, -np.inf),
+    "offset, then padded with 0 around": np.where(np.arange(SHAPE[0])[:, None, None] < 2, 0, T1 + 1000),
 }
 CLOSE = {
     "z-scored in the brain, 0 outside": np.where(BRAIN, (T1 - MEAN) / SD, 0),
@@ -59,6 +60,21 @@ CLOSE = {
 @pytest.mark.parametrize("kind", EXACT)
 def test_the_same_picture(kind):
     np.testing.assert_allclose(seen(EXACT[kind]), seen(T1), atol=2e-3)
+
+
+@pytest.mark.parametrize("offset", [500.0, 5000.0, -300.0])
+def test_an_offset_under_noisy_air_is_found(offset):
+    """No value of the air is more frequent than another; its level tells."""
+    air = T1 + np.abs(4 * np.random.default_rng(1).normal(size=SHAPE)).astype(np.float32)
+    assert np.abs(seen(air + offset) - seen(air))[BRAIN[::4, ::4, ::4]].max() < 0.02
+
+
+@pytest.mark.parametrize("kind", [*EXACT, *CLOSE])
+def test_twice_is_as_once(kind):
+    """The self-test and the run both bring an image to this form, one after the other."""
+    image = (EXACT | CLOSE)[kind].astype(np.float32)
+    once = without_padding(image)
+    np.testing.assert_allclose(without_padding(once), once, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", CLOSE)

@@ -10,6 +10,7 @@ from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.mrsi.interpolated import estimate_acquired_matrix, remarks_on_interpolation
 from mrsi_fast.mrsi.io import read_maps
 from mrsi_fast.mrsi.mapset import MapSet
+from mrsi_fast.mrsi.resampling import values_behind
 from mrsi_fast.preparation import AcquisitionSettings, prepare, refined
 from support.data import data_dir
 
@@ -70,6 +71,32 @@ def test_repeated_blocks_are_recognised_on_any_axis(n, size, masked, axis):
     index = np.arange(size) * n // size
     found = estimate_acquired_matrix(as_set(measured(n)[:, index][:, :, index], masked, axis))
     assert found is not None and max(abs(one - n) for one in found) <= 1, found
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("order", [1, 3])
+@pytest.mark.parametrize("fields", [False, True])
+@pytest.mark.parametrize(("n", "size"), [(16, 32), (14, 28), (10, 30), (24, 36)])
+def test_linear_and_cubic_interpolation_are_recognised(n, size, fields, order, masked):
+    """Fields of view or first and last voxels agreeing; as float, and as stored in 16 bits."""
+    how = {"grid_mode": True, "mode": "nearest"} if fields else {}
+    maps = ndimage.zoom(measured(n), (1, size / n, size / n), order=order, **how)
+    step = np.abs(maps).max() / 32767
+    for stored in (maps, np.round(maps / step) * step):
+        assert estimate_acquired_matrix(as_set(stored, masked)) == (n, n)
+
+
+@pytest.mark.parametrize("n", [8, 12])
+def test_small_zero_filled_maps_without_a_mask_are_recognised(n):
+    assert estimate_acquired_matrix(as_set(zero_filled(measured(n), 2 * n))) == (n, n)
+
+
+def test_smooth_maps_without_noise_are_left_alone():
+    x, y = np.meshgrid(*[np.linspace(-1, 1, 32)] * 2, indexing="ij")
+    smooth = [10 + 3 * np.cos(2 * x + k) * np.cos(3 * y) + x**2 * y for k in range(6)]
+    head = (x / 0.7) ** 2 + (y / 0.8) ** 2 < 1
+    assert values_behind(smooth, 32) is None
+    assert values_behind([np.where(head, one, np.nan) for one in smooth], 32) is None
 
 
 def test_one_axis_alone():

@@ -143,6 +143,18 @@ def test_fsl_mrsi_tells_its_internal_reference_in_its_options(tmp_path, said, un
     assert read_maps(tmp_path, scaling="internal").units == units
     assert read_maps(tmp_path / "concs" / "internal").units == units
     assert read_maps(tmp_path).units == "i.u."
+    lone = tmp_path / "concs/internal/Ins.nii.gz"
+    for source in (lone, {"Ins": lone}, {"maps": {"Ins": lone}}):
+        alone = read_maps(source)
+        assert alone.units == units and any("take ratios afterwards" in warning for warning in alone.warnings)
+    assert read_maps(tmp_path / "concs/raw/Ins.nii.gz").units == "i.u."
+
+
+def test_files_of_several_scalings_are_refused(tmp_path):
+    for scaling in ("internal", "raw"):
+        save(tmp_path / f"concs/{scaling}/Ins.nii.gz", volume(1))
+    with pytest.raises(MapInputError, match=r"several scalings of fsl_mrsi \(i.u., ratio to tCr\)"):
+        read_maps({"Ins": tmp_path / "concs/raw/Ins.nii.gz", "tNAA": tmp_path / "concs/internal/Ins.nii.gz"})
 
 
 def test_an_array_of_one_slice_for_each_name():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mrsi_fast.mrsi.io import read_maps
-from mrsi_fast.mrsi.mapset import MapInputError
+from mrsi_fast.mrsi.mapset import MapInputError, MapSet
 from mrsi_fast.mrsi.quality import assess
 from mrsi_fast.mrsi.units import check_mhz, judge_crlb, judge_fwhm
 from support.data import data_dir
@@ -181,3 +181,46 @@ def test_linewidth_in_hz_is_judged_with_the_frequency():
 def test_a_frequency_that_is_none_is_refused(mhz, words):
     with pytest.raises(MapInputError, match=words):
         check_mhz(mhz)
+
+
+def as_mapset(maps, crlb, **fields):
+    stack = np.stack(list(maps.values())).astype(np.float32)
+    return MapSet(stack, AFFINE, tuple(maps), crlb=np.stack(list(crlb.values())).astype(np.float32), **fields)
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_mapset_built_by_hand_is_judged_as_files_are(unit):
+    maps, bounds, inside = head()
+    found, plain = read_maps(as_mapset(maps, bounds[unit])), read(maps, bounds[unit])
+    assert found.judged and found.crlb_unit == plain.crlb_unit
+    np.testing.assert_allclose(assess(found).sigma, assess(plain).sigma, rtol=1e-6)
+    assert [w for w in found.warnings if "crlb" in w] == [w for w in plain.warnings if "crlb" in w]
+    assert read_maps(found) is found, "once is enough"
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda maps, crlb: as_mapset(maps, {name: 1e-4 * one for name, one in crlb.items()}), "crlb: the median"),
+        (lambda maps, crlb: as_mapset({name: 1e20 * one for name, one in maps.items()}, crlb), "its values reach"),
+        (lambda maps, crlb: as_mapset({name: np.nan * one for name, one in maps.items()}, crlb), "no valid voxel"),
+    ],
+)
+def test_an_implausible_mapset_is_refused_in_words(build, words):
+    maps, bounds, _ = head()
+    with pytest.raises(MapInputError, match=words):
+        read_maps(build(maps, bounds["percent"]))
+
+
+def test_marks_and_infinities_of_a_mapset_count_as_missing():
+    maps, bounds, inside = head()
+    maps["tNAA"][8, 8, 1], maps["tNAA"][0, 0] = np.inf, -999.0
+    given = as_mapset(maps, bounds["percent"])
+    found = read_maps(given)
+    assert np.isnan(found.maps[0, 8, 8, 1]) and not np.isnan(given.maps[0, 8, 8, 1]), "the caller's array stays"
+    assert any("infinite" in warning for warning in found.warnings)
+
+
+def test_a_stated_absolute_bound_of_a_mapset_is_obeyed():
+    maps, bounds, _ = head()
+    assert read_maps(as_mapset(maps, bounds["percent"], crlb_unit="absolute")).crlb_unit == "absolute"
