@@ -116,6 +116,13 @@ def test_what_comes_from_files_is_escaped(tmp_path: Path) -> None:
     assert json.loads(page.scripts["report-data"])["entries"][0]["name"] == ATTACK
 
 
+def test_many_warnings_do_not_push_the_maps_away(tmp_path: Path) -> None:
+    warnings = [f"warning {chr(97 + number)}." for number in range(6)]
+    text = write_page(view(warnings=warnings), tmp_path / "report.html").read_text()
+    assert all(f"<li>{warning}</li>" in text for warning in warnings) and "2 more warnings" in text
+    assert "more warnings" not in write_page(view(warnings=warnings[:4]), tmp_path / "few.html").read_text()
+
+
 def test_files_give_the_same_page_as_the_run(tmp_path: Path) -> None:
     shown = view(title="results")
     sidecar = save(shown, tmp_path / "results")
