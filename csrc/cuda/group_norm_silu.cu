@@ -88,27 +88,24 @@ bool known(int dtype) { return dtype >= MRSI_FAST_FLOAT32 && dtype <= MRSI_FAST_
 }  // namespace
 }  // namespace mrsi_fast
 
-extern "C" int64_t mrsi_fast_cuda_group_norm_silu_workspace(int dtype, int64_t samples, int64_t channels,
-                                                            int64_t pixels, int64_t groups) {
+extern "C" int64_t mrsi_fast_cuda_group_norm_silu_workspace(const MrsiFastCudaGroupNormSilu* request) {
     using namespace mrsi_fast;
-    if (!known(dtype)) return -1;
-    return with_tiling(dtype, {samples, channels, pixels, groups},
+    const auto& r = *request;
+    if (!known(r.dtype)) return -1;
+    return with_tiling(r.dtype, {r.samples, r.channels, r.pixels, r.groups},
                        [](auto, const auto& tiling) { return tiling.workspace_bytes(); });
 }
 
-extern "C" int mrsi_fast_cuda_group_norm_silu(int dtype, const void* x, const void* weight, const void* bias,
-                                              const void* scale, const void* shift, const void* conv_bias,
-                                              const void* embedding, void* y, void* workspace, int64_t samples,
-                                              int64_t channels, int64_t pixels, int64_t groups, float eps,
-                                              void* stream) {
+extern "C" int mrsi_fast_cuda_group_norm_silu(const MrsiFastCudaGroupNormSilu* request, void* stream) {
     using namespace mrsi_fast;
-    if (!known(dtype)) return cudaErrorInvalidValue;
-    return int(with_tiling(dtype, {samples, channels, pixels, groups}, [&](auto element, const auto& tiling) {
+    const auto& r = *request;
+    if (!known(r.dtype)) return cudaErrorInvalidValue;
+    return int(with_tiling(r.dtype, {r.samples, r.channels, r.pixels, r.groups}, [&](auto element, const auto& tiling) {
         using T = decltype(element);
         const auto of = [](const void* p) { return static_cast<const T*>(p); };
-        const GroupNormSiLUArguments<T> arguments{of(x),         of(weight),    of(bias),      of(scale),
-                                                  of(shift),     of(conv_bias), of(embedding), static_cast<T*>(y),
-                                                  int(channels), int(pixels),   int(groups),   eps};
-        return int64_t(tiling.run(arguments, workspace, static_cast<cudaStream_t>(stream)));
+        const GroupNormSiLUArguments<T> arguments{
+            of(r.x),         of(r.weight),         of(r.bias),      of(r.scale),   of(r.shift),   of(r.conv_bias),
+            of(r.embedding), static_cast<T*>(r.y), int(r.channels), int(r.pixels), int(r.groups), r.eps};
+        return int64_t(tiling.run(arguments, r.workspace, static_cast<cudaStream_t>(stream)));
     }));
 }

@@ -20,37 +20,35 @@ cudaError_t run_solver_step(const SolverStepArguments& a, int64_t slices, cudaSt
 }  // namespace
 }  // namespace mrsi_fast
 
-extern "C" int mrsi_fast_cuda_solver_step(const float* base, const float* now, const float* prev, const float* noise,
-                                          const float* coefficients, const int64_t* step, const float* basis_x,
-                                          const float* basis_y, const float* kept, float* out, int64_t slices,
-                                          int64_t width, int64_t height, int64_t rank_x, int64_t rank_y, void* stream) {
+extern "C" int mrsi_fast_cuda_solver_step(const MrsiFastCudaSolverStep* request, void* stream) {
     using namespace mrsi_fast;
-    const int64_t count = slices * width * height;
-    const bool projected = basis_x != nullptr && basis_y != nullptr && rank_x > 0 && rank_y > 0;
-    if (slices < 0 || width < 0 || height < 0 || slices > INT32_MAX || width * height > INT32_MAX ||
-        count / kSolverThreads > INT32_MAX || (basis_x == nullptr) != (basis_y == nullptr))
+    const auto& r = *request;
+    const int64_t count = r.slices * r.width * r.height;
+    const bool projected = r.basis_x != nullptr && r.basis_y != nullptr && r.rank_x > 0 && r.rank_y > 0;
+    if (r.slices < 0 || r.width < 0 || r.height < 0 || r.slices > INT32_MAX || r.width * r.height > INT32_MAX ||
+        count / kSolverThreads > INT32_MAX || (r.basis_x == nullptr) != (r.basis_y == nullptr))
         return cudaErrorInvalidValue;
-    if (projected && (rank_x > width || rank_y > height ||
-                      projection_shared_bytes(int(height), int(rank_x), int(rank_y)) > kMaxSharedBytes))
+    if (projected && (r.rank_x > r.width || r.rank_y > r.height ||
+                      projection_shared_bytes(int(r.height), int(r.rank_x), int(r.rank_y)) > kMaxSharedBytes))
         return cudaErrorInvalidValue;
     if (count == 0) return cudaSuccess;
-    const SolverStepArguments arguments{base,
-                                        now,
-                                        prev,
-                                        noise,
-                                        coefficients,
-                                        step,
-                                        projected ? basis_x : nullptr,
-                                        projected ? basis_y : nullptr,
-                                        kept,
-                                        out,
+    const SolverStepArguments arguments{r.base,
+                                        r.now,
+                                        r.prev,
+                                        r.noise,
+                                        r.coefficients,
+                                        r.step,
+                                        projected ? r.basis_x : nullptr,
+                                        projected ? r.basis_y : nullptr,
+                                        r.kept,
+                                        r.out,
                                         count,
-                                        int(width),
-                                        int(height),
-                                        int(rank_x),
-                                        int(rank_y)};
+                                        int(r.width),
+                                        int(r.height),
+                                        int(r.rank_x),
+                                        int(r.rank_y)};
     const auto handle = static_cast<cudaStream_t>(stream);
     // Rows of whole packets keep every slice and every basis row 16-byte aligned.
-    return height % kPacketSize<float> == 0 ? run_solver_step<kPacketSize<float>>(arguments, slices, handle)
-                                            : run_solver_step<1>(arguments, slices, handle);
+    return r.height % kPacketSize<float> == 0 ? run_solver_step<kPacketSize<float>>(arguments, r.slices, handle)
+                                              : run_solver_step<1>(arguments, r.slices, handle);
 }

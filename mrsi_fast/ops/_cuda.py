@@ -105,11 +105,6 @@ def misaligned(**tensors: Tensor | None) -> str | None:
     return None
 
 
-def address(tensor: Tensor | None) -> int:
-    """The tensor's address, 0 for an absent one."""
-    return 0 if tensor is None else tensor.data_ptr()
-
-
 @contextmanager
 def launching(device: torch.device) -> Iterator[int]:
     """Makes ``device`` current and yields its current stream's handle, read at each call: capture changes it."""

@@ -182,34 +182,33 @@ def _refuse_cuda(
     return _cuda.misaligned(x=x, **tensors)
 
 
-def _cuda_sizes(x: Tensor, num_groups: int) -> tuple[int, int, int, int]:
+def _cuda_request(x: Tensor, num_groups: int) -> Any:
+    """The structure of a call with its type and sizes, which decide how it runs."""
     batch, channels = x.shape[:2]
-    return batch, channels, x[0, 0].numel() if batch else 0, num_groups
+    pixels = x[0, 0].numel() if batch else 0
+    sizes = {"samples": batch, "channels": channels, "pixels": pixels, "groups": num_groups}
+    return _native.struct("CudaGroupNormSilu", dtype=_cuda.DTYPE_CODES[x.dtype], **sizes)
 
 
 def _cuda_workspace(x: Tensor, num_groups: int) -> int:
-    sizes = _cuda_sizes(x, num_groups)
-    return _native.module().cuda_group_norm_silu_workspace(_cuda.DTYPE_CODES[x.dtype], *sizes)
+    return _native.module().cuda_group_norm_silu_workspace(_cuda_request(x, num_groups))
 
 
 def _cuda_out(*arguments: Any) -> None:
     x, weight, bias, num_groups, scale, shift, eps, *folded, out = arguments
     if x.numel() == 0:
         return
-    folded = folded or [None, None]  # the plain form has none
-    vectors = [None if one is None else one.contiguous() for one in (weight, bias, scale, shift, *folded)]
-    scratch = _cuda.workspace(_cuda_workspace(x, num_groups), x.device)
+    conv_bias, embedding = folded or (None, None)  # the plain form has none
+    vectors = {"weight": weight, "bias": bias, "scale": scale, "shift": shift}
+    vectors |= {"conv_bias": conv_bias, "embedding": embedding}
+    dense = {name: one.contiguous() for name, one in vectors.items() if one is not None}
+    request = _cuda_request(x, num_groups)
+    scratch = _cuda.workspace(_native.module().cuda_group_norm_silu_workspace(request), x.device)
+    request.eps = eps
+    for name, one in (dense | {"x": x, "y": out, "workspace": scratch}).items():
+        setattr(request, name, one.data_ptr())
     with _cuda.launching(x.device) as stream:
-        _native.module().cuda_group_norm_silu(
-            _cuda.DTYPE_CODES[x.dtype],
-            x.data_ptr(),
-            tuple(map(_cuda.address, vectors)),
-            out.data_ptr(),
-            scratch.data_ptr(),
-            _cuda_sizes(x, num_groups),
-            eps,
-            stream,
-        )
+        _native.module().cuda_group_norm_silu(request, stream)
 
 
 def _triton_inputs(inputs: tuple[Any, ...]) -> list[Any]:

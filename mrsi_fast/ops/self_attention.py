@@ -71,10 +71,10 @@ def _native_out(qkv: Tensor, scale: float, out: Tensor) -> None:
         _native.module().self_attention(request, torch.get_num_threads())
 
 
-# ---- CUDA C++ and Triton ---------------------------------------------------------------------------------------------
+# ---- Triton ----------------------------------------------------------------------------------------------------------
 
 
-def _refuse_gpu(qkv: Tensor, scale: float) -> str | None:
+def _refuse_triton(qkv: Tensor, scale: float) -> str | None:
     if qkv.dtype not in (torch.float16, torch.bfloat16):
         return f"the kernels take float16 and bfloat16, got {qkv.dtype}; float32 stays IEEE float32 in the reference"
     if qkv.shape[-1] not in HEAD_SIZES:
@@ -82,29 +82,6 @@ def _refuse_gpu(qkv: Tensor, scale: float) -> str | None:
     if not qkv.is_contiguous():
         return f"qkv is not contiguous (strides {qkv.stride()})"
     return _cuda.misaligned(qkv=qkv)
-
-
-def _refuse_cuda(qkv: Tensor, scale: float) -> str | None:
-    reason = _refuse_gpu(qkv, scale)
-    if reason is None and _workspace_size(qkv) < 0:
-        return f"the kernels do not take this many tokens, heads or samples: {tuple(qkv.shape)}"
-    return reason
-
-
-def _workspace_size(qkv: Tensor) -> int:
-    batch, tokens, _, heads, head_size = qkv.shape
-    code = _cuda.DTYPE_CODES[qkv.dtype]
-    return _native.module().cuda_self_attention_workspace(code, batch, tokens, heads, head_size)
-
-
-def _cuda_out(qkv: Tensor, scale: float, out: Tensor) -> None:
-    batch, tokens, _, heads, head_size = qkv.shape
-    scratch = _cuda.workspace(_workspace_size(qkv), qkv.device)
-    pointers = (qkv.data_ptr(), out.data_ptr(), scratch.data_ptr())
-    with _cuda.launching(qkv.device) as stream:
-        _native.module().cuda_self_attention(
-            _cuda.DTYPE_CODES[qkv.dtype], *pointers, (batch, tokens, heads, head_size), scale, stream
-        )
 
 
 def _triton_out(qkv: Tensor, scale: float, out: Tensor) -> None:
@@ -141,15 +118,9 @@ register(
                 out=_native_out,
             ),
             Implementation(
-                backend="cuda",
-                lacks=lambda: _native.lacks("cuda_self_attention"),
-                refuse=_refuse_cuda,
-                out=_cuda_out,
-            ),
-            Implementation(
                 backend="triton",
                 lacks=_cuda.triton_lacks,
-                refuse=_refuse_gpu,
+                refuse=_refuse_triton,
                 out=_triton_out,
                 backward=_triton_backward,
             ),

@@ -125,14 +125,20 @@ def _cuda_out(
     if base.numel() == 0:
         return
     width, height = base.shape[-2:]
-    ranks = (0, 0) if basis_x is None or basis_y is None else (len(basis_x), len(basis_y))
-    state = tuple(map(_cuda.address, (base, now, prev, noise)))
-    bases = tuple(map(_cuda.address, (basis_x, basis_y, kept)))
-    sizes = (base.numel() // (width * height), width, height, *ranks)
+    rank_x, rank_y = (0, 0) if basis_x is None or basis_y is None else (len(basis_x), len(basis_y))
+    tensors = {"base": base, "now": now, "prev": prev, "noise": noise, "coefficients": coefficients, "step": step}
+    tensors |= {"basis_x": basis_x, "basis_y": basis_y, "kept": kept, "out": out}
+    request = _native.struct(
+        "CudaSolverStep",
+        slices=base.numel() // (width * height),
+        width=width,
+        height=height,
+        rank_x=rank_x,
+        rank_y=rank_y,
+        **{name: _native.address(one) for name, one in tensors.items()},
+    )
     with _cuda.launching(base.device) as stream:
-        _native.module().cuda_solver_step(
-            state, coefficients.data_ptr(), step.data_ptr(), bases, out.data_ptr(), sizes, stream
-        )
+        _native.module().cuda_solver_step(request, stream)
 
 
 register(

@@ -7,6 +7,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -28,14 +29,38 @@ DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 class Statistics(ctypes.Structure):
     """Counters of the simulator, in the order of ``cudasim::Statistics``."""
 
-    _fields_ = [
-        (name, ctypes.c_uint64)
-        for name in ("blocks", "barriers", "collectives", "mma", "ldmatrix_wavefronts", "ldmatrix_ideal")
-    ]
+    _fields_ = [(name, ctypes.c_uint64) for name in ("blocks", "barriers", "collectives")]
 
 
-def pointer(tensor: torch.Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+def request_type(name: str) -> type[ctypes.Structure]:
+    """The structure ``MrsiFast<name>`` of cuda_launchers.h, its fields read from the header; it takes no others."""
+    header = (CSRC / "include/mrsi_fast/cuda_launchers.h").read_text()
+    body = re.search(rf"typedef struct MrsiFast{name} {{(.*?)}}", header, re.DOTALL)
+    assert body is not None, f"cuda_launchers.h has no MrsiFast{name}"
+    kinds = {"int": ctypes.c_int, "float": ctypes.c_float, "int64_t": ctypes.c_int64}
+    fields = []
+    for kind, names in re.findall(r"(?:const )?(\w+)([ *][^;]*);", body[1]):
+        pointers = "*" in names
+        fields += [(one.strip(" *\n"), ctypes.c_void_p if pointers else kinds[kind]) for one in names.split(",")]
+
+    def set_known(self: ctypes.Structure, field: str, value: object) -> None:
+        assert field in dict(fields), f"MrsiFast{name} has no {field}"
+        ctypes.Structure.__setattr__(self, field, value)
+
+    return type(name, (ctypes.Structure,), {"_fields_": fields, "__setattr__": set_known})
+
+
+CudaGroupNormSilu, CudaSolverStep = request_type("CudaGroupNormSilu"), request_type("CudaSolverStep")
+
+
+def address(tensor: torch.Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def fill(request: ctypes.Structure, **values: object) -> ctypes.Structure:
+    for name, value in values.items():
+        setattr(request, name, address(value) if isinstance(value, torch.Tensor) else value)
+    return request
 
 
 class Simulator:
@@ -45,9 +70,8 @@ class Simulator:
         self.library = ctypes.CDLL(str(path))
         self.library.mrsi_fast_cuda_error_string.restype = ctypes.c_char_p
         self.library.mrsi_fast_cuda_launch_count.restype = ctypes.c_int64
-        for name in ("group_norm_silu", "self_attention"):
-            if hasattr(self.library, f"mrsi_fast_cuda_{name}_workspace"):  # a library of faults has only one operation
-                getattr(self.library, f"mrsi_fast_cuda_{name}_workspace").restype = ctypes.c_int64
+        if hasattr(self.library, "mrsi_fast_cuda_group_norm_silu_workspace"):  # a library of faults has one operation
+            self.library.mrsi_fast_cuda_group_norm_silu_workspace.restype = ctypes.c_int64
 
     def seed(self, seed: int) -> None:
         self.library.cudasim_set_seed(ctypes.c_uint64(seed))
@@ -80,28 +104,15 @@ class Simulator:
     ) -> torch.Tensor:
         """``x`` [N, pixels, C] contiguous; the result starts as NaN, so that an unwritten value shows."""
         samples, pixels, channels = x.shape
-        sizes = [ctypes.c_int64(n) for n in (samples, channels, pixels, groups)]
-        need = self.library.mrsi_fast_cuda_group_norm_silu_workspace(DTYPES[x.dtype], *sizes)
+        sizes = {"samples": samples, "channels": channels, "pixels": pixels, "groups": groups}
+        request = fill(CudaGroupNormSilu(), dtype=DTYPES[x.dtype], eps=eps, **sizes)
+        need = self.library.mrsi_fast_cuda_group_norm_silu_workspace(ctypes.byref(request))
         workspace = torch.full((max(need, 0) // 4,), float("nan"))
         y = torch.full_like(x, float("nan"))
-        tensors = (x, weight, bias, scale, shift, conv_bias, embedding, y, workspace)
-        status = self.library.mrsi_fast_cuda_group_norm_silu(
-            DTYPES[x.dtype], *map(pointer, tensors), *sizes, ctypes.c_float(eps), None
-        )
-        self.check(status)
+        vectors = {"weight": weight, "bias": bias, "scale": scale, "shift": shift}
+        fill(request, x=x, y=y, workspace=workspace, conv_bias=conv_bias, embedding=embedding, **vectors)
+        self.check(self.library.mrsi_fast_cuda_group_norm_silu(ctypes.byref(request), None))
         return y
-
-    def self_attention(self, qkv: torch.Tensor, scale: float | None = None) -> torch.Tensor:
-        """``qkv`` [N, tokens, 3, heads, head size] contiguous -> [N, tokens, heads, head size]."""
-        samples, tokens, _, heads, head_size = qkv.shape
-        sizes = [ctypes.c_int64(n) for n in (samples, tokens, heads, head_size)]
-        need = self.library.mrsi_fast_cuda_self_attention_workspace(DTYPES[qkv.dtype], *sizes)
-        workspace = torch.full((max(need, 0) // 4,), float("nan"))
-        out = torch.full((samples, tokens, heads, head_size), float("nan"), dtype=qkv.dtype)
-        factor = ctypes.c_float(head_size**-0.5 if scale is None else scale)
-        tensors = map(pointer, (qkv, out, workspace))
-        self.check(self.library.mrsi_fast_cuda_self_attention(DTYPES[qkv.dtype], *tensors, *sizes, factor, None))
-        return out
 
     def solver_step(
         self,
@@ -117,9 +128,10 @@ class Simulator:
         """``base`` [slices, width, height]; ``coefficients`` [steps, 4]; ``bases`` [rank, size] of each axis."""
         out, index = torch.full_like(base, float("nan")), torch.tensor([step])
         ranks = [0 if basis is None else basis.shape[0] for basis in bases]
-        sizes = [ctypes.c_int64(n) for n in (*base.shape, *ranks)]
-        tensors = map(pointer, (base, now, prev, noise, coefficients, index, *bases, kept, out))
-        self.check(self.library.mrsi_fast_cuda_solver_step(*tensors, *sizes, None))
+        sizes = dict(zip(("slices", "width", "height", "rank_x", "rank_y"), (*base.shape, *ranks), strict=True))
+        request = fill(CudaSolverStep(), base=base, now=now, prev=prev, noise=noise, kept=kept, out=out, **sizes)
+        fill(request, coefficients=coefficients, step=index, basis_x=bases[0], basis_y=bases[1])
+        self.check(self.library.mrsi_fast_cuda_solver_step(ctypes.byref(request), None))
         return out
 
 
@@ -222,27 +234,18 @@ class SimulatedExtension:
     def __init__(self, simulator) -> None:
         self.simulator, self.library = simulator, simulator.library
 
-    def cuda_group_norm_silu_workspace(self, dtype, *sizes):
-        return self.library.mrsi_fast_cuda_group_norm_silu_workspace(dtype, *map(ctypes.c_int64, sizes))
+    CudaGroupNormSilu, CudaSolverStep = CudaGroupNormSilu, CudaSolverStep
 
-    def cuda_group_norm_silu(self, dtype, x, vectors, y, workspace, sizes, eps, stream):
-        addresses = map(ctypes.c_void_p, (x, *vectors, y, workspace))
-        sizes = map(ctypes.c_int64, sizes)
+    def cuda_group_norm_silu_workspace(self, request):
+        return self.library.mrsi_fast_cuda_group_norm_silu_workspace(ctypes.byref(request))
+
+    def cuda_group_norm_silu(self, request, stream):
         run = self.library.mrsi_fast_cuda_group_norm_silu
-        self.simulator.check(run(dtype, *addresses, *sizes, ctypes.c_float(eps), ctypes.c_void_p(stream)))
+        self.simulator.check(run(ctypes.byref(request), ctypes.c_void_p(stream)))
 
-    def cuda_self_attention_workspace(self, dtype, *sizes):
-        return self.library.mrsi_fast_cuda_self_attention_workspace(dtype, *map(ctypes.c_int64, sizes))
-
-    def cuda_self_attention(self, dtype, qkv, out, workspace, sizes, scale, stream):
-        addresses, sizes = map(ctypes.c_void_p, (qkv, out, workspace)), map(ctypes.c_int64, sizes)
-        run = self.library.mrsi_fast_cuda_self_attention
-        self.simulator.check(run(dtype, *addresses, *sizes, ctypes.c_float(scale), ctypes.c_void_p(stream)))
-
-    def cuda_solver_step(self, state, coefficients, step, bases, out, sizes, stream):
-        addresses = map(ctypes.c_void_p, (*state, coefficients, step, *bases, out))
+    def cuda_solver_step(self, request, stream):
         run = self.library.mrsi_fast_cuda_solver_step
-        self.simulator.check(run(*addresses, *map(ctypes.c_int64, sizes), ctypes.c_void_p(stream)))
+        self.simulator.check(run(ctypes.byref(request), ctypes.c_void_p(stream)))
 
 
 @pytest.fixture

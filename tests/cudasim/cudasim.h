@@ -8,7 +8,7 @@
 // Barriers and collectives check that the threads they need really come; dynamic shared memory is filled with NaN
 // before each block and allocated to the byte, so that AddressSanitizer sees a step beyond it. Static shared memory is
 // refused (it would not be poisoned). Memory order, speed and approximate instructions are not modelled.
-// Only the subset of CUDA that our kernels use is here; tests/cudasim/prim_sim.h has the tensor-core instructions.
+// Only the subset of CUDA that our kernels use is here.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -95,9 +95,9 @@ struct Collective {
     void* argument[32];
 };
 
-// What happened since the last reset. Ideal wavefronts: those that ldmatrix needs without bank conflicts.
+// What happened since the last reset.
 struct Statistics {
-    uint64_t blocks, barriers, collectives, mma, ldmatrix_wavefronts, ldmatrix_ideal;
+    uint64_t blocks, barriers, collectives;
 };
 
 struct Simulator {

@@ -55,16 +55,10 @@ def test_group_norm_silu_refuses_with_a_reason(on_gpu):
         assert on_gpu.launches() == before
 
 
-def test_self_attention_is_the_reference_until_pinned(on_gpu):
+def test_self_attention_has_no_cuda_kernel(on_gpu):
     qkv = torch.randn(1, 64, 3, 2, 32).half()
     choice = ops.explain("self_attention", qkv, 0.2)
-    assert choice.backend == "reference" and "MRSI_FAST_BACKEND=cuda" in choice.refused["cuda"]
-    wanted = ops.self_attention(qkv)
-    before = on_gpu.launches()
-    with ops.override("cuda"):
-        result = ops.self_attention(qkv)
-    assert on_gpu.launches() == before + 1
-    torch.testing.assert_close(result, wanted, rtol=2e-3, atol=1e-3)
+    assert choice.backend == "reference" and "cuda" not in choice.refused
 
 
 def test_solver_step_reaches_its_kernel(on_gpu):

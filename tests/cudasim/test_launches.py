@@ -73,7 +73,7 @@ def test_a_run_through_the_simulated_kernels_is_that_of_the_reference(on_gpu, dt
             return engine.run(job)[:, :-1]  # the last map is absent
 
     wanted, before = run("reference"), on_gpu.launches()
-    result = run(backend)  # in float16 attention too, which is PyTorch's unless pinned
+    result = run(backend)
     assert on_gpu.launches() > before
     bar = 2e-5 if dtype is torch.float32 else 8 * 2.0**-11
     assert (result - wanted).norm() <= bar * wanted.norm()

@@ -11,7 +11,6 @@ import torch
 
 HERE = Path(__file__).parent
 NORM = ("group_norm_silu.cu", "include/mrsi_fast/group_norm_silu.cuh")
-ATTENTION = ("self_attention.cu", "include/mrsi_fast/self_attention.cuh")
 SOLVER = ("solver_step.cu", "include/mrsi_fast/solver_step.cuh")
 REPORTED = [
     (0, "deadlock|__syncthreads after 48 threads returned"),
@@ -89,13 +88,6 @@ def normalise(simulator):
     return lambda: simulator.group_norm_silu(x, vector, vector, 2)
 
 
-def attend(simulator):
-    # 4 x 24 blocks: enough that the keys are not split, so that a block takes four steps and reuses its buffers.
-    qkv = torch.randn(1, 200, 3, 24, 32, generator=torch.Generator().manual_seed(1)).half()
-    wanted = torch.nn.functional.scaled_dot_product_attention(*qkv.double().permute(2, 0, 3, 1, 4)).transpose(1, 2)
-    return lambda: (simulator.self_attention(qkv).double() - wanted).abs().max()
-
-
 def project(simulator):
     generator = torch.Generator().manual_seed(1)
     base, now, prev = torch.randn(3, 2, 32, 32, generator=generator)
@@ -113,13 +105,9 @@ def project(simulator):
         ((*SOLVER, "store_half);\n    __syncthreads();\n\n    small", "store_half);\n\n    small"), project),
         ((*NORM, "__syncthreads();  // the sum", "// the sum"), normalise),
         ((*NORM, "packet.store(tile + p * width);", "packet.store(tile + p % 2 * width);"), normalise),
-        ((*ATTENTION, "__syncthreads();  // nobody reads", "// nobody reads"), attend),
-        ((*ATTENTION, "__syncthreads();  // the tiles", "// the tiles"), attend),
-        ((*ATTENTION, "prim::cp_async_wait<1>();", ""), attend),
-        ((*ATTENTION, "__syncwarp();", ""), attend),
     ],
     ids=["no barrier after Qx v", "no barrier after the modes", "no barrier before the update"]
-    + ["no barrier in sum", "shared slot", "no trailing barrier", "no leading barrier", "no wait", "no syncwarp"],
+    + ["no barrier in sum", "shared slot"],
 )
 def test_a_fault_in_a_kernel_shows_in_its_results(mutant, fault, call):
     broken = mutant(*fault)
@@ -133,15 +121,16 @@ def test_a_fault_in_a_kernel_shows_in_its_results(mutant, fault, call):
     "fault, call",
     [
         (
-            (*ATTENTION, "if (token < tokens) __stwb", "if (token <= tokens) __stwb"),
-            "simulator.self_attention(torch.zeros(1, 70, 3, 96, 32).half())",
+            (*SOLVER, "if (second > first) store(second", "store(second > first ? second : rows"),
+            "simulator.solver_step(*torch.zeros(3, 1, 7, 8), None, torch.ones(1, 4), 0, "
+            "(torch.zeros(3, 7), torch.zeros(3, 8)))",
         ),
         (
             (*NORM, "for (; p < end; p += step) use", "for (; p <= end; p += step) use"),
             "simulator.group_norm_silu(torch.zeros(1, 65, 16), torch.ones(16), torch.ones(16), 1)",
         ),
     ],
-    ids=["attention stores a row too many", "group norm loads a row too many"],
+    ids=["solver step stores a row too many", "group norm loads a row too many"],
 )
 def test_stepping_out_of_a_tensor_is_seen_by_the_address_sanitizer(helpers, sanitized, fault, call):
     run = sanitized(lambda folder, *options: helpers.plant(folder, *fault, *options), call)
@@ -161,8 +150,6 @@ def test_the_kernels_are_clean_under_the_sanitizers(helpers, sanitized):
         "            v = torch.randn(channels).to(dtype)\n"
         "            w = torch.randn(1, channels).to(dtype)\n"
         "            simulator.group_norm_silu(x, v, v, groups, w, w, v, w)\n"
-        "    for tokens, heads, size in ((64, 8, 32), (100, 2, 64), (256, 1, 32)):\n"
-        "        simulator.self_attention(torch.randn(1, tokens, 3, heads, size).half())\n"
         "    coefficients = torch.randn(2, 4)\n"
         "    for width, height, rank_x, rank_y in ((32, 32, 8, 8), (7, 9, 3, 5), (1, 1, 1, 1), (12, 20, 0, 0)):\n"
         "        state = torch.randn(4, 3, width, height)\n"

@@ -34,9 +34,6 @@ def body(device: torch.device) -> None:
                 torch.ops.mrsi_fast.group_norm_silu_out(
                     x, vector, vector, groups, film, film, 1e-5, out, conv_bias=vector, embedding=film
                 )
-            if dtype is not torch.float32:
-                for tokens, heads, head_size in ((64, 8, 32), (100, 2, 64), (256, 1, 32)):
-                    ops.self_attention(torch.randn(1, tokens, 3, heads, head_size).to(device, dtype))
         modes = Acquisition((8, 8), (4, 4)).modes(torch.float32, device)
         state = torch.randn(4, 3, 32, 32).to(device)
         coefficients, step = torch.randn(2, 4).to(device), torch.tensor([1], device=device)

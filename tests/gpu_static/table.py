@@ -41,9 +41,6 @@ LAUNCHES = {
     r"group_norm_silu_fused_kernel<float, ": (512, 32 * 32 * 16 * 4 + 128),
     r"group_norm_moments_kernel": (256, 256 * 8),
     r"group_norm_silu_apply_kernel": (256, 32 * 8),
-    r"self_attention_kernel<.*, 32>": (128, 320 * 40 * 2),
-    r"self_attention_kernel<.*, 64>": (128, 320 * 72 * 2),
-    r"self_attention_combine_kernel": (128, 0),
     r"projected_solver_step_kernel": (256, 16 * (64 + 16) * 4),
     r"^solver_step_kernel": (256, 0),
 }

@@ -91,13 +91,13 @@ def test_wrong_shapes_are_named():
 
 
 def test_what_the_gpu_kernels_refuse():
-    from mrsi_fast.ops.self_attention import _refuse_gpu
+    from mrsi_fast.ops.self_attention import _refuse_triton
 
     good = torch.zeros(2, 16, 3, 2, 32, dtype=torch.float16)
-    assert _refuse_gpu(good, 1.0) is None
-    assert "float32" in _refuse_gpu(good.float(), 1.0)
-    assert "48" in _refuse_gpu(torch.zeros(1, 4, 3, 2, 48, dtype=torch.float16), 1.0)
-    assert "contiguous" in _refuse_gpu(good.transpose(0, 1), 1.0)
+    assert _refuse_triton(good, 1.0) is None
+    assert "float32" in _refuse_triton(good.float(), 1.0)
+    assert "48" in _refuse_triton(torch.zeros(1, 4, 3, 2, 48, dtype=torch.float16), 1.0)
+    assert "contiguous" in _refuse_triton(good.transpose(0, 1), 1.0)
     shifted = torch.zeros(good.numel() + 1, dtype=torch.float16)[1:].view(good.shape)
-    assert "16 bytes" in _refuse_gpu(shifted, 1.0)
+    assert "16 bytes" in _refuse_triton(shifted, 1.0)
     assert "disabled" not in str(ops.explain("self_attention", good, 1.0))

@@ -17,35 +17,34 @@ const char* mrsi_fast_cuda_error_string(int status);
 /* Kernels that this thread has launched so far. */
 int64_t mrsi_fast_cuda_launch_count(void);
 
-/* Bytes of scratch memory that mrsi_fast_cuda_group_norm_silu needs, 0 if it runs as one kernel, -1 if refused. */
-int64_t mrsi_fast_cuda_group_norm_silu_workspace(int dtype, int64_t samples, int64_t channels, int64_t pixels,
-                                                 int64_t groups);
-
 /* y = silu(group_norm(x + conv_bias + embedding) (1 + scale) + shift), x and y [samples, pixels, channels], y apart
  * from x; weight, bias, conv_bias [channels]; scale, shift, embedding [samples, channels]; all of `dtype` and 16-byte
  * aligned. scale, shift, conv_bias and embedding may be null. */
-int mrsi_fast_cuda_group_norm_silu(int dtype, const void* x, const void* weight, const void* bias, const void* scale,
-                                   const void* shift, const void* conv_bias, const void* embedding, void* y,
-                                   void* workspace, int64_t samples, int64_t channels, int64_t pixels, int64_t groups,
-                                   float eps, void* stream);
+typedef struct MrsiFastCudaGroupNormSilu {
+    int dtype;
+    float eps;
+    const void *x, *weight, *bias, *scale, *shift, *conv_bias, *embedding;
+    void *y, *workspace;
+    int64_t samples, channels, pixels, groups;
+} MrsiFastCudaGroupNormSilu;
 
-/* Bytes of scratch memory that mrsi_fast_cuda_self_attention needs, 0 if none, -1 if refused. */
-int64_t mrsi_fast_cuda_self_attention_workspace(int dtype, int64_t samples, int64_t tokens, int64_t heads,
-                                                int64_t head_size);
-
-/* out [samples, tokens, heads, head_size] = softmax(scale q k') v with q, k, v packed in
- * qkv [samples, tokens, 3, heads, head_size]; float16 or bfloat16, 16-byte aligned, head_size 32 or 64. */
-int mrsi_fast_cuda_self_attention(int dtype, const void* qkv, void* out, void* workspace, int64_t samples,
-                                  int64_t tokens, int64_t heads, int64_t head_size, float scale, void* stream);
+/* Bytes of scratch memory that it needs, by type and sizes; 0 if it runs as one kernel, -1 if refused. */
+int64_t mrsi_fast_cuda_group_norm_silu_workspace(const MrsiFastCudaGroupNormSilu* request);
+int mrsi_fast_cuda_group_norm_silu(const MrsiFastCudaGroupNormSilu* request, void* stream);
 
 /* out = base_c base + P(now_c now + prev_c prev) + noise_c noise over float32 [slices, width, height], with
  * coefficients [steps, 4] and step [1] in device memory. P removes the band spanned by the orthonormal rows of
  * basis_x [rank_x, width] and basis_y [rank_y, height] from each slice, of it the modes whose kept [rank_x, rank_y] is 1
  * (null: all); both bases null: no projection. prev and noise may be null. 16-byte aligned; out apart from the inputs. */
-int mrsi_fast_cuda_solver_step(const float* base, const float* now, const float* prev, const float* noise,
-                               const float* coefficients, const int64_t* step, const float* basis_x,
-                               const float* basis_y, const float* kept, float* out, int64_t slices, int64_t width,
-                               int64_t height, int64_t rank_x, int64_t rank_y, void* stream);
+typedef struct MrsiFastCudaSolverStep {
+    const float *base, *now, *prev, *noise, *coefficients;
+    const int64_t* step;
+    const float *basis_x, *basis_y, *kept;
+    float* out;
+    int64_t slices, width, height, rank_x, rank_y;
+} MrsiFastCudaSolverStep;
+
+int mrsi_fast_cuda_solver_step(const MrsiFastCudaSolverStep* request, void* stream);
 
 #ifdef __cplusplus
 }
