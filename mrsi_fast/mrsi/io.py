@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +22,34 @@ from mrsi_fast.mrsi.masks import remarks_on_mask
 from mrsi_fast.mrsi.names import NAMED_CHANNELS, STAND_INS, is_lipid_or_macromolecule
 from mrsi_fast.mrsi.nifti import Form, Volume
 from mrsi_fast.mrsi.planes import find_slice_axis
+from mrsi_fast.mrsi.read_options import QualitySource, ReadOptions
 from mrsi_fast.mrsi.reader import Reader, Source
 from mrsi_fast.mrsi.schemes import ALL_MAPS
 from mrsi_fast.mrsi.sources import looks_like_one_slice_each, named_sources
 from mrsi_fast.mrsi.units import CrlbUnit, FwhmUnit, check_levels, check_mhz, judge_crlb, judge_fwhm
 
-QualitySource = Source | Mapping[str, Source] | None
+
+def read_maps(source: MapSet | MapFiles | Source | Mapping[str, Source], **options: Unpack[ReadOptions]) -> MapSet:
+    """Read metabolite maps and what is known about their quality.
+
+    Args:
+        source: A file, a folder (flat, fsl_mrsi, BIDS-like: see ``discovery``) or one set found in it, a NIfTI image,
+            ``(array, affine)``, a mapping from name to any of these, or a MapSet (which ``metabolites`` and ``mask``
+            alone act on, and whose values are judged as those of files are).
+            Stacks are [X, Y, Z, M] in NIfTI, [M, X, Y, Z] as arrays, or [M, X, Y] with M ``names``. A
+            mapping may name roles: ``{"maps": {"tNAA": ...}, "crlb": {"tNAA": ...}, "snr": ...}``.
+        **options: See :class:`~mrsi_fast.mrsi.read_options.ReadOptions`.
+
+    Returns:
+        One MapSet; its ``warnings`` hold what was remarkable about the inputs.
+
+    Raises:
+        MapInputError: A source cannot be used, lies on another grid, or names are missing or ambiguous.
+    """
+    return _read(source, **options)
 
 
-def read_maps(
+def _read(
     source: MapSet | MapFiles | Source | Mapping[str, Source],
     *,
     metabolites: str | Sequence[str] | None = None,
@@ -51,41 +70,6 @@ def read_maps(
     like: Source | None = None,
     table_axes: str | None = None,
 ) -> MapSet:
-    """Read metabolite maps and what is known about their quality.
-
-    Args:
-        source: A file, a folder (flat, fsl_mrsi, BIDS-like: see ``discovery``) or one set found in it, a NIfTI image,
-            ``(array, affine)``, a mapping from name to any of these, or a MapSet (which ``metabolites`` and ``mask``
-            alone act on, and whose values are judged as those of files are).
-            Stacks are [X, Y, Z, M] in NIfTI, [M, X, Y, Z] as arrays, or [M, X, Y] with M ``names``. A
-            mapping may name roles: ``{"maps": {"tNAA": ...}, "crlb": {"tNAA": ...}, "snr": ...}``.
-        metabolites: Maps to take, in any spelling, as a list or ``"tNAA,tCr"``; ``"all"`` for every map. Default: those
-            with a channel of their own in the network, or all if there is none.
-        names: Names of a stack's maps, as a list or ``"tNAA,tCr"``, or of a map whose file name does not tell; default
-            those that a JSON file beside it (``Metabolites``) or its own name tells. ``crlb_tNAA`` is the CRLB of tNAA.
-        crlb: Cramér-Rao bounds in place of what a folder holds: a stack with one volume per map, or a mapping by name
-            (or one volume for a single map). Arrays without an affine are on the maps' grid; so for all that follow.
-        snr: Signal-to-noise ratio: one source for all maps, a stack or a mapping.
-        fwhm: Linewidth, likewise.
-        mask: Region where maps are valid (see ``masks``); on another grid it is resampled.
-        lipid: Voxels flagged as lipid-contaminated, likewise.
-        crlb_unit: Unit of ``crlb``: ``percent``, ``fraction`` or ``absolute``; default as its values tell.
-        fwhm_unit: Unit of ``fwhm``; default as its values tell.
-        mhz: Frequency of the nucleus, MHz, to judge linewidths in Hz.
-        mask_labels: Values of the mask that are inside; default those above half of its largest.
-        slice_axis: Array axis along which the slices are stacked, 0 to 2; default as voxel sizes and matrix tell.
-        units: Units of the maps, for labels.
-        scaling: fsl_mrsi scaling to take (molarity, molality, raw, internal).
-        form: Orientation to use where sform and qform differ: ``auto``, ``s`` or ``q``.
-        like: An image on the grid of the spectra, for LCModel's tables, which hold no positions.
-        table_axes: Directions in which rows, columns and slices of the tables count, by default ``PLS`` (axial).
-
-    Returns:
-        One MapSet; its ``warnings`` hold what was remarkable about the inputs.
-
-    Raises:
-        MapInputError: A source cannot be used, lies on another grid, or names are missing or ambiguous.
-    """
     if isinstance(source, MapSet):
         source = _judged(source.select(_wanted(metabolites, source.names)) if metabolites else source)
         return source if mask is None else with_mask(source, mask, mask_labels)
@@ -174,7 +158,7 @@ def _judged(source: MapSet) -> MapSet:
     if source.judged:
         return source
     reader, maps = Reader("auto"), source.maps.astype(np.float32)
-    quality: dict[str, Any] = {"crlb": source.crlb, "fwhm": source.fwhm}
+    quality = {"crlb": source.crlb, "fwhm": source.fwhm}
     stated = None if source.crlb_unit == "percent" else source.crlb_unit
     width: FwhmUnit | None = None if source.fwhm_unit == "ppm" else source.fwhm_unit
     units = _judge(reader, maps, source.names, quality, stated, (width, None))
