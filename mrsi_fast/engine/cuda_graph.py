@@ -25,10 +25,9 @@ from mrsi_fast.diffusion.denoiser import Denoiser, standard_deviation
 from mrsi_fast.diffusion.solvers import Step
 from mrsi_fast.engine.eager import ieee_float32, kernel_lines
 from mrsi_fast.engine.fused import FusedNetwork
-from mrsi_fast.engine.job import Estimate, SamplingJob, one_step_job
+from mrsi_fast.engine.job import Estimate, PlannedEngine, SamplingJob
 from mrsi_fast.models.condition import Condition
 from mrsi_fast.models.unet import SelfAttentionUNet
-from mrsi_fast.mrsi.forward import Acquisition
 
 MAX_UNROLLED_STEPS = 16
 """Longest chain without noise that becomes one graph; longer ones replay a graph of one step. Rows of the tables."""
@@ -316,7 +315,7 @@ class CapturedLoop:
         self.feed.send(job.step_noise(index))
 
 
-class CudaGraphEngine:
+class CudaGraphEngine(PlannedEngine):
     """Runs sampling jobs on one GPU through captured loops. One engine serves one caller at a time.
 
     Args:
@@ -346,20 +345,6 @@ class CudaGraphEngine:
         """One line for each kind of call that a run makes."""
         operations = ("group_norm_silu", "self_attention", "solver_step")
         return ["convolutions: PyTorch (cuDNN)", *kernel_lines(self.device, operations)]
-
-    def run(self, job: SamplingJob) -> Tensor:
-        """Returns the final residual [B, K, X, Y], float32, on the CPU."""
-        return self._run(job, spread=False).mean
-
-    def estimate(
-        self,
-        cond: Condition,
-        projection: Acquisition | None = None,
-        on_step: Callable[[int, int], None] | None = None,
-    ) -> Estimate:
-        """Posterior mean and standard deviation from one evaluation, float32, on the CPU."""
-        job = one_step_job(cond, self.denoiser.sigma_max, projection, on_step)
-        return self._run(job, self.denoiser.tells_spread)
 
     def _run(self, job: SamplingJob, spread: bool) -> Estimate:
         """The final residual and, if requested, the posterior standard deviation of the last step."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -101,3 +102,27 @@ class Engine(Protocol):
             projection: As in ``SamplingJob``; it acts on the mean.
             on_step: As in ``SamplingJob``.
         """
+
+
+class PlannedEngine(ABC):
+    """An engine whose one-step estimate is a job like any other: both go through ``_run``."""
+
+    denoiser: Denoiser
+
+    def run(self, job: SamplingJob) -> Tensor:
+        """Returns the final residual [B, K, X, Y], float32, on the CPU."""
+        return self._run(job, spread=False).mean
+
+    def estimate(
+        self,
+        cond: Condition,
+        projection: Acquisition | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> Estimate:
+        """Posterior mean and standard deviation from one evaluation, float32, on the CPU."""
+        job = one_step_job(cond, self.denoiser.sigma_max, projection, on_step)
+        return self._run(job, self.denoiser.tells_spread)
+
+    @abstractmethod
+    def _run(self, job: SamplingJob, spread: bool) -> Estimate:
+        """The final residual and, if requested, the posterior standard deviation of the last step."""

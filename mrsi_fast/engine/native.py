@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,8 @@ from torch import Tensor
 
 from mrsi_fast.diffusion.denoiser import Denoiser
 from mrsi_fast.diffusion.solvers import Step
-from mrsi_fast.engine.job import EngineError, Estimate, SamplingJob, one_step_job
+from mrsi_fast.engine.job import EngineError, Estimate, PlannedEngine, SamplingJob
 from mrsi_fast.engine.plan import AttentionOp, Operation, Source, Value, plan_network
-from mrsi_fast.models.condition import Condition
 from mrsi_fast.models.unet import SelfAttentionUNet
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.ops import _native
@@ -223,7 +222,7 @@ def obstacle(denoiser: Denoiser, device: torch.device, pairs: bool = False) -> s
     return None
 
 
-class NativeEngine:
+class NativeEngine(PlannedEngine):
     """Runs sampling jobs in C++ on the CPU.
 
     One engine serves one caller at a time. Ctrl-C and an exception from ``on_step`` end a run within one step.
@@ -264,20 +263,6 @@ class NativeEngine:
         if self.plan is None:
             return ["convolutions: the method of each is chosen when a grid is first seen"]
         return list(dict.fromkeys(map(describe_operation, self.plan.native.operations())))
-
-    def run(self, job: SamplingJob) -> Tensor:
-        """Returns the final residual [B, K, X, Y], float32, on the CPU."""
-        return self._run(job, spread=False).mean
-
-    def estimate(
-        self,
-        cond: Condition,
-        projection: Acquisition | None = None,
-        on_step: Callable[[int, int], None] | None = None,
-    ) -> Estimate:
-        """Posterior mean and standard deviation from one evaluation, float32, on the CPU."""
-        job = one_step_job(cond, self.denoiser.sigma_max, projection, on_step)
-        return self._run(job, self.denoiser.tells_spread)
 
     @torch.inference_mode()
     def _run(self, job: SamplingJob, spread: bool) -> Estimate:
