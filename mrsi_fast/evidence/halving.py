@@ -93,17 +93,7 @@ def halve(
     """
     known = known or AcquisitionSettings()
     factors = (2 if cut[0] else 1, 2 if cut[1] else 1)
-    shape = (maps.shape[0] + maps.shape[0] % factors[0], maps.shape[1] + maps.shape[1] % factors[1])
-    low_shape = (shape[0] // factors[0], shape[1] // factors[1])
-    matrix = None if known.matrix is None else (known.matrix[0] // factors[0], known.matrix[1] // factors[1])
-    if min(matrix or low_shape) < SMALLEST_COARSE_SIDE:
-        x, y = known.matrix or maps.shape[:2]
-        raise MapInputError(
-            f"The maps have {x} x {y} voxels{'' if matrix is None else ' before interpolation'}; the "
-            f"self-test needs {2 * SMALLEST_COARSE_SIDE} along every axis that is refined."
-        )
-    if matrix is not None and shape != maps.shape[:2]:
-        raise MapInputError("The self-test of interpolated maps needs an even matrix along every refined axis.")
+    shape, low_shape, matrix = _sizes(maps, factors, known.matrix)
     padding = [(0, 0), (0, shape[0] - maps.shape[0]), (0, shape[1] - maps.shape[1]), (0, 0)]
     counted = np.pad(trust.trusted, padding)
     reference = np.pad(fill_volume(maps.maps, trust.trusted, trust.support).astype(np.float64), padding)
@@ -136,6 +126,28 @@ def halve(
     )
     told = known.model_copy(update={"matrix": matrix})
     return Halved(coarse_maps, factors, reference, counted, noise_sd, fine, coarse, told)
+
+
+def _sizes(
+    maps: MapSet, factors: tuple[int, int], measured: tuple[int, int] | None
+) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int] | None]:
+    """In-plane sizes: of the maps padded to whole coarse voxels, of half of that, and half of the measured matrix.
+
+    Raises:
+        MapInputError: As ``halve`` says.
+    """
+    shape = (maps.shape[0] + maps.shape[0] % factors[0], maps.shape[1] + maps.shape[1] % factors[1])
+    low_shape = (shape[0] // factors[0], shape[1] // factors[1])
+    matrix = None if measured is None else (measured[0] // factors[0], measured[1] // factors[1])
+    if min(matrix or low_shape) < SMALLEST_COARSE_SIDE:
+        x, y = measured or maps.shape[:2]
+        raise MapInputError(
+            f"The maps have {x} x {y} voxels{'' if matrix is None else ' before interpolation'}; the "
+            f"self-test needs {2 * SMALLEST_COARSE_SIDE} along every axis that is refined."
+        )
+    if matrix is not None and shape != maps.shape[:2]:
+        raise MapInputError("The self-test of interpolated maps needs an even matrix along every refined axis.")
+    return shape, low_shape, matrix
 
 
 @dataclass(frozen=True)
