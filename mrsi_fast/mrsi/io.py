@@ -158,7 +158,7 @@ def _judged(source: MapSet) -> MapSet:
     if source.judged:
         return source
     reader, maps = Reader("auto"), source.maps.astype(np.float32)
-    quality = {"crlb": source.crlb, "fwhm": source.fwhm}
+    quality: dict[str, Any] = {"crlb": source.crlb, "fwhm": source.fwhm}
     stated = None if source.crlb_unit == "percent" else source.crlb_unit
     width: FwhmUnit | None = None if source.fwhm_unit == "ppm" else source.fwhm_unit
     units = _judge(reader, maps, source.names, quality, stated, (width, None))

@@ -75,7 +75,8 @@ def alignment_pictures(view: ResultView, anatomy: Path, matrix: Float64) -> dict
     for plane, across, up, normal in PLANES:
         points, shape = _plane(low, high, across, up, normal)
         lines = _boundary(np.asarray(_sample(outline, view.lr_affine, points, shape, 1) >= _LEVEL))
-        inside = ((points >= low - 1e-6) & (points <= high + 1e-6))[:, [across, up]].all(axis=1).reshape(shape)
+        within = ((points >= low - 1e-6) & (points <= high + 1e-6))[:, [across, up]]
+        inside = np.asarray(within.all(axis=1)).reshape(shape)
         for key, place in (("before", volume.affine), ("after", matrix @ volume.affine)):
             pixels = np.minimum(_sample(image, place, points, shape, 1), _LINE - 1).astype(np.uint8)
             pixels[_boundary(inside)] = _BOX
