@@ -118,7 +118,10 @@ class Evidence:
         return tuple(lines)
 
     def rows(self) -> list[tuple[str, ...]]:
-        """A table: its heading, then a line a map; empty if nothing was tested."""
+        """A table: its heading, then a line a map; empty if nothing was tested.
+
+        The column for total variation appears only where total variation was tried.
+        """
         if not self.maps:
             return []
         lines: list[tuple[str, ...]] = [
@@ -136,6 +139,8 @@ class Evidence:
                     one.verdict,
                 )
             )
+        if all(not np.isfinite(one.total_variation) for one in self.maps):
+            return [(*line[:2], *line[3:]) for line in lines]
         return lines
 
     def as_dict(self) -> dict[str, Any]:

@@ -55,7 +55,10 @@ def test_verdicts_follow_what_was_added() -> None:
     assert first.error == pytest.approx(first.noise_floor, rel=0.1) and first.amplitude == pytest.approx(1, abs=0.02)
     # What was added is kept, unknown amplitudes change nothing, detail of no use goes.
     np.testing.assert_allclose(evidence.amplitudes(), [1, 1, 0], atol=0.15)
-    assert len(evidence.rows()) == 4 and evidence.as_dict()["maps"]["tNAA"]["verdict"] == TRUE_DETAIL
+    assert len(evidence.rows()) == 4 and "of total variation" in evidence.rows()[0]
+    untried = replace(evidence, maps=tuple(replace(one, total_variation=float("nan")) for one in evidence.maps))
+    assert "of total variation" not in untried.rows()[0] and {len(row) for row in untried.rows()} == {5}
+    assert evidence.as_dict()["maps"]["tNAA"]["verdict"] == TRUE_DETAIL
 
 
 def test_the_noise_level_that_errs_least_is_told() -> None:
