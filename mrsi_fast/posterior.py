@@ -13,7 +13,7 @@ from mrsi_fast.diffusion.solvers import Step
 from mrsi_fast.mrsi.consistency import DataConsistency
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.mrsi.names import ABSENT_IN_HEALTHY_BRAIN
-from mrsi_fast.preparation import Prepared, to_slices, to_volume, without
+from mrsi_fast.preparation import Prepared, prepare, to_slices, to_volume, without
 from mrsi_fast.sampling import Sampler
 
 Bool = NDArray[np.bool_]
@@ -82,14 +82,11 @@ def estimate(
         )
     counter = _Counter(progress)
     counter.expect(sampler.evaluations(prepared.volume, samples, len(steps)) if samples else 0)
-    uncorrected, sd = _mean(prepared, sampler, counter)
-    outliers = np.zeros_like(prepared.trust.trusted)
-    for _ in range(OUTLIER_PASSES):
-        found = _gross_outliers(prepared, uncorrected)
-        if not found.any():
-            break
-        outliers |= found
-        prepared = without(prepared, outliers)
+    if prepared.factors[2] == 1:
+        prepared, outliers, (uncorrected, sd) = _without_outliers(prepared, sampler, counter)
+    else:
+        outliers = _outliers_of_slices(prepared, sampler, counter)
+        prepared = without(prepared, outliers) if outliers.any() else prepared
         uncorrected, sd = _mean(prepared, sampler, counter)
     consistency = prepared.consistency.supported_by(to_slices(uncorrected))
 
@@ -102,6 +99,35 @@ def estimate(
         drawn = np.stack([held(_passed_on(prepared, one)) for one in raw])
     std, source = _deviation(prepared, sd, drawn)
     return Posterior(prepared, outliers, consistency, uncorrected, held(uncorrected), std, source, drawn)
+
+
+def _without_outliers(
+    prepared: Prepared, sampler: Sampler, counter: _Counter
+) -> tuple[Prepared, Bool, tuple[Float32, Float32 | None]]:
+    """The maps without their gross outliers, which voxels those are, and mean and deviation."""
+    found = _mean(prepared, sampler, counter)
+    outliers = np.zeros_like(prepared.trust.trusted)
+    for _ in range(OUTLIER_PASSES):
+        more = _gross_outliers(prepared, found[0])
+        if not more.any():
+            break
+        outliers |= more
+        prepared = without(prepared, outliers)
+        found = _mean(prepared, sampler, counter)
+    return prepared, outliers, found
+
+
+def _outliers_of_slices(prepared: Prepared, sampler: Sampler, counter: _Counter) -> Bool:
+    """Gross outliers of maps that are refined through the plane, as the measured slices show them in their plane.
+
+    One evaluation of the few measured slices tells them; the passes over the finer planes are then made once.
+    """
+    if max(prepared.factors[:2]) == 1:
+        return np.zeros_like(prepared.trust.trusted)
+    asked = prepared.request
+    scale, mode = (*prepared.factors[:2], 1), asked.data_consistency
+    flat = prepare(prepared.maps, scale, mode, asked.acquisition, asked.noise, rules=asked.rules)
+    return _without_outliers(flat, sampler, counter)[1]
 
 
 def _mean(prepared: Prepared, sampler: Sampler, counter: _Counter) -> tuple[Float32, Float32 | None]:

@@ -178,7 +178,9 @@ def test_untrusted_voxels_become_nan_on_every_plane_of_their_slice(resolver) -> 
 def test_progress_counts_every_batch_and_results_are_saved_under_their_own_name(resolver, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     result = resolver(make_maps(), scale=(2, 2, 2), progress=lambda done, total: seen.append((done, total)))
-    assert seen[-1][0] == seen[-1][1] == 1 + 2 + 2  # 6 slices, 14 coronal and 16 sagittal planes in batches of 8
+    assert (
+        seen[-1][0] == seen[-1][1] == 1 + 1 + 2 + 2
+    )  # 6 slices, again, 14 coronal and 16 sagittal planes in batches of 8
     names = {path.name for path in result.save(tmp_path)}
     assert "res-x2x2x2_met-NAANAAG_desc-sr_mrsi.nii.gz" in names
     written = nib.load(tmp_path / "res-x2x2x2_met-NAANAAG_desc-sr_mrsi.nii.gz")

@@ -64,6 +64,14 @@ MeasuredHeads = Annotated[
         "gives in place and misplaced. Nothing else is evaluated; writes measured_t1.md and .json.",
     ),
 ]
+WholeBrain = Annotated[
+    int | None,
+    typer.Option(
+        metavar="HEADS",
+        help="Measure so many val heads of --preset as whole brains and refine them 2 times in all directions (with "
+        "--anatomy also with the T1 image). Nothing else is evaluated; writes whole_brain_PRESET.md and .json.",
+    ),
+]
 MeasuredT1 = Annotated[
     Path | None, typer.Option(help="T1 image of the --truncate scan; default the one in its folder.")
 ]
@@ -106,16 +114,19 @@ class SimulatedOptions:
 
 @dataclass(frozen=True)
 class MeasuredOptions:
-    """What was measured, scored in tracks of its own."""
+    """Tracks of their own: what was measured, and whole brains."""
 
     truncate: Truncate = None
     guided_by_measured_t1: MeasuredHeads = None
+    whole_brain: WholeBrain = None
     t1: MeasuredT1 = None
     support: SupportName = None
     window: WindowName = None
 
     def __post_init__(self) -> None:
         """Refuses what describes no scan."""
+        if self.whole_brain is not None and self.whole_brain < 1:
+            raise CommandError(f"--whole-brain {self.whole_brain}: give the number of heads, 1 or more.")
         if not (self.truncate or self.guided_by_measured_t1) and (self.t1 or self.support or self.window):
             raise CommandError("--t1, --support and --window describe a scan that is given with --truncate.")
 
@@ -139,7 +150,7 @@ def evaluate(
     """
     terminal = Terminal(quiet, verbose)
     with _as_sentences():
-        if measured.truncate or measured.guided_by_measured_t1:
+        if measured.truncate or measured.guided_by_measured_t1 or measured.whole_brain:
             _tracks(terminal, output, model, measured, simulated)
         else:
             _simulated(terminal, output, workers.where(), {"model": model} | simulated.settings())
@@ -164,13 +175,13 @@ def _simulated(terminal: Terminal, output: Path, workers: Workers, settings: dic
 def _tracks(
     terminal: Terminal, output: Path, model: str | None, measured: MeasuredOptions, simulated: SimulatedOptions
 ) -> None:
-    """Measured scans and measured T1 images, in files of their own."""
-    from mrsi_fast.evaluation.tracks import evaluate_guidance, evaluate_truncated
+    """Measured scans, measured T1 images and whole brains, in files of their own."""
+    from mrsi_fast.evaluation.tracks import evaluate_guidance, evaluate_truncated, evaluate_whole_brains
     from mrsi_fast.preparation import AcquisitionSettings
     from mrsi_fast.resolver import SuperResolver
 
     if model == "none":
-        raise CommandError("--truncate and --guided-by-measured-t1 score a model against zero-filling: name one.")
+        raise CommandError("--truncate, --guided-by-measured-t1 and --whole-brain score a model: name one.")
     scales = _numbers(simulated.scales, "--scales")
     resolver = SuperResolver.from_pretrained(model)
     if scans := measured.truncate:
@@ -181,6 +192,12 @@ def _tracks(
         with terminal.progress("part") as report:
             text = evaluate_guidance(
                 heads, output, resolver, preset=simulated.preset, scales=scales, seed=simulated.seed, progress=report
+            )
+        terminal.say(text)
+    if measured.whole_brain:
+        with terminal.progress("part") as report:
+            text = evaluate_whole_brains(
+                output, resolver, simulated.preset, measured.whole_brain, simulated.seed, simulated.anatomy, report
             )
         terminal.say(text)
 

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 Preset = Annotated[str, typer.Option(help="Named settings, or a TOML file of your own.")]
 Subjects = Annotated[str, typer.Option(help="How many subjects, or which, e.g. 0,3,5.")]
 Scales = Annotated[str, typer.Option(help="Factors to measure each subject at, e.g. 2,4,8.")]
+Through = Annotated[int, typer.Option(help="Refine the slices too: 2 or 4 planes of the truth in each. 1: none.")]
+WholeBrain = Annotated[
+    bool,
+    typer.Option("--whole-brain", help="Measure 22 slices of 32x42 voxels of 5 mm."),
+]
 Heads = Annotated[
     str | None,
     typer.Option(help="'phantom' (needs no data), or a folder of label maps sub-*_dseg.nii.gz. Default: the preset's."),
@@ -39,6 +44,8 @@ def simulate(
     preset: Preset = "realistic-3T",
     subjects: Subjects = "1",
     scales: Scales = "4",
+    through_plane_factor: Through = 1,
+    whole_brain: WholeBrain = False,
     heads: Heads = None,
     split: Split = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the set.")] = 0,
@@ -59,11 +66,15 @@ def simulate(
     where = workers.where()
     if not set(factors) <= {2, 4, 8}:
         raise CommandError(f"--scales {scales}: each factor has to be 2, 4 or 8.")
+    if through_plane_factor not in (1, 2, 4):
+        raise CommandError(f"--through-plane-factor {through_plane_factor}: it has to be 1, 2 or 4.")
+    all_factors = [(factor, factor, through_plane_factor) for factor in factors]
     chosen = range(numbers[0]) if "," not in subjects else numbers
     try:
         settings = _settings(preset, heads, split)
+        settings = settings.whole_brain() if whole_brain else settings
         target = output.absolute() if where.asked else output
-        tasks = [(settings, number, seed, factors, target) for number in chosen]
+        tasks = [(settings, number, seed, all_factors, target) for number in chosen]
         for lines in _on_workers(tasks, where, terminal) if where.asked else map(_simulated, tasks):
             for line in lines:
                 terminal.say(line)
@@ -71,16 +82,16 @@ def simulate(
         raise CommandError(str(error)) from error
 
 
-_Task = tuple["SimulationConfig", int, int, list[int], Path]
+_Task = tuple["SimulationConfig", int, int, list[tuple[int, int, int]], Path]
 """Settings, number of the subject, seed, factors and output folder."""
 
 
 def _simulated(task: _Task) -> list[str]:
     """Writes one subject, and says so."""
-    from mrsi_fast.simulation.volume import simulate_subject
+    from mrsi_fast.simulation.volume import scale_key, simulate_subject
 
     settings, number, seed, factors, output = task
-    return _write(simulate_subject(settings, number, seed, [(one, one) for one in factors]), output)
+    return _write(simulate_subject(settings, number, seed, [scale_key(one) for one in factors]), output)
 
 
 def _on_workers(tasks: list[_Task], where: Workers, terminal: Terminal) -> Iterator[list[str]]:

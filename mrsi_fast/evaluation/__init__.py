@@ -9,6 +9,7 @@ memorisation.py   nearest train neighbour of what the model draws
 statistics.py     exact tests and bootstrap by head
 plan.py           settings and parts of a run;   fitting.py  what is learned from the train heads
 scoring.py        all numbers of one estimate;   run.py  the run: resumable, parallel over subjects
+whole_brain.py, volume_baselines.py    whole brains refined along all three axes
 tables.py         CSV, JSON and Markdown from its rows
 """
 

@@ -19,6 +19,9 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
 RADIUS = 2
+RADIUS_THROUGH = 1
+"""Neighbouring slices on either side that count where the slices are refined too."""
+
 STRENGTHS: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Ridge parameters that are tried, relative to the mean variance of a feature."""
 
@@ -28,13 +31,13 @@ class Ridge:
     """A fitted regression.
 
     Attributes:
-        weights: [M, 25, fx fy].
-        factors: In-plane factors.
+        weights: [M, 25, fx fy], or [M, 75, fx fy g] where the slices are refined too.
+        factors: In-plane factors, and that through the plane where there is one.
         strengths: [M] the ridge parameter that left-out heads liked best.
     """
 
     weights: Float64
-    factors: tuple[int, int]
+    factors: tuple[int, ...]
     strengths: Float64
 
     def estimate(self, low: NDArray, z: NDArray) -> Float32:
@@ -47,18 +50,24 @@ class Ridge:
         Returns:
             [M, X, Y, Z] over that scale.
         """
-        (maps, nx, ny, slices), (fx, fy) = low.shape, self.factors
-        detail = neighbourhoods(low) @ self.weights
-        detail = detail.reshape(maps, slices, nx, ny, fx, fy).transpose(0, 2, 4, 3, 5, 1)
-        return (z + detail.reshape(maps, nx * fx, ny * fy, slices)).astype(np.float32)
+        (maps, nx, ny, slices), (fx, fy, g) = low.shape, (*self.factors, 1)[:3]
+        detail = neighbourhoods(low, g > 1) @ self.weights
+        detail = detail.reshape(maps, slices, nx, ny, fx, fy, g).transpose(0, 2, 4, 3, 5, 1, 6)
+        return (z + detail.reshape(maps, nx * fx, ny * fy, slices * g)).astype(np.float32)
 
 
-def neighbourhoods(low: NDArray) -> Float64:
-    """Features [M, Z nx ny, 25] of LR maps [M, nx, ny, Z]; 0 beyond the field of view."""
-    padded = np.pad(np.asarray(low, np.float64), ((0, 0), (RADIUS, RADIUS), (RADIUS, RADIUS), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * RADIUS + 1,) * 2, axis=(1, 2))
+def neighbourhoods(low: NDArray, through: bool = False) -> Float64:
+    """Features [M, Z nx ny, 25] of LR maps [M, nx, ny, Z]; 0 beyond the field of view.
+
+    Args:
+        low: The maps.
+        through: Take the slices on either side too, which makes 75 features.
+    """
+    reach = (RADIUS, RADIUS, RADIUS_THROUGH if through else 0)
+    padded = np.pad(np.asarray(low, np.float64), ((0, 0), *((r, r) for r in reach)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, tuple(2 * r + 1 for r in reach), axis=(1, 2, 3))
     maps, nx, ny, slices = low.shape
-    return windows.transpose(0, 3, 1, 2, 4, 5).reshape(maps, slices * nx * ny, (2 * RADIUS + 1) ** 2)
+    return windows.transpose(0, 3, 1, 2, 4, 5, 6).reshape(maps, slices * nx * ny, -1)
 
 
 @dataclass(eq=False)
@@ -73,12 +82,12 @@ class _Sums:
         return _Sums(self.gram + other.gram, self.cross + other.cross, self.power + other.power)
 
 
-def fit_ridge(pairs: Iterable[tuple[str, NDArray, NDArray]], factors: tuple[int, int]) -> Ridge:
+def fit_ridge(pairs: Iterable[tuple[str, NDArray, NDArray]], factors: tuple[int, ...]) -> Ridge:
     """Fits the regression.
 
     Args:
         pairs: ``(head, low, detail)``: LR maps [M, nx, ny, Z] and ``truth - z`` [M, X, Y, Z], over the maps' scale.
-        factors: In-plane factors.
+        factors: In-plane factors, and that through the plane where there is one.
 
     Raises:
         ValueError: Fewer than two heads.
@@ -103,11 +112,11 @@ def fit_ridge(pairs: Iterable[tuple[str, NDArray, NDArray]], factors: tuple[int,
     return Ridge(_solve(whole.gram, whole.cross, best * unit), factors, best)
 
 
-def _normal_equations(low: NDArray, detail: NDArray, factors: tuple[int, int]) -> _Sums:
-    (maps, nx, ny, slices), (fx, fy) = low.shape, factors
-    features = neighbourhoods(low)
-    target = np.asarray(detail, np.float64).reshape(maps, nx, fx, ny, fy, slices).transpose(0, 5, 1, 3, 2, 4)
-    target = target.reshape(maps, slices * nx * ny, fx * fy)
+def _normal_equations(low: NDArray, detail: NDArray, factors: tuple[int, ...]) -> _Sums:
+    (maps, nx, ny, slices), (fx, fy, g) = low.shape, (*factors, 1)[:3]
+    features = neighbourhoods(low, g > 1)
+    target = np.asarray(detail, np.float64).reshape(maps, nx, fx, ny, fy, slices, g).transpose(0, 5, 1, 3, 2, 4, 6)
+    target = target.reshape(maps, slices * nx * ny, fx * fy * g)
     turned = features.transpose(0, 2, 1)
     return _Sums(turned @ features, turned @ target, (target**2).sum(axis=(1, 2)))
 

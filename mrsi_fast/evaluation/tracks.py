@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mrsi_fast.evaluation import guided, truncation
+from mrsi_fast.evaluation import guided, truncation, whole_brain
 from mrsi_fast.evaluation.tables import plain
 from mrsi_fast.files import write_text
 from mrsi_fast.preparation import AcquisitionSettings
@@ -53,6 +53,28 @@ def evaluate_guidance(
     """
     rows = guided.guidance_rows(folders, resolver, preset, scales, seed, progress)
     return _write(output, "measured_t1", resolver, rows, guided.guidance_table(rows), {"seed": seed})
+
+
+def evaluate_whole_brains(
+    output: Path,
+    resolver: SuperResolver,
+    preset: str,
+    heads: int,
+    seed: int,
+    anatomy: bool,
+    progress: guided.Progress | None = None,
+) -> str:
+    """Whole brains refined in all directions (``whole_brain``), to ``whole_brain_PRESET.json`` and ``.md``.
+
+    Returns:
+        The table as Markdown.
+
+    Raises:
+        ConfigError: There is no such preset, or its heads are missing.
+    """
+    rows = whole_brain.whole_brain_rows(resolver, preset, heads, seed, anatomy, progress)
+    table = whole_brain.whole_brain_table(rows)
+    return _write(output, f"whole_brain_{preset}", resolver, rows, table, {"seed": seed})
 
 
 def _write(

@@ -94,6 +94,14 @@ class SliceAxis:
         """
         return _matrices(self, damping if self.kind == "encoded" and self.window != "none" else 0.0)
 
+    @property
+    def noise_gain(self) -> float:
+        """Standard deviation that white unit noise has after the window along this axis."""
+        if self.kind == "slices":
+            return 1.0
+        gains = axis_gains(self.count, 1, self.window, box=False)
+        return float(np.sqrt((gains**2).mean()))
+
     def describe(self) -> str:
         """One clause for logs and reports."""
         text = f"{self.count} slices refined to {self.planes} planes, "
@@ -121,27 +129,51 @@ def box_rows(count: int, factor: int, thickness: float) -> Float64:
     return np.kron(np.eye(count), share)
 
 
+class AxisOperator(NamedTuple):
+    """Singular value decomposition of A along the slices' axis: ``A = samples' diag(gains) rows``.
+
+    Attributes:
+        rows: ``[r, Z]`` orthonormal on the planes of the finer volume.
+        samples: ``[r, n]`` orthonormal on the measured slices.
+        gains: ``[r]``, above 0; lines that a window took away are left out.
+    """
+
+    rows: Float64
+    samples: Float64
+    gains: Float64
+
+
+@lru_cache(maxsize=64)
+def axis_operator(axis: SliceAxis) -> AxisOperator:
+    """The decomposition of an axis, read-only."""
+    if axis.kind == "slices":
+        boxes = box_rows(axis.count, axis.factor, axis.thickness)
+        norm = np.linalg.norm(boxes, axis=1)
+        rows, samples, gains = boxes / norm[:, None], np.eye(axis.count), norm
+    else:
+        modes = axis_modes(axis.count, axis.factor)
+        rows, samples = modes.rows, modes.samples
+        gains = axis_gains(axis.count, axis.factor, axis.window, box=False)
+    kept = gains > RCOND * gains.max()
+    return AxisOperator(*(_frozen(array[kept]) for array in (rows, samples, gains)))
+
+
 @lru_cache(maxsize=64)
 def _matrices(axis: SliceAxis, damping: float) -> Matrices:
-    plain = axis_modes(axis.count, axis.factor)
-    zero_fill = plain.rows.T @ (plain.gains[:, None] * plain.samples) * axis.factor
-    if axis.kind == "slices":
-        forward = box_rows(axis.count, axis.factor, axis.thickness)
-        norm = np.linalg.norm(forward, axis=1, keepdims=True)
-        rows, samples, gains, smooth = forward / norm, np.eye(axis.count), norm[:, 0], zero_fill
-    else:
-        rows, samples = plain.rows, plain.samples
-        gains = axis_gains(axis.count, axis.factor, axis.window, box=False)
-        forward = samples.T @ (gains[:, None] * rows)
-        smooth = None
-    kept = gains > RCOND * gains.max()
-    level = (damping * gains.max()) ** 2
-    inverse_gains = np.where(kept, gains * (1 + damping**2) / np.where(kept, gains**2 + level, 1.0), 0.0)
+    rows, samples, gains = axis_operator(axis)
+    inverse_gains = gains * (1 + damping**2) / (gains**2 + (damping * gains.max()) ** 2)
     inverse = rows.T @ (inverse_gains[:, None] * samples)
-    found = Matrices(forward, inverse, rows[kept].T @ rows[kept], inverse if smooth is None else smooth)
-    for matrix in found:
-        matrix.setflags(write=False)
-    return found
+    smooth = inverse
+    if axis.kind == "slices":
+        plain = axis_modes(axis.count, axis.factor)
+        smooth = plain.rows.T @ (plain.gains[:, None] * plain.samples) * axis.factor
+    forward = samples.T @ (gains[:, None] * rows)
+    return Matrices(*(_frozen(array) for array in (forward, inverse, rows.T @ rows, smooth)))
+
+
+def _frozen(array: Float64) -> Float64:
+    array.setflags(write=False)  # cached and shared
+    return array
 
 
 def along_slices(matrix: NDArray, volume: NDArray) -> NDArray:

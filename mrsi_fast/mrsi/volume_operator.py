@@ -71,6 +71,11 @@ class VolumeAcquisition:
     axis: SliceAxis
 
     @property
+    def support(self) -> Support:
+        """k-space support in the plane."""
+        return self.plane.support
+
+    @property
     def window(self) -> Window:
         """k-space window in the plane."""
         return self.plane.window

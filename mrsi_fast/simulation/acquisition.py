@@ -115,6 +115,21 @@ class Protocol:
 
 
 @dataclass(frozen=True)
+class VolumePart:
+    """What a slice of a volume that was measured as a whole has from it.
+
+    Attributes:
+        clean: [M, nx, ny] mM, without noise.
+        white: [M, nx, ny] unit noise as the sampling along the third axis leaves it; white in the plane.
+        noise_gain: Its standard deviation.
+    """
+
+    clean: Array
+    white: Array
+    noise_gain: float
+
+
+@dataclass(frozen=True)
 class Measurement:
     """LR maps of one slice and what a fitting program says about them.
 
@@ -196,6 +211,8 @@ def measure(
     settings: SignalConfig,
     key: Key,
     slice_key: Key,
+    *,
+    whole: VolumePart | None = None,
 ) -> Measurement:
     """Measures one slice.
 
@@ -208,19 +225,19 @@ def measure(
         settings: Strengths of the imperfections.
         key: The subject's key (B0, fit errors).
         slice_key: The slice's key (noise, failures).
+        whole: What was measured of the whole volume for this slice, where the slices do not stand for themselves.
 
     Returns:
         LR maps with quality maps.
     """
     operator = protocol.operator
-    fine = slab.x.count // operator.hr_shape[0]
-    whole = replace(operator, factors=(operator.factors[0] * fine, operator.factors[1] * fine), box=False)
-    clean = sample(operator, truth) if protocol.source == "truth" else sample(whole, slab.maps)
+    from_object = object_operator(operator, slab)
+    clean = clean_maps(slab, truth, protocol) if whole is None else whole.clean
     if protocol.mismatch is not None:
         clean = protocol.mismatch.apply(clean)
     clean = np.abs(clean) if protocol.magnitude else clean
-    x, y = slab.x.merged(whole.factors[0]), slab.y.merged(whole.factors[1])
-    share = _brain_share(slab, whole.factors, protocol.press)
+    x, y = slab.x.merged(from_object.factors[0]), slab.y.merged(from_object.factors[1])
+    share = _brain_share(slab, from_object.factors, protocol.press)
     support = share > (MASK_SHARE if protocol.masked else SIGNAL_SHARE)
     trusted = np.broadcast_to(support | (not protocol.masked), clean.shape).copy()
     nowhere = np.zeros(clean.shape, bool)
@@ -232,19 +249,32 @@ def measure(
     sd = bad * settings.noise_inhomogeneity + 1
     sd = sd * (protocol.noise * table_noise).astype(sd.dtype)[:, None, None]
     kernel = Acquisition(operator.lr_shape, (1, 1), operator.support, operator.window)
-    white = rng.standard_normal(clean.shape, dtype=clean.dtype)
+    white = rng.standard_normal(clean.shape, dtype=clean.dtype) if whole is None else whole.white
     white = np.tensordot(correlate(names, "Gln", "Glu", -0.6, str(clean.dtype)), white, axes=(1, 0))
     true_sd = sd
     if protocol.excess > 1 or settings.noise_tail > 0:
         true_sd = sd * excess_noise(clean, sd, support, (x, y), slab.planes, protocol.excess, settings, slice_key)
     maps = _fitted(clean, names, settings, key) + true_sd * sample(kernel, white)
-    lipid = _add_lipid(maps, names, protocol.lipid, whole, slab) if protocol.lipid else nowhere[0]
+    lipid = _add_lipid(maps, names, protocol.lipid, from_object, slab) if protocol.lipid else nowhere[0]
     fwhm = BEST_FWHM_PPM[0] + BEST_FWHM_PPM[1] * rng.standard_normal(bad.shape) + settings.poor_b0_ppm * bad
     trusted &= (fwhm <= 0.1) & ~lipid
     if protocol.silent and not protocol.masked:
         maps[:, share < SILENT_SHARE] = 0
     failed = _fail(maps, trusted, support, (x, y), slab.planes, protocol, settings, slice_key)
-    return Measurement(maps, sd * noise_gain(kernel), trusted, failed, lipid, fwhm, clean, support)
+    gain = noise_gain(kernel) * (1.0 if whole is None else whole.noise_gain)
+    return Measurement(maps, sd * gain, trusted, failed, lipid, fwhm, clean, support)
+
+
+def object_operator(operator: Acquisition, slab: Slab) -> Acquisition:
+    """The operator of a slice from the fine grid of the object."""
+    fine = slab.x.count // operator.hr_shape[0]
+    return replace(operator, factors=(operator.factors[0] * fine, operator.factors[1] * fine), box=False)
+
+
+def clean_maps(slab: Slab, truth: Array, protocol: Protocol) -> Array:
+    """LR maps [M, nx, ny] of a slice or plane without noise, from HR truth or from the object."""
+    operator = protocol.operator
+    return sample(operator, truth) if protocol.source == "truth" else sample(object_operator(operator, slab), slab.maps)
 
 
 def _add_lipid(

@@ -262,6 +262,9 @@ class VolumeConfig(Settings):
         support: k-space support.
         window: k-space window.
         magnitude: Whether the LR maps are magnitudes.
+        through_plane: How the slices come about where they are refined too: phase-encoded along the third axis, or each
+            excited by itself, ``thickness_mm`` thick.
+        excited_mm: Thickness of the excited slab around the middle of the volume, with soft edges; None for all of it.
     """
 
     metabolites: tuple[str, ...] = ("tNAA", "tCr", "tCho", "Ins", "Glx", "2HG")
@@ -275,6 +278,8 @@ class VolumeConfig(Settings):
     support: Literal["square", "ellipse"] = "square"
     window: Literal["none", "hamming", "hann"] = "none"
     magnitude: bool = False
+    through_plane: Literal["encoded", "slices"] = "encoded"
+    excited_mm: float | None = pydantic.Field(None, gt=0)
 
 
 class SimulationConfig(Settings):
@@ -308,6 +313,21 @@ class SimulationConfig(Settings):
     object_voxel_mm: float = pydantic.Field(1.0, gt=0)
     label_refinement: int = pydantic.Field(1, ge=1, le=5)
     object_plane_mm: float = pydantic.Field(1.0, gt=0)
+
+    def whole_brain(self) -> Self:
+        """The same subjects measured as a whole brain: 32x42x22 voxels of 5 mm at a scale of 2,2,2."""
+        volume = self.volume.model_copy(
+            update={
+                "matrix": (64, 84),
+                "fov_mm": (160.0, 210.0),
+                "slices": 22,
+                "step_mm": 5.0,
+                "thickness_mm": 5.0,
+                "first_mm": -52.5,
+                "excited_mm": 104.0,
+            }
+        )
+        return self.model_copy(update={"volume": volume})
 
     @classmethod
     def preset(cls, name: str) -> Self:

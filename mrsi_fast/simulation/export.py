@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrsi_fast.mrsi.export import write_map, write_sidecar
+from mrsi_fast.mrsi.geometry import factors_label
 from mrsi_fast.simulation.volume import MeasuredVolume, SimulatedSubject
 
 Volumes = dict[str, "NDArray[np.generic] | None"]
@@ -32,8 +33,8 @@ def write_subject(subject: SimulatedSubject, output: str | Path) -> list[Path]:
         OSError: A file cannot be written.
     """
     label, folders = f"sub-{subject.provenance['subject']:03d}", []
-    for (fx, fy), measured in subject.measured.items():
-        folder = Path(output) / f"{label}_acq-{f'x{fx}' if fx == fy else f'x{fx}x{fy}'}"
+    for factors, measured in subject.measured.items():
+        folder = Path(output) / f"{label}_acq-{factors_label((*factors, 1)[:3], 2)}"
         _write_volumes(folder, _measured_volumes(subject.names, measured), measured.affine)
         write_sidecar(folder / "simulation.json", {**subject.provenance, "operator": measured.operator.describe()})
         folders.append(folder)

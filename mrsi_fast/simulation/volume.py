@@ -14,17 +14,21 @@ from mrsi_fast.config import ConfigError
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.mrsi.geometry import hr_affine, parse_factors
 from mrsi_fast.mrsi.mapset import MapSet
+from mrsi_fast.mrsi.volume_operator import Operator, VolumeAcquisition
 from mrsi_fast.simulation.acquisition import Measurement, Protocol, draw_noise, draw_press, measure
 from mrsi_fast.simulation.anatomical import synthesise_t1
 from mrsi_fast.simulation.anatomy import BRAIN_CLASSES, CLASSES, TISSUE_OF_CLASS
 from mrsi_fast.simulation.config import SimulationConfig
 from mrsi_fast.simulation.imperfections import draw_mismatch
 from mrsi_fast.simulation.keys import Key, log_uniform
-from mrsi_fast.simulation.slices import Geometry, Slice, render
+from mrsi_fast.simulation.slices import Slice, render
+from mrsi_fast.simulation.stack import Stack, geometry
 from mrsi_fast.simulation.subject import Subject, draw_subject
 
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
+
+_Taken = tuple[list[Measurement], Protocol, Operator]
 
 CHECKSUM_MM = 1e-3  # values are rounded to this many mM before they are hashed
 LARGEST_CRLB = 998.0  # percent; 999 would mean that there was no fit
@@ -42,7 +46,7 @@ class MeasuredVolume:
         maps: [M, X, Y, Z] mM; NaN where there was no fit.
         clean: [M, X, Y, Z] the same without noise, lipid, fit errors and failures.
         affine: Voxel to RAS+ mm.
-        operator: How each slice was sampled.
+        operator: How each slice, or the volume, was sampled.
         noise_sd: [M, X, Y, Z] stated standard deviation of the error, mM; 0 if noise-free. The true one is larger
             where the preset's ``excess`` is above 1.
         crlb: [M, X, Y, Z] reported Cramér-Rao bound in percent of the concentration, or None if noise-free.
@@ -56,7 +60,7 @@ class MeasuredVolume:
     maps: Float32
     clean: Float32
     affine: NDArray[np.float64]
-    operator: Acquisition
+    operator: Operator
     noise_sd: Float32
     crlb: Float32 | None
     snr: Float32 | None
@@ -74,7 +78,7 @@ class SimulatedSubject:
         names: Metabolites.
         truth: HR maps [M, X, Y, Z], mM: box means of the object, B1 field and excitation included.
         affine: HR voxel to RAS+ mm (origin at the centre of the cerebrum).
-        measured: Factors (fx, fy) to LR maps.
+        measured: Factors (fx, fy), or (fx, fy, g) where the slices are refined too, to LR maps.
         tissue: Shares ``GM``, ``WM``, ``CSF`` [X, Y, Z].
         masks: ``brain``, ``lesion`` (at least half core), ``rim`` (infiltrated, not core), ``NAWM`` (white matter away
             from the lesion, of the other hemisphere where there is one), [X, Y, Z] bool.
@@ -86,7 +90,7 @@ class SimulatedSubject:
     names: tuple[str, ...]
     truth: Float32
     affine: NDArray[np.float64]
-    measured: dict[tuple[int, int], MeasuredVolume]
+    measured: dict[tuple[int, ...], MeasuredVolume]
     tissue: dict[str, Float32]
     masks: dict[str, Bool]
     membership: Float32
@@ -99,7 +103,7 @@ class SimulatedSubject:
         Raises:
             KeyError: The subject was not measured at that factor.
         """
-        factors = parse_factors(scale)[:2]
+        factors = scale_key(scale)
         if factors not in self.measured:
             raise KeyError(f"This subject was measured at {sorted(self.measured)}, not at {factors}.")
         low = self.measured[factors]
@@ -153,16 +157,22 @@ def simulate(
         ConfigError: Unknown preset, missing data, or a factor that does not divide the matrix.
     """
     config = SimulationConfig.preset(preset) if isinstance(preset, str) else preset
-    factors = [parse_factors(scale)[:2] for scale in scales]
+    factors = [scale_key(scale) for scale in scales]
     for number in range(subjects) if isinstance(subjects, int) else subjects:
         yield simulate_subject(config, number, seed, factors)
+
+
+def scale_key(scale: int | str | Sequence[int]) -> tuple[int, ...]:
+    """What a scale is called in ``SimulatedSubject.measured``: two factors, or three where the slices are refined."""
+    factors = parse_factors(scale)
+    return factors[:2] if factors[2] == 1 else factors
 
 
 def simulate_subject(
     config: SimulationConfig,
     number: int,
     seed: int,
-    factors: Sequence[tuple[int, int]],
+    factors: Sequence[tuple[int, ...]],
     subject: Subject | None = None,
 ) -> SimulatedSubject:
     """Simulates one subject; heads of the split are taken in turn by ``number``, unless it was drawn before.
@@ -170,36 +180,19 @@ def simulate_subject(
     See :func:`simulate`.
     """
     settings = config.volume
-    for fx, fy in factors:
+    for fx, fy, *_ in factors:
         if settings.matrix[0] % fx or settings.matrix[1] % fy:
             raise ConfigError(
                 f"The factor {fx},{fy} does not divide the matrix {settings.matrix[0]}x"
                 f"{settings.matrix[1]} of preset {config.name}; change volume.matrix."
             )
+    through = _through(factors)
     key = Key.of("subject", seed, number)
     subject = subject or draw_subject(config, key, settings.metabolites, head=number)
     common = _drawn_protocol(config, key)
-    parts: list[Slice] = []
-    measurements: dict[tuple[int, int], list[Measurement]] = {pair: [] for pair in factors}
-    protocols = {pair: Protocol(_operator(config, pair), **common) for pair in factors}
-    for index in range(settings.slices):
-        part = render(subject, _geometry(config, index), common["press"])
-        parts.append(part)
-        for pair in factors:
-            measurements[pair].append(
-                measure(
-                    part.slab,
-                    part.truth,
-                    subject.names,
-                    subject.noise_sd,
-                    protocols[pair],
-                    config.signal,
-                    key,
-                    key.child("slice", index),
-                )
-            )
-    affine = _affine(config)
-    measured = {pair: _assemble(measurements[pair], protocols[pair], affine, key) for pair in factors}
+    parts, excited, taken = _taken(config, subject, common, factors, key)
+    affine = _affine(config, through)
+    measured = {scale: _assemble(*found, affine, key) for scale, found in taken.items()}
     t1 = [
         synthesise_t1(part.fractions, (part.anatomy_lesion, part.lesion), key, key.child("slice", index))
         for index, part in enumerate(parts)
@@ -210,7 +203,7 @@ def simulate_subject(
         affine=affine,
         measured=measured,
         tissue=_tissue(parts),
-        masks=_masks(parts, subject, config),
+        masks=_masks(parts, subject, config, excited),
         membership=_stack([part.lesion for part in parts]),
         anatomy=_stack(t1),
         provenance=_provenance(config, subject, number, seed, common),
@@ -237,29 +230,54 @@ def _drawn_protocol(config: SimulationConfig, key: Key) -> dict[str, Any]:
     }
 
 
-def _operator(config: SimulationConfig, factors: tuple[int, int]) -> Acquisition:
-    x, y = config.volume.matrix
-    return Acquisition((x // factors[0], y // factors[1]), factors, config.volume.support, config.volume.window)
+def _through(factors: Sequence[tuple[int, ...]]) -> int:
+    """The through-plane factor that all scales share, as they share the truth.
+
+    Raises:
+        ConfigError: They do not.
+    """
+    found = {scale[2] if len(scale) == 3 else 1 for scale in factors} or {1}
+    if len(found) > 1:
+        raise ConfigError(
+            f"The scales {', '.join(','.join(map(str, scale)) for scale in factors)} refine the slices by different "
+            "factors, but all are measured from one truth. Simulate them one by one."
+        )
+    return found.pop()
 
 
-def _geometry(config: SimulationConfig, index: int) -> Geometry:
-    volume = config.volume
-    x, y = (extent / count for extent, count in zip(volume.fov_mm, volume.matrix, strict=True))
-    fine = max(1, int(np.ceil(max(x, y) / config.object_voxel_mm - 1e-9)))
-    return Geometry(
-        volume.matrix,
-        (x, y),
-        (0.0, 0.0),
-        volume.first_mm + index * volume.step_mm,
-        volume.thickness_mm,
-        fine,
-        config.label_refinement,
-        config.object_plane_mm,
-        config.precision,
-    )
+def _taken(
+    config: SimulationConfig, subject: Subject, common: dict[str, Any], factors: Sequence[tuple[int, ...]], key: Key
+) -> tuple[list[Slice], Bool | None, dict[tuple[int, ...], _Taken]]:
+    """The planes of the truth, those of them that were excited (None: all), and what was measured at each scale."""
+    settings, through = config.volume, _through(factors)
+    protocols = {scale: Protocol(_operator(config, scale), **common) for scale in factors}
+    if through > 1:
+        stack = Stack(config, subject, through, common["press"])
+        axis = stack.axis(through)
+        found: dict[tuple[int, ...], _Taken] = {
+            scale: (stack.measure(protocol, key), protocol, VolumeAcquisition(protocol.operator, axis))
+            for scale, protocol in protocols.items()
+        }
+        return stack.parts, stack.excited, found
+    heights = [settings.first_mm + index * settings.step_mm for index in range(settings.slices)]
+    parts = [render(subject, geometry(config, z, settings.thickness_mm), common["press"]) for z in heights]
+    found = {}
+    for scale, protocol in protocols.items():
+        slices = []
+        for index, part in enumerate(parts):
+            arguments = (part.slab, part.truth, subject.names, subject.noise_sd, protocol, config.signal)
+            slices.append(measure(*arguments, key, key.child("slice", index)))
+        found[scale] = slices, protocol, protocol.operator
+    return parts, None, found
 
 
-def _affine(config: SimulationConfig) -> NDArray[np.float64]:
+def _operator(config: SimulationConfig, factors: tuple[int, ...]) -> Acquisition:
+    """Of a slice."""
+    (x, y), (fx, fy) = config.volume.matrix, factors[:2]
+    return Acquisition((x // fx, y // fy), (fx, fy), config.volume.support, config.volume.window)
+
+
+def _affine(config: SimulationConfig, through: int) -> NDArray[np.float64]:
     """HR voxel to mm in subject space."""
     volume = config.volume
     affine = np.eye(4)
@@ -267,7 +285,7 @@ def _affine(config: SimulationConfig) -> NDArray[np.float64]:
         voxel = volume.fov_mm[axis] / volume.matrix[axis]
         affine[axis, axis], affine[axis, 3] = voxel, (voxel - volume.fov_mm[axis]) / 2
     affine[2, 2], affine[2, 3] = volume.step_mm, volume.first_mm
-    return affine
+    return hr_affine(affine, (1, 1, through))
 
 
 def _stack(slices: Sequence[NDArray]) -> Float32:
@@ -276,14 +294,15 @@ def _stack(slices: Sequence[NDArray]) -> Float32:
 
 
 def _assemble(
-    slices: Sequence[Measurement], protocol: Protocol, affine: NDArray[np.float64], key: Key
+    slices: Sequence[Measurement], protocol: Protocol, operator: Operator, affine: NDArray[np.float64], key: Key
 ) -> MeasuredVolume:
     """One volume of measured slices, with the quality maps that a fitting program reports."""
     maps, sd = _stack([s.maps for s in slices]), _stack([s.noise_sd for s in slices])
     failed = np.stack([s.failed for s in slices], axis=-1)
     noticed = failed & ~np.stack([s.trusted for s in slices], axis=-1)
     fx, fy = protocol.operator.factors
-    low_affine = hr_affine(affine, (1 / fx, 1 / fy, 1))
+    through = 1 if isinstance(operator, Acquisition) else operator.axis.factor
+    low_affine = hr_affine(affine, (1 / fx, 1 / fy, 1 / through))
     crlb = snr = fwhm = None
     if protocol.noise > 0:
         reported = sd * np.exp(0.05 * key.stream("reported bound").standard_normal(sd.shape))
@@ -299,7 +318,7 @@ def _assemble(
         maps,
         _stack([s.clean for s in slices]),
         low_affine,
-        protocol.operator,
+        operator,
         sd,
         crlb,
         snr,
@@ -318,7 +337,7 @@ def _tissue(parts: Sequence[Slice]) -> dict[str, Float32]:
     return shares
 
 
-def _masks(parts: Sequence[Slice], subject: Subject, config: SimulationConfig) -> dict[str, Bool]:
+def _masks(parts: Sequence[Slice], subject: Subject, config: SimulationConfig, excited: Bool | None) -> dict[str, Bool]:
     white, core, lesion, brain = (
         np.stack(image, axis=-1)
         for image in zip(
@@ -331,9 +350,10 @@ def _masks(parts: Sequence[Slice], subject: Subject, config: SimulationConfig) -
     )
     normal = (white > 0.9) & (lesion < 0.01)
     if subject.lesion is not None:
-        x = _geometry(config, 0).axes[0].merged(parts[0].slab.x.count // white.shape[0]).points
+        x = geometry(config, 0.0, 1.0).axes[0].merged(parts[0].slab.x.count // white.shape[0]).points
         normal &= (x * subject.lesion.centre[0] < 0)[:, None, None]
-    return {"brain": brain > 0.5, "lesion": core >= 0.5, "rim": (lesion >= 0.15) & (core < 0.5), "NAWM": normal}
+    found = {"brain": brain > 0.5, "lesion": core >= 0.5, "rim": (lesion >= 0.15) & (core < 0.5), "NAWM": normal}
+    return found if excited is None else {name: mask & excited for name, mask in found.items()}
 
 
 def _provenance(
