@@ -77,8 +77,8 @@ def perception_distortion(rows: Sequence[Row]) -> Figure | None:
         for point in {key[1] for key in points if key[0] == method}:
             line = sorted((key[2], xy) for key, xy in points.items() if key[:2] == (method, point))
             axes.plot([xy[0] for _, xy in line], [xy[1] for _, xy in line], "-", color="0.6", linewidth=0.8, zorder=0)
-    axes.set_xlabel("PSNR inside the brain, dB (more is closer to the truth)")
-    axes.set_ylabel("LPIPS (less looks more like the truth)")
+    axes.set_xlabel("PSNR inside the brain, dB (higher is better)")
+    axes.set_ylabel("LPIPS (lower is better)")
     axes.legend(fontsize=6.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return _titled(figure, rows, "distortion and perception")
 
@@ -99,7 +99,7 @@ def error_spectrum(rows: Sequence[Row]) -> Figure | None:
     axes.set_xlabel("spatial frequency, cycles/mm")
     axes.set_ylabel("power of the error / power of the truth")
     axes.legend(fontsize=6.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return _titled(figure, rows, "error by spatial frequency (2 is an independent sample, 1 is nothing)")
+    return _titled(figure, rows, "error by spatial frequency (2: independent sample, 1: empty estimate)")
 
 
 def calibration(rows: Sequence[Row]) -> Figure | None:

@@ -1,4 +1,4 @@
-"""Pictures of a result: input, zero-fill, mean and standard deviation side by side on one window per map.
+"""Pictures of a result: measured, zero-filled, mean and standard deviation side by side on one window per map.
 
 Drawn on matplotlib's Agg canvas directly (no pyplot, no display, no global state). Voxels without a value are grey.
 """
@@ -65,7 +65,7 @@ class MapPanels:
 def map_figure(
     rows: Sequence[tuple[MapPanels, int]], title: str, notes: Sequence[str] = (), with_name: bool = True
 ) -> Figure:
-    """Draws rows of LR, zero-fill, mean and (if any row has them) truth and standard deviation.
+    """Draws rows of measured, zero-filled and mean map and (if any row has them) truth and standard deviation.
 
     Args:
         rows: A map and a slice index for each row; rows of one map share their window.
@@ -145,12 +145,12 @@ def _draw_row(
     values = _colours("viridis"), Normalize(*display_window(panels.mean, valid))
     unused = _unused(panels)
     stages = [
-        (f"input (LR), {_voxel(panels.lr_affine)}", panels.lr, panels.lr_affine),
-        ("zero-fill", panels.zero_fill, panels.affine),
-        (f"super-resolved mean, {_voxel(panels.affine)}", panels.mean, panels.affine),
+        (f"measured, {_voxel(panels.lr_affine)}", panels.lr, panels.lr_affine),
+        ("zero-filled", panels.zero_fill, panels.affine),
+        (f"super-resolved (mean), {_voxel(panels.affine)}", panels.mean, panels.affine),
     ]
     if panels.truth is not None:
-        stages.append(("truth (simulated)", panels.truth, panels.affine))
+        stages.append(("truth (simulation)", panels.truth, panels.affine))
     left = _LEFT_INCHES
     for column, (heading, volume, affine) in enumerate(stages):
         axes = layout.axes(figure, left, number, layout.panel_width)

@@ -116,6 +116,19 @@ def test_what_comes_from_files_is_escaped(tmp_path: Path) -> None:
     assert json.loads(page.scripts["report-data"])["entries"][0]["name"] == ATTACK
 
 
+def test_names_of_files_are_text(tmp_path: Path) -> None:
+    shown, image = view(), np.ones((28, 28, 3), np.int16)
+    t1, atlas = tmp_path / "<script>alert(1) T1.nii.gz", tmp_path / "<script>alert(2).nii.gz"
+    for path in (t1, atlas):
+        nib.save(nib.Nifti1Image(image, shown.affine), path)
+    atlas.with_name("<script>alert(2).tsv").write_text("index\tname\n1\t<script>alert(3)</script>\n")
+    plain = Page(write_page(view(), tmp_path / "plain.html"))
+    written = write_page(shown, tmp_path / "report.html", t1, atlas)
+    page, text = Page(written), written.read_text()
+    assert page.tags.count("script") == plain.tags.count("script") and not page.handlers
+    assert all(f"&lt;script&gt;alert({number})" in text for number in (1, 2, 3))
+
+
 def test_many_warnings_do_not_push_the_maps_away(tmp_path: Path) -> None:
     warnings = [f"warning {chr(97 + number)}." for number in range(6)]
     text = write_page(view(warnings=warnings), tmp_path / "report.html").read_text()
