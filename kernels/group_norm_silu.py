@@ -83,9 +83,21 @@ def _vectors(weight, bias, scale, shift, row, first, WIDTH: tl.constexpr, PAD: t
 
 @triton.jit
 def forward_kernel(
-    x, weight, bias, scale, shift, conv_bias, embedding, y, pixels, channels, eps,
-    WIDTH: tl.constexpr, BLOCK: tl.constexpr, PAD: tl.constexpr,
-):  # fmt: skip
+    x,  # [N, pixels, C]
+    weight,  # [C]
+    bias,  # [C]
+    scale,  # [N, C] or None
+    shift,  # [N, C] or None
+    conv_bias,  # [C] or None
+    embedding,  # [N, C] or None
+    y,  # [N, pixels, C], written
+    pixels,
+    channels,
+    eps,
+    WIDTH: tl.constexpr,  # channels of a group
+    BLOCK: tl.constexpr,  # pixels of a step
+    PAD: tl.constexpr,  # WIDTH rounded up to a power of two
+):
     """Grid (groups, N)."""
     first_channel = tl.program_id(0) * WIDTH
     sample = tl.program_id(1)
@@ -120,10 +132,23 @@ def _derivative(
 
 @triton.jit
 def backward_kernel(
-    grad, x, weight, bias, scale, shift, grad_x, sum_dv, sum_dv_xhat, pixels, channels, eps,
-    WIDTH: tl.constexpr, BLOCK: tl.constexpr, PAD: tl.constexpr,
-):  # fmt: skip
-    """Grid (groups, N): grad_x, and per sample and channel the sums over pixels of dv and dv xhat [N, C] float32."""
+    grad,  # [N, pixels, C]
+    x,  # [N, pixels, C]
+    weight,  # [C]
+    bias,  # [C]
+    scale,  # [N, C] or None
+    shift,  # [N, C] or None
+    grad_x,  # [N, pixels, C], written
+    sum_dv,  # [N, C] float32, written
+    sum_dv_xhat,  # [N, C] float32, written
+    pixels,
+    channels,
+    eps,
+    WIDTH: tl.constexpr,  # channels of a group
+    BLOCK: tl.constexpr,  # pixels of a step
+    PAD: tl.constexpr,  # WIDTH rounded up to a power of two
+):
+    """Grid (groups, N): grad_x, and per sample and channel the sums over pixels of dv and dv xhat."""
     first_channel = tl.program_id(0) * WIDTH
     sample = tl.program_id(1)
     row = sample * channels

@@ -33,9 +33,19 @@ def _store_rows(pointer, values, first, tokens, stride, BLOCK: tl.constexpr, HEA
 
 @triton.jit
 def forward_kernel(
-    qkv, out, grad, log_sum, delta, tokens, heads, scale_log2e,
-    HEAD: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, DESCRIPTORS: tl.constexpr,
-):  # fmt: skip
+    qkv,  # [N, tokens, 3, heads, HEAD]
+    out,  # [N, tokens, heads, HEAD], written; None with grad
+    grad,  # [N, tokens, heads, HEAD] or None
+    log_sum,  # [N, heads, tokens] float32, written with grad; base 2
+    delta,  # [N, heads, tokens] float32, written with grad
+    tokens,
+    heads,
+    scale_log2e,
+    HEAD: tl.constexpr,  # channels of a head
+    QUERIES: tl.constexpr,  # of a block
+    KEYS: tl.constexpr,  # of a block
+    DESCRIPTORS: tl.constexpr,  # load keys and values through tensor descriptors
+):
     """Grid (query blocks, N heads). Writes ``out``; with ``grad`` instead the two vectors that the backward needs."""
     first = tl.program_id(0) * QUERIES
     head_row = tl.program_id(1)
@@ -80,9 +90,18 @@ def forward_kernel(
 
 @triton.jit
 def query_gradient_kernel(
-    qkv, grad, log_sum, delta, grad_qkv, tokens, heads, scale,
-    HEAD: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
-):  # fmt: skip
+    qkv,  # [N, tokens, 3, heads, HEAD]
+    grad,  # [N, tokens, heads, HEAD]
+    log_sum,  # [N, heads, tokens] float32
+    delta,  # [N, heads, tokens] float32
+    grad_qkv,  # [N, tokens, 3, heads, HEAD], written
+    tokens,
+    heads,
+    scale,
+    HEAD: tl.constexpr,  # channels of a head
+    QUERIES: tl.constexpr,  # of a block
+    KEYS: tl.constexpr,  # of a block
+):
     """Grid (query blocks, N heads): dq = scale ds k with ds = p (grad v' - delta)."""
     first = tl.program_id(0) * QUERIES
     head_row = tl.program_id(1)
@@ -109,9 +128,18 @@ def query_gradient_kernel(
 
 @triton.jit
 def key_gradient_kernel(
-    qkv, grad, log_sum, delta, grad_qkv, tokens, heads, scale,
-    HEAD: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
-):  # fmt: skip
+    qkv,  # [N, tokens, 3, heads, HEAD]
+    grad,  # [N, tokens, heads, HEAD]
+    log_sum,  # [N, heads, tokens] float32
+    delta,  # [N, heads, tokens] float32
+    grad_qkv,  # [N, tokens, 3, heads, HEAD], written
+    tokens,
+    heads,
+    scale,
+    HEAD: tl.constexpr,  # channels of a head
+    QUERIES: tl.constexpr,  # of a block
+    KEYS: tl.constexpr,  # of a block
+):
     """Grid (key blocks, N heads): dv = p' grad and dk = scale ds' q."""
     first = tl.program_id(0) * KEYS
     head_row = tl.program_id(1)

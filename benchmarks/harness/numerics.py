@@ -21,6 +21,7 @@ from mrsi_fast.engine.eager import EagerEngine
 from mrsi_fast.engine.job import Engine
 from mrsi_fast.engine.native import NativeEngine, obstacle
 from mrsi_fast.models.pretrained import load_pretrained
+from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.mrsi.io import read_maps
 from mrsi_fast.preparation import AcquisitionSettings, Prepared, prepare
 from mrsi_fast.sampling import Sampler, solver_steps
@@ -121,6 +122,7 @@ def run_rows() -> Iterator[str]:
     for solver, steps, factor, hard in RUNS:
         prepared: Prepared = prepare(maps, factor, acquisition=settings)
         plan = solver_steps(solver, steps, diffusion)
+        assert isinstance(prepared.acquisition, Acquisition)  # factors in plane
         projection = prepared.acquisition if hard else None
         drawn = {
             name: one.draw(prepared.volume, [0], plan, 0, projection)[0].astype(np.float64)

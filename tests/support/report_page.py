@@ -49,7 +49,9 @@ def point_at(page: Chromium, key: str, x: float, y: float, click: bool = False) 
 
 def pixels(page: Chromium, key: str, path: Path) -> np.ndarray:
     """A panel as it looks, [height, width, 3]."""
-    return np.asarray(Image.open(io.BytesIO(page.screenshot(path))).convert("RGB").crop(box(page, key))).astype(int)
+    left, top, right, bottom = box(page, key)
+    picture = Image.open(io.BytesIO(page.screenshot(path))).convert("RGB")
+    return np.asarray(picture.crop((left, top, right, bottom))).astype(int)
 
 
 def place(page: Chromium) -> tuple[tuple[int, int, int], np.ndarray]:
@@ -74,7 +76,7 @@ class Files:
         for key, what in (("mean", "sr"), ("sd", "srstd"), ("zerofilled", "zerofilled"), ("measured", "measured")):
             found = sorted(folder.glob(f"*_met-{label}_desc-{what}_mrsi.nii.gz"))
             assert len(found) == 1, (label, what, found)
-            self.images[key] = nib.load(found[0])
+            self.images[key] = nib.nifti1.load(found[0])
         self.values = {key: np.asarray(image.get_fdata()) for key, image in self.images.items()}
 
     def at(self, key: str, mm: np.ndarray) -> float:
