@@ -233,8 +233,7 @@ def measure(
     operator = protocol.operator
     from_object = object_operator(operator, slab)
     clean = clean_maps(slab, truth, protocol) if whole is None else whole.clean
-    if protocol.mismatch is not None:
-        clean = protocol.mismatch.apply(clean)
+    clean = clean if protocol.mismatch is None else protocol.mismatch.apply(clean)
     clean = np.abs(clean) if protocol.magnitude else clean
     x, y = slab.x.merged(from_object.factors[0]), slab.y.merged(from_object.factors[1])
     share = _brain_share(slab, from_object.factors, protocol.press)
