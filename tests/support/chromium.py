@@ -22,6 +22,9 @@ CHROMIUM = next(
 )
 WEBGL = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
 
+ANSWER_SECONDS = 400
+"""Longest wait for an answer: drawing in software takes a minute where many processes share a core."""
+
 
 class Chromium:
     """One browser with one page."""
@@ -57,7 +60,7 @@ class Chromium:
             self._call(f"{domain}.enable")
         self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
-    def open(self, page: Path, seconds: float = 400) -> None:
+    def open(self, page: Path, seconds: float = 900) -> None:
         """Load a file and wait until its script says that it is ready."""
         self._call("Page.navigate", url=page.resolve().as_uri())
         self.wait("document.body && document.body.dataset.ready", seconds)
@@ -134,7 +137,7 @@ class Chromium:
 
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
-            ready, _, _ = select.select([self._in], [], [], 120)
+            ready, _, _ = select.select([self._in], [], [], ANSWER_SECONDS)
             assert ready, "Chromium does not answer"
             more = os.read(self._in, 1 << 20)
             assert more, "Chromium has ended"
