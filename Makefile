@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(shell find csrc -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test browser cluster pictures fuzz bench bench-long bench-report lint clean gpu gpu-static
+.PHONY: help demo test browser cluster pictures fuzz bench bench-long bench-report lint clean gpu gpu-record gpu-static
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ gpu: ## build, test and time the kernels on this machine's NVIDIA GPU; writes be
 	MRSI_FAST_REQUIRE=native,cuda,triton $(BIN)/pytest tests/gpu tests/ops tests/engine
 	$(BIN)/python tests/gpu/sanitize.py
 	cd benchmarks && MRSI_FAST_REQUIRE=native,cuda,triton ../$(BIN)/python -m gpu
+
+gpu-record: ## the same on a borrowed GPU: no network, at most 480 s, kernels as built before; PYTHON= runs it
+	cd benchmarks && $(PYTHON) -m gpu.session
 
 gpu-static: $(VENV)/.dev ## check the GPU kernels without a GPU (needs a CUDA toolkit and Triton)
 	$(BIN)/pip install -q triton nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm

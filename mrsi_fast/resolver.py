@@ -123,7 +123,7 @@ class SuperResolver:
             f"model: {self.pretrained.config.name} (sha256 {self.pretrained.sha256[:12]})",
             f"device: {self.device} ({self._device_reason})",
             f"engine: {engine.name} ({engine.reason})",
-            f"error of a run: below {engine.error_bound:g} of a map's largest value, against float64",
+            f"error of an evaluation or a run: below {engine.error_bound:g} of a map's largest value, against float64",
             *(f"not {name}: {reason}" for name, reason in self._choice.refused.items()),
         ]
         return "\n".join(lines + engine.details())

@@ -28,10 +28,18 @@ STEPS = 8
 
 
 def cases(case: UNetCase) -> Iterator[Case]:
-    """An evaluation in two precisions, a run of eight steps in float32."""
-    for dtype in (torch.float32, torch.float16):
+    """An evaluation in three precisions, a run of eight steps in float32."""
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
         yield evaluation(case, dtype)
     yield sampling_run(case)
+
+
+def autotuned(case: UNetCase) -> Case:
+    """An evaluation by ``torch.compile`` after its longest search, which takes minutes: for the end of a session."""
+    one = evaluation(case, torch.float16)
+    compiled = _plain(case, torch.float16, torch.channels_last, compiled="max-autotune")
+    peers = {label: one.peers[label] for label in (one.than, "cuda-graph")} | {"max-autotune": compiled}
+    return dataclasses.replace(one, name=one.name.replace("unet[", "unet_autotuned["), peers=peers)
 
 
 def _weights(case: UNetCase) -> float:
@@ -47,7 +55,7 @@ def evaluation(case: UNetCase, dtype: torch.dtype) -> Case:
         peers={
             "eager": _plain(case, dtype, torch.contiguous_format),
             "eager-channels": _plain(case, dtype, torch.channels_last),
-            "compile": _plain(case, dtype, torch.channels_last, compiled=True),
+            "compile": _plain(case, dtype, torch.channels_last, compiled="reduce-overhead"),
             "fused": _captured(case, dtype, lambda target: DirectCalls()),
             "cuda-graph": _captured(case, dtype, _graph),
         },
@@ -63,7 +71,7 @@ def _graph(target: Target) -> Graph:
 
 
 def _plain(
-    case: UNetCase, dtype: torch.dtype, layout: torch.memory_format, compiled: bool = False
+    case: UNetCase, dtype: torch.dtype, layout: torch.memory_format, compiled: str = ""
 ) -> Callable[[Target, int], Peer]:
     def build(target: Target, sets: int) -> Peer:
         module = PlainEvaluation(case, layout).eval().to(target.device, dtype)
@@ -71,7 +79,7 @@ def _plain(
         embedding.rates = case.network.embedding.rates.to(target.device)
         embedding.layers.register_forward_pre_hook(lambda layers, inputs: (inputs[0].to(dtype),))
         inputs = [one.to(target.device, dtype) for one in case.inputs]
-        function = target.compiled(module, "max-autotune") if compiled else module
+        function = target.compiled(module, compiled) if compiled else module
 
         def call(index: int) -> torch.Tensor:
             with torch.no_grad(), plain_operations():

@@ -92,7 +92,8 @@ def write_map(
         header["cal_min"], header["cal_max"] = window
     content = image.to_bytes()
     if path.name.lower().endswith(".gz"):
-        content = gzip.compress(content, compresslevel=6, mtime=0)  # no time or name: equal maps give equal bytes
+        # No time or name: equal maps give equal bytes. Level 6 takes 1.7 times as long for files 2.4 % smaller.
+        content = gzip.compress(content, compresslevel=1, mtime=0)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
