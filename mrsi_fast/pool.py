@@ -161,7 +161,7 @@ class Pool:
 
     def _lost(self) -> PoolError:
         where = self.workers.scheduler or "of this machine"
-        return PoolError(f"The Dask scheduler {where} was lost. Run the same command again: what is finished stays.")
+        return PoolError(f"The Dask scheduler {where} was lost. Run the same command again: finished results stay.")
 
 
 class _Begun:

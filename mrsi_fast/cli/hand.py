@@ -37,7 +37,7 @@ Patterns = Annotated[
         "--pattern",
         metavar="[ROLE=]PATTERN",
         rich_help_panel=_PANEL,
-        help="How files are named, e.g. '{id}_{met}.nii.gz' or 'crlb={id}_{met}_sd.nii'; goes before the known names.",
+        help="How files are named, e.g. '{id}_{met}.nii.gz' or 'crlb={id}_{met}_sd.nii'; precedes the known names.",
     ),
 ]
 Like = Annotated[

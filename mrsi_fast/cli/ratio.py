@@ -139,7 +139,7 @@ def _asked(
     if times is not None and threshold is not None:
         raise CommandError("Give --times or --threshold, not both.")
     if mirror and times is None:
-        raise CommandError("--mirror needs --times: the hotspot to be mirrored is what exceeds that multiple.")
+        raise CommandError("--mirror needs --times: the mirrored hotspot is the region above that multiple.")
     for option, path in (("--reference", mask), ("--labels", labels)):
         if path is not None and not path.is_file():
             raise CommandError(f"{option} {path}: there is no such file.")

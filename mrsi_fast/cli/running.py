@@ -44,7 +44,7 @@ EngineName = Annotated[
     Literal["auto", "eager", "compile", "native", "native-amx", "cuda-graph"], typer.Option(help="What runs the loop.")
 ]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads. Default: what affinity, SLURM and the container allow.")
+    int | None, typer.Option(min=1, help="CPU threads. Default: by affinity, SLURM and container limits.")
 ]
 _WORKERS = "Several processes (need the extra cluster)"
 WorkerCount = Annotated[

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 CrlbUnitName = Annotated[
     Literal["percent", "fraction", "absolute"] | None,
-    typer.Option(help="Unit of the CRLB maps. Default: judged from their values."),
+    typer.Option(help="Unit of the CRLB maps. Default: inferred from their values."),
 ]
 FwhmUnitName = Annotated[
-    Literal["ppm", "Hz"] | None, typer.Option(help="Unit of the linewidth maps. Default: judged from their values.")
+    Literal["ppm", "Hz"] | None, typer.Option(help="Unit of the linewidth maps. Default: inferred from their values.")
 ]
 Mhz = Annotated[
     float | None, typer.Option(help="Frequency of the nucleus, to judge linewidths in Hz, e.g. 123.2 at 2.9 T.")

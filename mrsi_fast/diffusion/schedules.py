@@ -68,7 +68,7 @@ def few_levels(n: int, sigma_last: float, sigma_second: float, sigma_max: float,
     """
     _check_count(n)
     if not sigma_second < sigma_max < math.inf:
-        raise ValueError(f"The second level must lie below the first, but {sigma_second} and {sigma_max} were given.")
+        raise ValueError(f"The second level must be below the first, but {sigma_second} and {sigma_max} were given.")
     inner = karras(max(n - 1, 1), sigma_last, sigma_second, rho)
     return (float(sigma_max), *inner) if n > 1 else (float(sigma_max), 0.0)
 
@@ -116,7 +116,7 @@ def _vp(betas: np.ndarray, n: int, sigma_min: float, sigma_max: float) -> tuple[
     low, high = max(float(sigma_min), float(table[0])), min(float(sigma_max), float(table[-1]))
     if not low < high:
         raise ValueError(
-            f"The VP table covers sigma from {table[0]:.4g} to {table[-1]:.4g}, of which nothing lies between "
+            f"The VP table covers sigma from {table[0]:.4g} to {table[-1]:.4g}, with no level between "
             f"sigma_min={sigma_min} and sigma_max={sigma_max}; widen the range."
         )
     time = np.arange(len(betas), dtype=np.float64)
@@ -127,4 +127,4 @@ def _vp(betas: np.ndarray, n: int, sigma_min: float, sigma_max: float) -> tuple[
 
 def _check_count(n: int) -> None:
     if n < 1:
-        raise ValueError(f"A schedule needs at least one noise level above 0, but {n} were asked for.")
+        raise ValueError(f"A schedule needs at least one noise level above 0, but {n} were requested.")

@@ -216,7 +216,7 @@ def obstacle(denoiser: Denoiser, device: torch.device, pairs: bool = False) -> s
     if pairs and (lacking := amx_obstacle()) is not None:
         return lacking
     if not isinstance(denoiser.network, SelfAttentionUNet):
-        return f"it knows the SelfAttentionUNet, not a {type(denoiser.network).__name__}"
+        return f"it supports the SelfAttentionUNet, not a {type(denoiser.network).__name__}"
     if (dtype := next(denoiser.parameters()).dtype) != torch.float32:
         return f"it computes in float32, not {dtype}"
     return None

@@ -111,7 +111,7 @@ def read_head(folder: Path) -> MeasuredHead:
     for tissue, file in files.items():
         image = read_nifti(file)
         if image.data.shape[1:] != t1.shape or not np.allclose(image.affine, volume.affine, atol=1e-2):
-            raise MapInputError(f"{folder.name}: {file.name} does not lie on the grid of {t1_file.name}.")
+            raise MapInputError(f"{folder.name}: {file.name} is not on the grid of {t1_file.name}.")
         images[tissue] = np.nan_to_num(image.data[0])
     shares = _from_labels(images["labels"], t1, folder.name) if "labels" in images else _from_shares(images)
     matter = shares[:2].sum(axis=0)

@@ -15,7 +15,7 @@ TRUE_DETAIL = "adds true detail"
 NOTHING = "adds nothing beyond interpolation"
 FALSE_DETAIL = "adds false detail: prefer the zero-filled map"
 NOT_ASKED = "No self-test was run."
-UNKNOWN = "cannot be judged: too few trusted voxels"
+UNKNOWN = "unknown: too few trusted voxels"
 
 
 @dataclass(frozen=True)

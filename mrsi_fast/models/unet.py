@@ -120,7 +120,7 @@ class SelfAttentionUNet(nn.Module):
             ValueError: The network has no second head (``ModelConfig.spread``).
         """
         if self.spread is None:
-            raise ValueError("This network has no head for the spread; its configuration says spread = false.")
+            raise ValueError("This network has no head for the spread; its configuration has spread = false.")
         if x.numel() == 0:
             return torch.zeros_like(x), torch.zeros_like(x)
         features = self._features(x, noise_label, cond)

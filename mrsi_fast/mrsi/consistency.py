@@ -222,7 +222,7 @@ class DataConsistency:
         elif self.mode == "auto":
             text = "Data consistency: off, because no map has a noise level"
         else:
-            text = "Data consistency: off, as asked for"
+            text = "Data consistency: off, as requested"
         return f"{text}. Operator: {self.acquisition.describe()}"
 
 

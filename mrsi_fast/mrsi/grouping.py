@@ -146,7 +146,7 @@ def _file(files: MapFiles, one: Found, ranks: dict[str, int]) -> None:
     what = f"{role} of {one.what.name}" if table is not files.single else role
     if role == "map" and (one.what.layout != "bids" or one.what.rank == ranks[key]):
         files.problem = files.problem or (
-            f"{other.name} and {one.path.name} both look like the {what}. Keep one of them in the folder, or pass the "
+            f"{other.name} and {one.path.name} both match the {what}. Keep one of them in the folder, or pass the "
             "files by name (--map)."
         )
     files.unused.append(Unused(one.path, f"{other.name} is taken for the {what}"))

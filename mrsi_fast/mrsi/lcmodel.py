@@ -148,7 +148,7 @@ def read_tables(
     if axes is None:
         remarks.append(
             f"rows are taken to count towards {letters[0]}, columns towards {letters[1]}, slices towards {letters[2]}; "
-            "--table-axes says otherwise"
+            "--table-axes overrides this"
         )
     if (covered := len(voxels)) < int(np.prod(shape[:3])):
         remarks.append(
@@ -292,7 +292,7 @@ def _indices(
         for number, axis, flip, what in zip(counted, axes, flips, ("row", "column", "slice"), strict=True):
             if not 1 <= number <= shape[axis]:
                 raise MapInputError(
-                    f"{what} {number} lies outside the grid of {'x'.join(map(str, shape))} voxels (its {what}s are "
+                    f"{what} {number} is outside the grid of {'x'.join(map(str, shape))} voxels (its {what}s are "
                     f"{shape[axis]}). Give an image on the spectra's grid (--like), or the directions (--table-axes)."
                 )
             where[axis] = shape[axis] - number if flip else number - 1

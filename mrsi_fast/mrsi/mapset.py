@@ -87,7 +87,7 @@ class MapSet:
             array = getattr(self, field)
             expected = self.maps.shape if field in ("crlb", "snr", "fwhm") else self.shape
             if array is not None and array.shape != expected:
-                raise MapInputError(f"{field} has shape {array.shape}, the maps ask for {expected}.")
+                raise MapInputError(f"{field} has shape {array.shape}, the maps need {expected}.")
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -107,7 +107,7 @@ def failed_bounds(maps: MapSet, remarks: list[str]) -> tuple[Bool, Float32 | Non
             fits = fits & ~marked[index] & ~(beyond[index] & ~(sigma[index] <= usual))
         if not positive[index].any():
             if np.isfinite(maps.crlb[index]).any():
-                remarks.append(f"{name}: its CRLB is zero or less in every voxel, so it says nothing and is not used.")
+                remarks.append(f"{name}: its CRLB is zero or less in every voxel, so it is not used.")
             sigma[index] = np.nan
             continue
         no_fit[index] = ~fits | (maps.maps[index] == 0)

@@ -287,7 +287,7 @@ def _oriented(header: nib.Nifti1Header, form: Form, where: str, remarks: list[st
     """Choose the affine between sform and qform, in mm, with remarks for the user."""
     s_code, q_code = int(header["sform_code"]), int(header["qform_code"])
     if (form == "s" and s_code < 1) or (form == "q" and q_code < 1):
-        raise MapInputError(f"{where}: the {form}form was asked for but is not set. Use another form, or auto.")
+        raise MapInputError(f"{where}: the {form}form was requested but is not set. Use another form, or auto.")
     if not np.isfinite(header["pixdim"][1:4]).all():
         remarks.append("pixdim is not finite; voxel sizes are taken from the affine")
     use_s = form == "s" or (form == "auto" and s_code > 0)

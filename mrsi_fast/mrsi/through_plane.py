@@ -112,7 +112,7 @@ class SliceAxis:
             text += "adjacent slices, each the mean over its thickness"
         else:
             text += f"slices as thick as {100 * self.thickness:.3g} % of their distance, each the mean over it"
-        return text + (" (assumed: say --through-plane encoded or slices)" if self.assumed else "")
+        return text + (" (assumed: give --through-plane encoded or slices)" if self.assumed else "")
 
 
 def box_rows(count: int, factor: int, thickness: float) -> Float64:

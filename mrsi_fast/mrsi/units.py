@@ -106,7 +106,7 @@ def judge_crlb(maps: Float32, crlb: Float32, names: Sequence[str]) -> tuple[Crlb
         )
         return (
             unit,
-            f"judged by its values to hold {meaning}, not percent: {_figures(telling)}; state the unit if not so",
+            f"inferred from its values: {meaning}, not percent: {_figures(telling)}; state the unit if not so",
         )
     others = [other for other in CRLB_UNITS if other != "percent" and off[other] < off["percent"] + 0.5 * _CLEAR]
     if others:
@@ -133,7 +133,7 @@ def check_levels(maps: Float32, names: Sequence[str]) -> None:
     highest = max(levels, key=levels.__getitem__)
     if not PLAUSIBLE_LEVELS[0] <= levels[highest] <= PLAUSIBLE_LEVELS[1]:
         raise MapInputError(
-            f"{highest}: its values reach {levels[highest]:.3g} (99th percentile), where maps in any unit lie between "
+            f"{highest}: its values reach {levels[highest]:.3g} (99th percentile), where maps in any unit are between "
             f"{PLAUSIBLE_LEVELS[0]:.0e} and {PLAUSIBLE_LEVELS[1]:.0e}. Check how the file was written (order of bytes, "
             "scl_slope), or multiply the maps by a constant."
         )
@@ -164,7 +164,7 @@ def judge_fwhm(fwhm: Float32, stated: FwhmUnit | None, said_by_layout: FwhmUnit 
             "the files, or leave them out."
         )
     unit: FwhmUnit = "ppm" if median < _LARGEST_PPM else "Hz"
-    told = None if unit == expected else f"judged by its values to be in {unit}, not {expected} (median {median:.3g})"
+    told = None if unit == expected else f"inferred from its values: {unit}, not {expected} (median {median:.3g})"
     return unit, told
 
 

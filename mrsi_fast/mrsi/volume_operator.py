@@ -185,8 +185,8 @@ def remarks_on_slices(operator: Operator) -> list[str]:
     if isinstance(operator, Acquisition) or not operator.axis.assumed:
         return []
     return [
-        "How the slices came about was not said: the third axis is assumed to be phase-encoded, as in whole-brain "
-        "MRSI. Say --through-plane encoded, or --through-plane slices with their thickness."
+        "The origin of the slices was not given: the third axis is assumed to be phase-encoded, as in whole-brain "
+        "MRSI. Give --through-plane encoded, or --through-plane slices with their thickness."
     ]
 
 
@@ -199,7 +199,7 @@ def _check_slices(count: int, spacing_mm: float, kind: Kind | None, thickness_mm
         )
     if kind == "slices" and thickness_mm is None:
         raise MapInputError(
-            f"Slices of their own, {spacing_mm:.4g} mm apart: whether there are gaps between them is not known. Say "
+            f"Separate slices, {spacing_mm:.4g} mm apart: whether there are gaps between them is not known. Say "
             f"how thick they are with --slice-thickness ({spacing_mm:.4g} if they are adjacent)."
         )
     if kind != "slices" and thickness_mm is not None:

@@ -100,7 +100,7 @@ def _shown(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if FALSE_DETAIL in str(row["verdict"]):
         reasons.append(str(row["verdict"]).partition(";")[0])
     if _residual(row) > _REMARKABLE:
-        reasons.append(f"residual {row['residual_over_expected']} times what noise explains")
+        reasons.append(f"residual {row['residual_over_expected']} times its expectation from noise")
     if count := int(row["warnings"] or 0):
         reasons.append(f"{count} warning{'s' if count > 1 else ''}")
     look = "bad" if not _has_result(row) else "look" if reasons else "well"

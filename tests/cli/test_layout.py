@@ -195,7 +195,7 @@ def test_false_detail_comes_before_a_large_residual(tmp_path: Path) -> None:
     assert order == sorted(order)
     for reason in (
         "adds false detail: tCho",
-        "residual 2.5 times what noise explains",
+        "residual 2.5 times its expectation from noise",
         "2 warnings",
         "nothing to remark",
     ):

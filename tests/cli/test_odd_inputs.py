@@ -80,7 +80,7 @@ def test_a_stack_of_bounds_for_one_map_and_bounds_for_no_map(tmp_path: Path) -> 
 def test_one_map_in_two_files(tmp_path: Path) -> None:
     given = [save(tmp_path / "tNAA.nii"), save(tmp_path / "tNAA.nii.gz")]
     for entry in [*collect(given), *collect([tmp_path])]:
-        with pytest.raises(MapInputError, match="both look like the map of tNAA|a second file for one map"):
+        with pytest.raises(MapInputError, match="both match the map of tNAA|a second file for one map"):
             entry.read(None)
 
 

@@ -128,7 +128,7 @@ def test_mrsiprep_input_tree_goes_before_its_output_tree(tmp_path):
 
 def test_two_files_for_one_map_are_refused_by_name(tmp_path):
     plant(tmp_path, "conc_NAA-NAAG.nii.gz", "tNAA.nii.gz")
-    with pytest.raises(MapInputError, match="conc_NAA-NAAG.nii.gz and tNAA.nii.gz both look like the map of tNAA"):
+    with pytest.raises(MapInputError, match="conc_NAA-NAAG.nii.gz and tNAA.nii.gz both match the map of tNAA"):
         discover(tmp_path)
 
 

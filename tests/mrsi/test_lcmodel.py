@@ -106,7 +106,7 @@ def test_what_does_not_fit_is_refused_in_words(tmp_path):
         read_maps(tmp_path / "lcm")
     with pytest.raises(MapInputError, match="end at row 6 and column 5, but the grid has 60 rows and 50 columns"):
         read_maps(tmp_path / "lcm", like=grid(shape=(60, 50, 2)))
-    with pytest.raises(MapInputError, match="column 5 lies outside"):
+    with pytest.raises(MapInputError, match="column 5 is outside"):
         read_maps(tmp_path / "lcm", like=grid(shape=(6, 4, 2)))
     write_table(tmp_path / "lcm" / "tables" / "run_sl1_1-1.table", {"Cr": 1.0}, {"Cr": 3.0}, 9, 0.05)
     with pytest.raises(MapInputError, match="1 voxels have more than one table, first slice 1 row 1 column 1"):

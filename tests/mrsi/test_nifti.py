@@ -225,7 +225,7 @@ def test_qform_that_differs_is_remarked_in_mm_and_can_be_chosen(tmp_path):
 
 def test_asking_for_a_form_that_is_not_set_is_refused(tmp_path):
     (tmp_path / "map.nii").write_bytes(content(patch=[(QFORM, "<2h", 0, 2)]))
-    with pytest.raises(MapInputError, match="qform was asked for but is not set"):
+    with pytest.raises(MapInputError, match="qform was requested but is not set"):
         read_nifti(tmp_path / "map.nii", form="q")
 
 

@@ -242,7 +242,7 @@ def test_two_pipelines_and_two_spellings_in_bids_names(tmp_path):
     plant(tmp_path, *(f"derivatives/{pipeline}/sub-01/{name}" for pipeline in ("lcm", "fsl")))
     assert [files.label for files in discover(tmp_path)] == ["fsl_sub-01", "lcm_sub-01"]
     plant(tmp_path / "one", "sub-01_met-tNAA_desc-signal_mrsi.nii.gz", "sub-01_met-NAANAAG_desc-signal_mrsi.nii.gz")
-    with pytest.raises(MapInputError, match="both look like the map of tNAA"):
+    with pytest.raises(MapInputError, match="both match the map of tNAA"):
         discover(tmp_path / "one")
 
 
