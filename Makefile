@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(shell find csrc -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test browser cluster pictures fuzz bench bench-long bench-report lint clean gpu gpu-record gpu-static
+.PHONY: help demo test browser cluster pictures fuzz signals bench bench-long bench-report lint clean gpu gpu-record gpu-static
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,9 +27,14 @@ pictures: $(VENV)/.dev ## draw docs/example.png and the guide's cases again, wit
 cluster: $(VENV)/.dev ## test Dask workers, killed processes, a scheduler elsewhere and several training processes
 	$(BIN)/pytest -m cluster tests
 
-fuzz: $(VENV)/.dev ## random shapes through the network's CPU kernels under sanitizers (ROUNDS=, SEED=)
+fuzz: $(VENV)/.dev ## ten minutes of random inputs: readers, names, configuration, operations; kernels under sanitizers (ROUNDS=, SEED=)
+	HYPOTHESIS_PROFILE=search MRSI_FAST_FUZZ_EXAMPLES=$(or $(EXAMPLES),20000) timeout --preserve-status 600 \
+	  $(BIN)/pytest -q -n 2 tests/faults/test_fuzz.py tests/mrsi/test_hostile_names.py
 	MRSI_FAST_FUZZ_ROUNDS=$(or $(ROUNDS),3000) MRSI_FAST_FUZZ_SEED=$(or $(SEED),$$(date +%s)) \
 	  $(BIN)/pytest -s tests/engine/test_kernel_sources.py
+
+signals: $(VENV)/.dev ## 200 signals at random moments of sr and train (SIGNALS=, SEED=): exit codes, nothing lost, nothing mixed
+	SIGNALS=$(or $(SIGNALS),200) SEED=$(or $(SEED),0) $(BIN)/python tests/faults/signals.py
 
 bench: $(VENV)/.dev ## time everything against its peers in three processes; adds the rows to benchmarks/results/<machine>.json
 	for process in 1 2 3; do $(BIN)/pytest benchmarks/ --benchmark-only --save-results || exit 1; done

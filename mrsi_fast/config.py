@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import pydantic
 import tomli_w
@@ -44,17 +44,32 @@ class Settings(pydantic.BaseModel):
         """
         path = Path(path)
         try:
+            if path.stat().st_size > LARGEST_CONFIG_BYTES:
+                raise ConfigError(
+                    f"{path.name}: is larger than {LARGEST_CONFIG_BYTES} bytes, so it is no configuration."
+                )
             text = path.read_text(encoding="utf-8")
             values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
         except OSError as error:
             raise ConfigError(f"{path}: the configuration cannot be read ({error.strerror}).") from error
-        except (UnicodeDecodeError, json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+        except (UnicodeDecodeError, json.JSONDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
             raise ConfigError(f"{path}: not a valid configuration file ({error}).") from error
         return cls.parse(values, source=path.name)
 
     def to_toml(self) -> str:
         """The full resolved configuration as TOML text (keys whose value is None are left out)."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+LARGEST_CONFIG_BYTES = 2**20
+"""A configuration file has a few kB."""
+
+MOST_CHANNELS, MOST_LEVELS, MOST_BLOCKS, WIDEST = 64, 6, 16, 2048
+"""Bounds of a network's shape, far above any that was trained: a damaged or hostile file asks for no more than this."""
+
+_Blocks = Annotated[int, pydantic.Field(ge=1, le=MOST_BLOCKS)]
+_Width = Annotated[int, pydantic.Field(ge=1, le=WIDEST)]
+_Name = Annotated[str, pydantic.Field(min_length=1, max_length=64)]
 
 
 class ModelConfig(Settings):
@@ -74,27 +89,29 @@ class ModelConfig(Settings):
         spread: Whether a second head gives the posterior standard deviation at the one-step point.
     """
 
-    channels: tuple[str, ...] = ("tNAA", "tCr", "tCho", "Ins", "Glx", "2HG", "other1", "other2")
-    widths: tuple[int, ...] = (96, 160, 256)
-    encoder_blocks: tuple[int, ...] = (1, 2, 2)
-    decoder_blocks: tuple[int, ...] = (2, 2, 1)
+    channels: tuple[_Name, ...] = ("tNAA", "tCr", "tCho", "Ins", "Glx", "2HG", "other1", "other2")
+    widths: tuple[_Width, ...] = (96, 160, 256)
+    encoder_blocks: tuple[_Blocks, ...] = (1, 2, 2)
+    decoder_blocks: tuple[_Blocks, ...] = (2, 2, 1)
     encoder_attention: tuple[bool, ...] = (False, False, True)
     decoder_attention: tuple[bool, ...] = (False, True, False)
-    head_channels: int = pydantic.Field(32, gt=0)
-    group_channels: int = pydantic.Field(16, gt=0)
-    embedding_width: int = pydantic.Field(256, gt=0)
-    stem_factor: int = pydantic.Field(2, ge=1)
+    head_channels: int = pydantic.Field(32, gt=0, le=WIDEST)
+    group_channels: int = pydantic.Field(16, gt=0, le=WIDEST)
+    embedding_width: int = pydantic.Field(256, gt=0, le=WIDEST)
+    stem_factor: int = pydantic.Field(2, ge=1, le=8)
     spread: bool = False
 
     @pydantic.model_validator(mode="after")
     def _levels_agree(self) -> Self:
+        if not 1 <= len(self.channels) <= MOST_CHANNELS or len(set(self.channels)) < len(self.channels):
+            raise ValueError(f"give 1 to {MOST_CHANNELS} channels, each with a name of its own")
+        if len(self.widths) > MOST_LEVELS:
+            raise ValueError(f"at most {MOST_LEVELS} levels are offered, got {len(self.widths)}")
         per_level = (self.encoder_blocks, self.decoder_blocks, self.encoder_attention, self.decoder_attention)
         if not self.widths or any(len(values) != len(self.widths) for values in per_level):
             raise ValueError(f"give one value per level ({len(self.widths)} widths) for blocks and attention")
         if any(width % self.group_channels or width % self.head_channels for width in self.widths):
             raise ValueError("every width must be a multiple of group_channels and of head_channels")
-        if min(self.encoder_blocks) < 1 or min(self.decoder_blocks) < 1:
-            raise ValueError("every level needs at least one encoder and one decoder block")
         return self
 
     @property
@@ -120,7 +137,7 @@ class DiffusionConfig(Settings):
     sigma_second: float = pydantic.Field(8.0, gt=0)
     sigma_last: float = pydantic.Field(0.06, gt=0)
     rho: float = pydantic.Field(6.0, gt=0)
-    residual_rms: dict[str, tuple[float, ...]] = {}
+    residual_rms: dict[str, tuple[Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)], ...]] = {}
 
     @pydantic.model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -145,9 +145,12 @@ def _projection(prepared: Prepared) -> Acquisition | None:
 
 
 def _passed_on(prepared: Prepared, values: Float32) -> Float32:
-    """Maps of noise as they were measured, in place of what the network made of them."""
+    """Maps of noise or of one value as they were measured, in place of what the network made of them."""
     noise = [index for index, kind in enumerate(prepared.content) if kind == "noise"]
     values[noise] = prepared.volume.z[noise]
+    for index, kind in enumerate(prepared.content):
+        if kind == "constant":
+            values[index] = prepared.maps.maps[index][prepared.trust.trusted[index] & prepared.trust.support][0]
     return values
 
 
@@ -155,7 +158,7 @@ def _deviation(prepared: Prepared, sd: Float32 | None, drawn: Float32 | None) ->
     """The standard deviation and where it comes from; of a map of noise it is that noise."""
     if sd is not None:
         for index, kind in enumerate(prepared.content):
-            if kind == "noise":
+            if kind in ("noise", "constant"):
                 sd[index] = prepared.volume.noise[index]
         if prepared.factors[2] > 1:
             return sd, three_planes.SPREAD_SOURCE

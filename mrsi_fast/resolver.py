@@ -25,6 +25,7 @@ from mrsi_fast.engine.device import choose_device
 from mrsi_fast.evidence.checks import ask, shrink, told
 from mrsi_fast.evidence.testimony import Evidence
 from mrsi_fast.identity import identity_record
+from mrsi_fast.memory import check_memory
 from mrsi_fast.models.pretrained import ModelFolderError, Pretrained, load_pretrained
 from mrsi_fast.mrsi.consistency import Mode
 from mrsi_fast.mrsi.geometry import parse_factors
@@ -171,6 +172,7 @@ class SuperResolver:
 
         Raises:
             MapInputError: The maps cannot be used.
+            NotEnoughMemory: The run would need more memory than there is (see ``memory``).
             ValueError: An argument is out of range; the message names it and the allowed values.
         """
         asked = Asked.of(locals())
@@ -184,6 +186,7 @@ class SuperResolver:
         identity = self._identity(inputs, asked)
         check_matrix(inputs)
         seen, factors = slices_last(inputs), _factors(asked.scale, inputs.slice_axis)
+        check_memory(len(seen.names), seen.shape, factors, asked.samples)
         cost = 1 + asked.samples * asked.steps
         evidence, image, remarks = ask(self, seen, factors, asked.anatomy, asked.settings(), cost, asked.checks)
         prepared = told(prepare(seen, factors, anatomy=image, **asked.settings()), evidence.noise_scale)

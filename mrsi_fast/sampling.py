@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -159,8 +160,12 @@ class Sampler:
             )
 
         result = np.zeros((len(samples), *volume.z.shape), dtype=np.float32)
-        for batch in self._batches(volume, samples):
+
+        def draw(batch: _Batch) -> None:
             batch.place(batch.z + self.engine.run(job(batch)) * batch.unit, result, samples)
+
+        for batch in self._batches(volume, samples):
+            in_halves(draw, batch)
         return result
 
     def mean(
@@ -178,15 +183,24 @@ class Sampler:
             deviation is None if the model has no head for it.
         """
         mean, sd = np.zeros((2, 1, *volume.z.shape), dtype=np.float32)
-        for batch in self._batches(volume, [0]):
+
+        def evaluate(batch: _Batch) -> None:
             estimate = self.engine.estimate(batch.cond, projection, _after_each(on_evaluation))
             batch.place(batch.z + estimate.mean * batch.unit, mean, [0])
             if estimate.sd is not None:
                 batch.place(estimate.sd * batch.unit, sd, [0])
+
+        for batch in self._batches(volume, [0]):
+            in_halves(evaluate, batch)
         return mean[0], sd[0] if self.engine.denoiser.tells_spread else None
 
     def _batches(self, volume: Volume, samples: Sequence[int]) -> Iterator[_Batch]:
         """Every slice for every sample; maps that the network has no channel left for come in another pass."""
+        largest = max(map(float, self.diffusion.residual_rms))
+        if (asked := (volume.factors[0] * volume.factors[1]) ** 0.5) > 1.01 * largest:
+            raise ValueError(
+                f"The model serves factors up to x{largest:g}; asked is x{asked:.3g}. Choose a smaller scale."
+            )
         done: set[int] = set()
         for layout in assign_channels(volume.names):
             whole = channel_batch(volume, layout)
@@ -221,12 +235,55 @@ class _Batch:
     keys: list[tuple[int, int]]
     maps: list[tuple[int, int]]
 
+    def halves(self) -> tuple[_Batch, _Batch]:
+        """The first and the second half of the rows."""
+        middle = len(self.keys) // 2
+
+        def part(rows: slice) -> _Batch:
+            return _Batch(self.cond.map(itemgetter(rows)), self.z[rows], self.unit[rows], self.keys[rows], self.maps)
+
+        return part(slice(None, middle)), part(slice(middle, None))
+
     def place(self, values: Tensor, result: Float32, samples: Sequence[int]) -> None:
         """Writes [B, K, X, Y] to where it belongs in [S, M, X, Y, Z]."""
         array = values.numpy()
         for row, (slice_index, sample) in enumerate(self.keys):
             for channel, map_index in self.maps:
                 result[samples.index(sample), map_index, ..., slice_index] = array[row, channel]
+
+
+def in_halves(run: Callable[[_Batch], None], batch: _Batch) -> None:
+    """Runs a batch; where the memory does not hold it, its halves one after the other, down to single slices.
+
+    Results do not depend on how slices are batched, but for rounding.
+
+    Raises:
+        MemoryError: One slice alone does not fit.
+    """
+    try:
+        run(batch)
+        return
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if len(batch.keys) == 1:
+            width, height = batch.z.shape[-2:]
+            raise MemoryError(
+                f"Not enough memory for one slice of {width}x{height} voxels. Choose a smaller scale or device='cpu'."
+            ) from error
+        reason = str(error).splitlines()[0][:120]
+    # Outside the handler: its traceback would keep the tensors of the failed run alive.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    warnings.warn(f"{len(batch.keys)} slices at once do not fit into memory ({reason}); halved.", stacklevel=2)
+    for half in batch.halves():
+        in_halves(run, half)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was refused: Python's, CUDA's, or that of PyTorch's CPU allocator."""
+    told = ("DefaultCPUAllocator", "out of memory", "can't allocate memory", "bad_alloc")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(one in str(error) for one in told)
 
 
 def _after_each(on_evaluation: Callable[[], None] | None) -> Callable[[int, int], None] | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
-from mrsi_fast.cli.exits import CommandError, ExitCode, Terminated, sentence
+from mrsi_fast.cli.exits import CommandError, ExitCode, Terminated, interruption, sentence
 from mrsi_fast.cli.inputs import InputSet
 from mrsi_fast.cli.terminal import Terminal
 
@@ -90,7 +90,7 @@ def run_batch(
             left.append((entry, folder, True))
             continue
         outcomes.append(outcome)
-        if outcome.status == "interrupted":
+        if outcome.status == "interrupted" or interruption() is not None:
             break
     return outcomes
 
@@ -140,3 +140,17 @@ def exit_code(outcomes: Sequence[Outcome]) -> ExitCode:
     if states == {"invalid"}:
         return ExitCode.NO_VALID_INPUT
     return ExitCode.SOME_FAILED if states & {"invalid", "failed"} else ExitCode.WELL
+
+
+def failed_by_warnings(outcome: Outcome, terminal: Terminal) -> Outcome:
+    """The outcome under ``--strict``: a result with warnings, new or finished before, has failed."""
+    from mrsi_fast.publication import read_record
+
+    if outcome.status not in ("done", "skipped") or outcome.record is None:
+        return outcome
+    warnings = read_record(outcome.record).get("warnings", [])
+    if not warnings:
+        return outcome
+    detail = f"--strict: {len(warnings)} warnings count as failures, the first: {warnings[0]}"
+    terminal.error(f"{outcome.label}: {detail}")
+    return replace(outcome, status="failed", detail=detail)

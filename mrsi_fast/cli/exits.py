@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 import signal
 import sys
 import threading
@@ -42,21 +43,50 @@ class Terminated(BaseException):
     """SIGTERM arrived; like KeyboardInterrupt it passes through ``except Exception``."""
 
 
+_arrived: list[int] = []
+
+
 @contextmanager
-def sigterm_raises() -> Iterator[None]:
-    """Turns SIGTERM into :class:`Terminated`, so that half-written files are removed on the way out."""
+def signals_raise() -> Iterator[None]:
+    """Turns SIGTERM into :class:`Terminated` and SIGINT into KeyboardInterrupt, so that half-written files are removed.
+
+    A signal that arrives within an import ends the process at once: an exception there can abort it (compiled modules
+    that are being loaded), and only staged files are left, which the next run sweeps. One whose exception was swallowed
+    (in a callback or a destructor) is told by :func:`interruption`.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handler(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+        _arrived.append(number)
+        if _importing(frame):
+            os.write(2, b"mrsi-fast: ended by a signal.\n")
+            os._exit(128 + number)
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, handler)
+    _arrived.clear()
+    previous = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, former in previous.items():
+            signal.signal(number, former)
+
+
+def interruption() -> ExitCode | None:
+    """The exit code of a signal that has arrived since the command began, whatever became of its exception."""
+    if not _arrived:
+        return None
+    return ExitCode.TERMINATED if signal.SIGTERM in _arrived else ExitCode.INTERRUPTED
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def sentence(error: BaseException) -> str:
@@ -76,7 +106,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: Any, **options: Any) -> None:
         try:
-            with sigterm_raises():
+            with signals_raise():
                 command(*args, **options)
         except CommandError as error:
             raise _end(error, error.code, options) from None

@@ -14,6 +14,7 @@ from mrsi_fast.cli.hand import Crlb, Fwhm, Like, Maps, Patterns, Snr, TableAxes,
 from mrsi_fast.cli.inputs import InputSet, collect
 from mrsi_fast.cli.options import Inputs, Metabolites, MoreInputs, Names, Units, names_of
 from mrsi_fast.cli.stated import (
+    ClipNegative,
     CrlbUnitName,
     FormName,
     FwhmUnitName,
@@ -58,6 +59,7 @@ class ReadOptions:
     mhz: Mhz = None
     slice_axis: SliceAxis = None
     form: FormName = "auto"
+    clip_negative: ClipNegative = False
 
     def __post_init__(self) -> None:
         """Refuses what cannot be understood, before anything is looked for or loaded."""
@@ -90,7 +92,8 @@ class ReadOptions:
     @cached_property
     def stated(self) -> dict[str, Any]:
         """What is said about the numbers, as keywords of ``read_maps``."""
-        return stated_numbers(self.crlb_unit, self.fwhm_unit, self.mhz, self.mask_labels, self.slice_axis, self.form)
+        units = (self.crlb_unit, self.fwhm_unit, self.mhz)
+        return stated_numbers(*units, self.mask_labels, self.slice_axis, self.form, self.clip_negative)
 
     def read(self, entry: InputSet) -> MapSet:
         """Reads one set.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -42,6 +43,12 @@ Model = Annotated[Path | None, typer.Option(help="Model folder. Default: the wei
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 EngineName = Annotated[
     Literal["auto", "eager", "compile", "native", "native-amx", "cuda-graph"], typer.Option(help="What runs the loop.")
+]
+MaxMemory = Annotated[
+    float | None,
+    typer.Option(
+        help="Most memory a run may take, GB; a larger one is refused before it begins. Default: what is free."
+    ),
 ]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="CPU threads. Default: by affinity, SLURM and container limits.")
@@ -156,3 +163,19 @@ class ModelOptions:
             return SuperResolver(self.weights(), **options)
         except EngineError as error:
             raise CommandError(str(error)) from error
+
+
+def limit_memory(gigabytes: float | None) -> None:
+    """Sets the memory limit of this run and of its worker processes.
+
+    Raises:
+        CommandError: The limit, or the one in the environment, is no number above 0.
+    """
+    from mrsi_fast.memory import VARIABLE, limit_bytes
+
+    if gigabytes is not None:
+        os.environ[VARIABLE] = str(gigabytes)
+    try:
+        limit_bytes()
+    except ValueError as error:
+        raise CommandError(str(error)) from error

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mrsi_fast.cli.batch import run_batch
+from mrsi_fast.cli.batch import failed_by_warnings, run_batch
 from mrsi_fast.cli.evidence_options import EvidenceOptions
 from mrsi_fast.cli.exits import CommandError, guarded
 from mrsi_fast.cli.groups import grouped
@@ -15,7 +15,15 @@ from mrsi_fast.cli.inputs import InputSet, check_output, with_anatomy
 from mrsi_fast.cli.layout import LayoutName, Output, home_of
 from mrsi_fast.cli.options import Debug, Quiet, Verbose
 from mrsi_fast.cli.reading import ReadOptions, TrustOptions
-from mrsi_fast.cli.running import AcquisitionOptions, Anatomy, ModelOptions, Scale, WorkerOptions
+from mrsi_fast.cli.running import (
+    AcquisitionOptions,
+    Anatomy,
+    MaxMemory,
+    ModelOptions,
+    Scale,
+    WorkerOptions,
+    limit_memory,
+)
 from mrsi_fast.cli.shard import shard_of
 from mrsi_fast.cli.summary import conclude
 from mrsi_fast.cli.terminal import Terminal
@@ -39,6 +47,9 @@ Pictures = Annotated[bool, typer.Option("--pictures", help="Write PNG pictures o
 Shard = Annotated[
     str | None,
     typer.Option(help="Do one part of the inputs, e.g. 2/8; auto takes it from SLURM or torchrun. Default: all."),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Inputs with warnings count as failed; their results are written all the same.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Redo inputs whose results are finished.")]
 
@@ -66,6 +77,8 @@ def sr(
     pictures: Pictures = False,
     overwrite: Overwrite = False,
     shard: Shard = None,
+    max_memory: MaxMemory = None,
+    strict: Strict = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -76,6 +89,7 @@ def sr(
     report. Detail beyond the measured k-space is inferred, not measured. Research use only.
     """
     terminal = Terminal(quiet, verbose)
+    limit_memory(max_memory)
     index, count = shard_of(shard)
     sets = with_anatomy(read.sets(), anatomy)
     drawn = {"samples": _how_many(samples, save_samples), "steps": steps, "seed": seed, "keep_filled": keep_filled}
@@ -104,6 +118,8 @@ def sr(
         outcomes = run_batch(
             sets, Worker(resolver, request, home.folder, overwrite, terminal), folders, terminal, debug
         )
+    if strict:
+        outcomes = [failed_by_warnings(one, terminal) for one in outcomes]
     conclude(sets, outcomes, home.folder, terminal)
 
 

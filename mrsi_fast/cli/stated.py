@@ -42,6 +42,7 @@ SliceThickness = Annotated[
 FormName = Annotated[
     Literal["auto", "s", "q"], typer.Option(help="Orientation to take where sform and qform differ: auto, s or q.")
 ]
+ClipNegative = Annotated[bool, typer.Option("--clip-negative", help="Set negative concentrations to 0. Default: kept.")]
 MinSnr = Annotated[
     float | None, typer.Option(help="Smallest spectral SNR that is trusted. Default 4; 0 switches it off.")
 ]
@@ -61,6 +62,7 @@ def stated_numbers(
     mask_labels: str | None = None,
     slice_axis: str | None = None,
     form: str = "auto",
+    clip_negative: bool = False,
 ) -> dict[str, Any]:
     """The options as keywords of ``read_maps``, without those that were not given; JSON-serialisable.
 
@@ -80,7 +82,8 @@ def stated_numbers(
             labels = [int(part) for part in mask_labels.split(",")]
         except ValueError:
             raise CommandError(f"--mask-labels {mask_labels}: give whole numbers, e.g. 1 or 1,3.") from None
-    given = {"crlb_unit": crlb_unit, "fwhm_unit": fwhm_unit, "mhz": mhz, "mask_labels": labels}
+    given: dict[str, Any] = {"crlb_unit": crlb_unit, "fwhm_unit": fwhm_unit, "mhz": mhz, "mask_labels": labels}
+    given["clip_negative"] = clip_negative or None
     given["slice_axis"] = None if slice_axis is None else ("first", "second", "third").index(slice_axis)
     return {key: value for key, value in given.items() if value is not None} | (
         {"form": form} if form != "auto" else {}

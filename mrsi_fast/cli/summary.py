@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -19,7 +20,7 @@ from typing import Any
 import typer
 
 from mrsi_fast.cli.batch import Outcome, exit_code
-from mrsi_fast.cli.exits import ExitCode
+from mrsi_fast.cli.exits import ExitCode, interruption
 from mrsi_fast.cli.inputs import InputSet
 from mrsi_fast.cli.layout import DESCRIPTION, IGNORED
 from mrsi_fast.cli.terminal import Terminal
@@ -28,6 +29,7 @@ from mrsi_fast.publication import RECORD_TAIL, UnreadableRecord, exclusive, read
 from mrsi_fast.report.cohort import FRONT_PAGE, page_name, verdict_of
 
 RUN, TABLE = "run.json", "summary.csv"
+_FOLDERS = re.compile(r"(?<![\w.:/])(?:~|[A-Za-z]:)?[/\\](?:[^/\\\s:;,'\"()]+[/\\])+(?=[^/\\\s])")
 COLUMNS = (
     "input", "status", "verdict", "residual_over_expected", "warnings", "seconds", "maps", "result", "finished",
     "detail",
@@ -40,7 +42,7 @@ def conclude(sets: Sequence[InputSet], outcomes: Sequence[Outcome], output: Path
     Raises:
         typer.Exit: Always, unless every input went well.
     """
-    code = exit_code(outcomes)
+    code = interruption() or exit_code(outcomes)
     counts = {status: sum(outcome.status == status for outcome in outcomes) for status in ("done", "skipped")}
     begun = {outcome.label for outcome in outcomes}
     left = [entry.label for entry in sets if entry.label not in begun]
@@ -86,7 +88,13 @@ def _row(outcome: Outcome, output: Path) -> dict[str, Any]:
     """One input in ``run.json``; the record's path is relative to the folder."""
     record = None if outcome.record is None else os.path.relpath(outcome.record, output)
     when = datetime.now(UTC).isoformat(timespec="seconds")
-    return asdict(outcome) | {"record": record, "finished": when}
+    detail = without_folders(outcome.detail)
+    return asdict(outcome) | {"detail": detail, "record": record, "finished": when}
+
+
+def without_folders(text: str) -> str:
+    """A message in which absolute paths are cut to their last part: folders often hold names of people."""
+    return _FOLDERS.sub("", text)
 
 
 def _former_rows(output: Path) -> list[dict[str, Any]]:

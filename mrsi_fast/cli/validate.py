@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mrsi_fast.mrsi.quality import Trust, TrustRules
 
 LARGE_VOXEL_MM = 15.0
+NO_CRLB = "there is no CRLB map, so sr assumes a noise level"
 
 
 @guarded
@@ -72,11 +73,24 @@ def _report(entry: InputSet, read: ReadOptions, rules: TrustRules, terminal: Ter
     terminal.say(f"  quality data: {', '.join(quality) or 'none, so noise is assumed and every value is believed'}")
     heads = ("  map", "median", "noise", "trusted", "why not (a voxel can have several reasons)")
     terminal.table(heads, _rows(maps, trust))
+    terminal.say(f"  memory of sr: {_memory(maps)}")
     _say_left_out(entry, terminal)
     for warning in warnings:
         terminal.say(f"  warning: {warning}")
     terminal.say()
-    return warnings
+    return [*warnings, *([] if maps.crlb is not None else [NO_CRLB])]  # sr warns of it with the level it assumes
+
+
+def _memory(maps: MapSet) -> str:
+    """What a run of sr may take at each in-plane factor, and what is there."""
+    from mrsi_fast.memory import limit_bytes, needed_bytes
+
+    found = []
+    for factor in (2, 4, 8):
+        factors = [1 if axis == maps.slice_axis else factor for axis in range(3)]
+        found.append(f"{needed_bytes(len(maps.names), maps.shape, factors) / 1e9:.1f} GB at --scale {factor}")
+    limit = limit_bytes()
+    return f"up to {', '.join(found)}" + ("" if limit is None else f"; {limit / 1e9:.1f} GB are available")
 
 
 def _say_left_out(entry: InputSet, terminal: Terminal) -> None:

@@ -163,6 +163,7 @@ class Worker:
             if home.reason:
                 self.terminal.say(f"{entry.label}: {home.reason}")
             self.terminal.say(f"{entry.label}: {', '.join(maps.names)} from {maps.source}")
+            self.terminal.say(f"  {'memory':13} {self._memory(maps)}")
             result = self._super_resolve(entry, maps)
             _tell(entry, result, self.terminal)
             page, kept = self._write(entry, result, home)
@@ -170,6 +171,18 @@ class Worker:
             self.terminal.warn(f"{entry.label}: files of a former result were moved to {kept}")
         self.terminal.say(f"  {'report':13} {page}\n")
         return home.place.record_path
+
+    def _memory(self, maps: MapSet) -> str:
+        """What the run may take, in words.
+
+        Raises:
+            NotEnoughMemory: More than there is.
+        """
+        from mrsi_fast.memory import check_memory
+        from mrsi_fast.mrsi.geometry import parse_factors
+
+        factors = parse_factors(self.request.scale, maps.slice_axis)
+        return check_memory(len(maps.names), maps.shape, factors, self.request.samples)
 
     def _super_resolve(self, entry: InputSet, maps: MapSet) -> Result:
         with self.terminal.progress(entry.label) as progress:

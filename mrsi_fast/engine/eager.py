@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -110,8 +111,10 @@ class Compiled:
 
     def __init__(self, network: Any) -> None:
         self.spread = getattr(network, "spread", None)
-        self._one = torch.compile(network)
-        self._both = torch.compile(network.with_spread) if self.spread is not None else None
+        self._one = Fallback(torch.compile(network), network)
+        self._both = None
+        if self.spread is not None:
+            self._both = Fallback(torch.compile(network.with_spread), network.with_spread)
 
     def __call__(self, x: Tensor, noise_label: Tensor, cond: Condition) -> Tensor:
         """As ``SelfAttentionUNet.forward``."""
@@ -121,3 +124,30 @@ class Compiled:
         """As ``SelfAttentionUNet.with_spread``."""
         assert self._both is not None
         return self._both(x, noise_label, cond)
+
+
+class Fallback:
+    """A compiled function, or the plain one from the first call that cannot be compiled (no C++ compiler, no Triton).
+
+    Args:
+        compiled: From ``torch.compile``; compiles when it is first called.
+        plain: The same function uncompiled.
+    """
+
+    def __init__(self, compiled: Callable[..., Any], plain: Callable[..., Any]) -> None:
+        self._call, self._plain = compiled, plain
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Calls the one that works."""
+        try:
+            return self._call(*arguments)
+        except Exception as error:  # Inductor and Dynamo raise many types
+            if self._call is self._plain:
+                raise
+            result = self._plain(*arguments)  # what is wrong with the inputs is raised here again
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+            warnings.warn(
+                f"torch.compile does not work here ({type(error).__name__}: {reason}); running eager.", stacklevel=2
+            )
+            self._call = self._plain
+            return result

@@ -8,7 +8,7 @@ with several noise levels. What errs less is what the run uses.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -120,7 +120,9 @@ def testify(
     if test.halved is None:
         evidence = Evidence(False, test.reason, guidance=guidance, noise_scale=options.noise_scale or 1.0)
         return evidence, image, tuple(warnings)
-    return test.conclude(image, guidance), image, tuple(warnings)
+    evidence = test.conclude(image, guidance)
+    assert evidence.picture is not None
+    return replace(evidence, picture=evidence.picture.cropped(*maps.shape[:2])), image, tuple(warnings)
 
 
 class _Test:

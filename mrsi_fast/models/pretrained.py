@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Self
 
+import pydantic
 import safetensors
 import safetensors.torch
 import torch
@@ -17,6 +20,7 @@ from mrsi_fast.config import ConfigError, DiffusionConfig, ModelConfig, Settings
 from mrsi_fast.files import atomic_path, write_text
 from mrsi_fast.models.unet import SelfAttentionUNet
 
+_CHANNELS, _FACTORS = "channels", ("2", "4", "8")
 CONFIG, WEIGHTS, CARD, MANIFEST = "config.json", "model.safetensors", "model_card.md", "manifest.json"
 
 
@@ -40,6 +44,16 @@ class FolderConfig(Settings):
     diffusion: DiffusionConfig
     trained_voxel_mm: tuple[float, float]
     trained_grid: tuple[int, int]
+
+    @pydantic.model_validator(mode="after")
+    def _scales_for_every_channel(self) -> Self:
+        rms, channels = self.diffusion.residual_rms, len(self.model.channels)
+        if not rms or not set(rms) <= set(_FACTORS) or any(len(row) != channels for row in rms.values()):
+            raise ValueError(
+                f"residual_rms needs one value for each of the {channels} channels under some of the factors "
+                f"{', '.join(_FACTORS)}"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -92,7 +106,7 @@ def save_pretrained(
     write_text(folder / CONFIG, config.model_dump_json(indent=2) + "\n")
     write_text(folder / CARD, card)
     with atomic_path(folder / WEIGHTS) as temporary:
-        safetensors.torch.save_file(stored, temporary)
+        safetensors.torch.save_file(stored, temporary, {_CHANNELS: ",".join(config.model.channels)})
     sums = {name: sha256_of(folder / name) for name in (CONFIG, WEIGHTS, CARD)}
     write_text(folder / MANIFEST, json.dumps({"sha256": sums}, indent=2) + "\n")
 
@@ -111,13 +125,21 @@ def _verify(folder: Path) -> str:
         try:
             got = sha256_of(folder / name)
         except OSError as error:
-            raise ModelFolderError(f"{folder.name}/{name} cannot be read ({error.strerror}).") from error
+            raise ModelFolderError(f"{folder.name}/{name} cannot be read ({_why(folder / name, error)}).") from error
         if got != wanted:
             raise ModelFolderError(
                 f"{folder.name}/{name} is damaged: expected sha256 {wanted[:12]}..., got {got[:12]}.... "
                 "Copy the model folder again."
             )
     return expected[WEIGHTS]
+
+
+def _why(path: Path, error: OSError) -> str:
+    """The reason why a file cannot be read, with its owner and mode where the permission is missing."""
+    if not isinstance(error, PermissionError):
+        return str(error.strerror)
+    facts = path.stat()
+    return f"{error.strerror}; it belongs to user {facts.st_uid} and has mode {stat.S_IMODE(facts.st_mode):04o}"
 
 
 def load_pretrained(path: str | Path | None = None) -> Pretrained:
@@ -142,8 +164,15 @@ def load_pretrained(path: str | Path | None = None) -> Pretrained:
     try:
         config = FolderConfig.load(folder / CONFIG)
         weights = safetensors.torch.load_file(folder / WEIGHTS)
+        with safetensors.safe_open(folder / WEIGHTS, "pt") as stored:
+            channels = (stored.metadata() or {}).get(_CHANNELS, ",".join(config.model.channels))
     except (ConfigError, safetensors.SafetensorError) as error:
         raise ModelFolderError(f"{folder.name}: the model folder cannot be read: {error}") from error
+    if channels != ",".join(config.model.channels):
+        raise ModelFolderError(
+            f"{folder.name}: {WEIGHTS} holds the channels {channels}, {CONFIG} names "
+            f"{','.join(config.model.channels)}. Copy the model folder again."
+        )
     with torch.device("meta"):  # no memory and no random numbers: every parameter is replaced below
         network = SelfAttentionUNet(config.model)
     wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}

@@ -16,7 +16,7 @@ from nibabel.spatialimages import SpatialImage
 
 from mrsi_fast.mrsi.foreign import describe, unfetched
 from mrsi_fast.mrsi.mapset import MapInputError
-from mrsi_fast.mrsi.nifti import Form, Volume, read_nifti, volume_from_image
+from mrsi_fast.mrsi.nifti import MAX_VALUES, Form, Volume, read_nifti, volume_from_image
 
 _SUFFIX = re.compile(r"(?:\.nii\.gz|\.nii|\.mgz|\.mgh|\.mgh\.gz|\.(?:hdr|img)(?:\.gz)?)$", re.IGNORECASE)
 _NIFTI = re.compile(r"\.nii(?:\.gz)?$", re.IGNORECASE)
@@ -44,12 +44,13 @@ def image_stem(path: str | Path) -> str:
     return _SUFFIX.sub("", Path(path).name)
 
 
-def read_image(source: str | Path, form: Form = "auto") -> Volume:
+def read_image(source: str | Path, form: Form = "auto", max_values: int = MAX_VALUES) -> Volume:
     """Read one image file.
 
     Args:
         source: ``.nii``, ``.nii.gz``, ``.mgz``, ``.mgh``, ``.hdr`` or ``.img`` (NIfTI pair or Analyze).
         form: Orientation to take from a NIfTI header.
+        max_values: Largest number of values accepted, checked before the data are read.
 
     Returns:
         The volume(s), [N, X, Y, Z].
@@ -61,15 +62,15 @@ def read_image(source: str | Path, form: Form = "auto") -> Volume:
     if (problem := unfetched(path)) is not None:
         raise MapInputError(problem)
     if _NIFTI.search(path.name) or not path.is_file():
-        return read_nifti(path, form)
+        return read_nifti(path, form, max_values)
     if _SUFFIX.search(path.name):
-        return _read_by_nibabel(path, form)
+        return _read_by_nibabel(path, form, max_values)
     raise MapInputError(
         describe(path) or f"{path.name}: is not an image by its name. Give a .nii, .nii.gz, .mgz or .hdr/.img file."
     )
 
 
-def _read_by_nibabel(path: Path, form: Form) -> Volume:
+def _read_by_nibabel(path: Path, form: Form, max_values: int) -> Volume:
     other = {".hdr": ".img", ".img": ".hdr"}.get(path.suffix.lower())
     halves = {name.name.lower() for name in path.parent.iterdir()} if other is not None else set()
     if other is not None and path.with_suffix(other).name.lower() not in halves:
@@ -85,7 +86,7 @@ def _read_by_nibabel(path: Path, form: Form) -> Volume:
         ) from error
     if not isinstance(image, SpatialImage):
         raise MapInputError(f"{path.name}: holds no image on a grid ({type(image).__name__}).")
-    volume = volume_from_image(image, path.name, form)
+    volume = volume_from_image(image, path.name, form, max_values)
     if type(image).__name__ in ("AnalyzeImage", "Spm99AnalyzeImage", "Spm2AnalyzeImage"):
         remark = "an Analyze header does not define left and right; check the orientation, or convert it to NIfTI"
         return Volume(volume.data, volume.affine, volume.xform_code, (*volume.remarks, remark))

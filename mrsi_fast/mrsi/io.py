@@ -69,6 +69,7 @@ def _read(
     form: Form = "auto",
     like: Source | None = None,
     table_axes: str | None = None,
+    clip_negative: bool = False,
 ) -> MapSet:
     if isinstance(source, MapSet):
         source = _judged(source.select(_wanted(metabolites, source.names)) if metabolites else source)
@@ -86,7 +87,7 @@ def _read(
     given = {"crlb": crlb, "snr": snr, "fwhm": fwhm, "mask": mask, "lipid": lipid}
     quality, flags = _read_quality(reader, given, files, maps, found, mask_labels)
     by_layout: FwhmUnit | None = files.fwhm_unit if files.layout == "fsl_mrsi" else None
-    stated = _judge(reader, maps, found, quality, crlb_unit, (fwhm_unit, by_layout))
+    stated = _judge(reader, maps, found, quality, crlb_unit, (fwhm_unit, by_layout), clip_negative)
     grid = reader.grid
     assert grid is not None
     result = MapSet(
@@ -114,6 +115,7 @@ def _judge(
     quality: dict[str, Any],
     crlb_unit: CrlbUnit | None,
     fwhm_unit: tuple[FwhmUnit | None, FwhmUnit | None],
+    clip_negative: bool = False,
 ) -> dict[str, Any]:
     """Judge values, levels and units; marks become NaN in ``maps``, fractions percent in ``quality``.
 
@@ -124,6 +126,7 @@ def _judge(
         quality: ``crlb`` and ``fwhm``, each an array or None.
         crlb_unit: What the user states.
         fwhm_unit: What the user states, and what the layout of the files says.
+        clip_negative: Set negative values to 0.
 
     Returns:
         ``crlb_unit`` and ``fwhm_unit`` of the MapSet, for what there is.
@@ -132,7 +135,7 @@ def _judge(
         MapInputError: A map holds nothing, or values or bounds are implausible.
     """
     for name, one in zip(names, maps, strict=True):
-        _check_values(reader, name, one)
+        _check_values(reader, name, one, clip_negative)
     check_levels(maps, names)
     units: dict[str, Any] = {}
     if quality["crlb"] is not None:
@@ -341,7 +344,7 @@ def _flag(reader: Reader, source: Source | None, role: str) -> NDArray[np.bool_]
     return np.nan_to_num(data[0], nan=0.0) != 0
 
 
-def _check_values(reader: Reader, name: str, values: Float32) -> None:
+def _check_values(reader: Reader, name: str, values: Float32, clip_negative: bool) -> None:
     """Refuse a map without any value, replace infinities by NaN in place, and remark on what looks odd."""
     infinite = np.isinf(values)
     if infinite.any():
@@ -353,7 +356,15 @@ def _check_values(reader: Reader, name: str, values: Float32) -> None:
     known = values[np.isfinite(values)]
     if known.size == 0:
         raise MapInputError(f"{name}: has no valid voxel, every value is NaN or infinite. Leave this map out.")
+    if infinite.any() and not known.any():
+        raise MapInputError(
+            f"{name}: all its values are infinite or 0: they exceed 32-bit numbers. Check how the file was written "
+            "(scl_slope, order of bytes)."
+        )
     if known.min() == known.max():
         reader.remark(name, f"is the same everywhere ({known[0]:g})")
     elif (known < 0).any():
-        reader.remark(name, f"{100 * float((known < 0).mean()):.1f} % of its values are negative; they are kept")
+        told = "set to 0 as asked" if clip_negative else "they are kept"
+        reader.remark(name, f"{100 * float((known < 0).mean()):.1f} % of its values are negative; {told}")
+        if clip_negative:
+            np.maximum(values, 0, out=values)

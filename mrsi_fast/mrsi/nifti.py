@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -36,6 +37,10 @@ Form = Literal["auto", "s", "q"]
 
 MAX_VALUES = 2**27
 """Most values one image may hold (512 x 512 x 512): far above any MRSI map, and 0.5 GiB in float32."""
+
+MAX_MAP_VALUES = 2**24
+"""Most values that a metabolite map, or a stack of them, may hold (256 x 256 x 256): the largest published whole-brain
+maps have a tenth of that. Anatomical images and masks may be larger."""
 
 MAX_OFFSET_BYTES = 2**24
 """Most bytes before the data (header extensions) or after them; a NIfTI-MRS extension has a few kB."""
@@ -228,13 +233,20 @@ def _check_values(shape: tuple[int, ...], dtype: np.dtype, where: str, max_value
         raise MapInputError(f"{where}: holds spectra or complex data ({dtype}{points}), not a metabolite map. {_FIT}")
     if len(shape) < 2 or min(shape) < 1:
         raise MapInputError(f"{where}: has the shape {shape}; a map has at least one voxel along X, Y and Z. {_AGAIN}")
-    count = 1
-    for size in shape:
-        count *= size
+    check_size(shape, where, max_values)
+
+
+def check_size(shape: tuple[int, ...], where: str, max_values: int = MAX_MAP_VALUES) -> None:
+    """Refuse more values than an image of its kind can have.
+
+    Raises:
+        MapInputError: It has.
+    """
+    count = math.prod(shape)
     if count > max_values:
         raise MapInputError(
-            f"{where}: its header declares {' x '.join(map(str, shape))} = {count} values, more than "
-            f"the {max_values} accepted. Check that this is the right file."
+            f"{where}: has {' x '.join(map(str, shape))} = {count} values, more than the {max_values} accepted. "
+            "Check that this is the right file."
         )
 
 

@@ -151,6 +151,8 @@ def remarks_on_noise(maps: MapSet, content: Sequence[str], source: Sequence[str]
             sentences.append(
                 f"{name}: has no signal above its noise; it is returned as measured, without inferred detail."
             )
+        elif kind == "constant":
+            sentences.append(f"{name}: has the same value in every valid voxel; it is returned as measured.")
         elif kind == "empty":
             sentences.append(f"{name}: is empty, and so is its result.")
     return sentences

@@ -36,6 +36,8 @@ class ReadOptions(TypedDict, total=False):
         form: Orientation to use where sform and qform differ: ``auto``, ``s`` or ``q``.
         like: An image on the grid of the spectra, for LCModel's tables, which hold no positions.
         table_axes: Directions in which rows, columns and slices of the tables count, by default ``PLS`` (axial).
+        clip_negative: Set negative concentrations to 0; by default they are kept, since noise is negative as often as
+            positive, and clipping it raises the mean of a weak map.
     """
 
     metabolites: str | Sequence[str] | None
@@ -55,3 +57,4 @@ class ReadOptions(TypedDict, total=False):
     form: Form
     like: Source | None
     table_axes: str | None
+    clip_negative: bool

@@ -22,7 +22,7 @@ from mrsi_fast.mrsi.geometry import check_affine, describe_grid, fov_corner_diff
 from mrsi_fast.mrsi.images import read_image
 from mrsi_fast.mrsi.mapset import Float32, MapInputError
 from mrsi_fast.mrsi.masks import as_mask
-from mrsi_fast.mrsi.nifti import SAME_PLACE_MM, Form, Volume, volume_from_image
+from mrsi_fast.mrsi.nifti import MAX_MAP_VALUES, MAX_VALUES, SAME_PLACE_MM, Form, Volume, check_size, volume_from_image
 
 Source = Any
 """A path, a NIfTI image, ``(array, affine)``, or for quality data also an array on the maps' grid."""
@@ -64,7 +64,7 @@ class Reader:
         Raises:
             MapInputError: It cannot be read, or lies on another grid.
         """
-        volume, where = self._load(source, what)
+        volume, where = self._load(source, what, MAX_MAP_VALUES)
         if self.grid is None:
             self.grid, self.first = volume, where
         turned = self._on_grid(volume, where)
@@ -103,16 +103,17 @@ class Reader:
             )
         return result
 
-    def _load(self, source: Source, what: str) -> tuple[Volume, str]:
+    def _load(self, source: Source, what: str, max_values: int = MAX_VALUES) -> tuple[Volume, str]:
         where = Path(source).name if isinstance(source, (str, Path)) else what
         if isinstance(source, (str, Path)):
-            volume = read_image(source, self.form)
+            volume = read_image(source, self.form, max_values)
         elif isinstance(source, Volume):
             volume = source
         elif isinstance(source, SpatialImage):
-            volume = volume_from_image(source, where, self.form)
+            volume = volume_from_image(source, where, self.form, max_values)
         else:
             volume = self._from_array(source, where)
+            check_size(volume.data.shape, where, max_values)
         for text in volume.remarks:
             self.remark(where, text)
         return volume, where

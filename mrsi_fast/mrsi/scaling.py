@@ -18,7 +18,7 @@ NOISE_FLOOR_SD = 5.0  # the scale is at least this many noise standard deviation
 FALSE_ALARM = 0.01  # share of pure-noise maps that may be taken for signal by either test of ``map_content``
 NOISE_CORRELATION = 4.0  # voxels that share one independent noise value at most (elliptic support, Hann window)
 
-Content = Literal["signal", "noise", "empty"]
+Content = Literal["signal", "noise", "constant", "empty"]
 Float64 = NDArray[np.float64]
 
 
@@ -58,12 +58,16 @@ def map_content(maps: NDArray, valid: NDArray[np.bool_], noise_sd: NDArray | Non
             not finite and positive mean "not known".
 
     Returns:
-        One of ``"signal"``, ``"noise"``, ``"empty"`` per map.
+        One of ``"signal"``, ``"noise"``, ``"constant"`` (one value in every valid voxel: no map of tissue, and nothing
+        that could be refined), ``"empty"`` per map.
     """
     contents: list[Content] = []
     for index, values in enumerate(_valid_values(maps, valid)):
         if not values.size or not values.any():
             contents.append("empty")
+            continue
+        if values.size > 1 and values.min() == values.max():
+            contents.append("constant")
             continue
         contents.append("signal")
         if noise_sd is not None:

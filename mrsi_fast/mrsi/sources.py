@@ -21,7 +21,7 @@ from mrsi_fast.mrsi.images import image_stem, is_image, names_beside, read_image
 from mrsi_fast.mrsi.lcmodel import TableMaps, is_table, read_tables
 from mrsi_fast.mrsi.mapfiles import MapFiles
 from mrsi_fast.mrsi.mapset import MapInputError, checked_name
-from mrsi_fast.mrsi.nifti import Form, Volume
+from mrsi_fast.mrsi.nifti import MAX_MAP_VALUES, Form, Volume
 from mrsi_fast.mrsi.planes import FEW_SHARE
 from mrsi_fast.mrsi.schemes import ALL_MAPS, Finding, classify
 
@@ -130,7 +130,7 @@ def _of_set(
     if ALL_MAPS not in files.crlb or sorted_files.crlb:
         rest = replace(files, maps=sorted_files.maps, crlb=sorted_files.crlb, units=sorted_files.units)
         return rest, source, told
-    volume, bounds = read_image(stack, form), read_image(files.crlb[ALL_MAPS], form)
+    volume, bounds = read_image(stack, form, MAX_MAP_VALUES), read_image(files.crlb[ALL_MAPS], form, MAX_MAP_VALUES)
     wanted = _names_of(stack, told, volume.data.shape[0])
     if bounds.data.shape[0] != len(wanted):
         raise MapInputError(
@@ -156,13 +156,13 @@ def _of_file(
                 f"{path.name}: {refusal(what)}. If it is a metabolite map, name it: --map NAME={path.name}"
             )
     if names is None or len(names) == 1:
-        count = read_image(path, form).data.shape[0]
+        count = read_image(path, form, MAX_MAP_VALUES).data.shape[0]
         if count > 1:
             if names is None and names_in(image_stem(path), count):
                 files.remarks = ("the volume names come from the file name; --names overrides them",)
             return files, path, _names_of(path, names, count)
     if names is not None and _has_roles(names):
-        return _parted(files, read_image(path, form), names)
+        return _parted(files, read_image(path, form, MAX_MAP_VALUES), names)
     return files, path, names
 
 

@@ -28,6 +28,8 @@ class Operation:
         reference_backward: ``(grad, *inputs) -> gradients`` of the differentiable inputs, in plain PyTorch; an absent
             input has an empty gradient. None for an operation without a gradient.
         allocate: ``(*inputs, device=None) -> Tensor``: an uninitialised result; gives every form the same strides.
+        check: ``(*inputs, **folded)``: raises ValueError where shapes or numbers do not fit each other. Every form asks
+            it first, so that no kernel meets sizes that it was not made for, whoever calls ``torch.ops.mrsi_fast``.
         differentiable: Positions of the inputs that have gradients, in the order of ``reference_backward``.
         implementations: Fast ones, the preferred first.
         folded: Optional tensors that only the ``_out`` form takes, by keyword: what a plan folds into the operation
@@ -39,6 +41,7 @@ class Operation:
     reference: Callable[..., Tensor]
     reference_backward: Callable[..., tuple[Tensor, ...]] | None
     allocate: Callable[..., Tensor]
+    check: Callable[..., None]
     differentiable: tuple[int, ...]
     implementations: tuple[_dispatch.Implementation, ...]
     folded: tuple[str, ...] = ()
@@ -52,7 +55,7 @@ def register(operation: Operation) -> None:
     forward, backward, out = _forms(operation)
     LIBRARY.impl(name, forward, "CompositeExplicitAutograd")
     LIBRARY.impl(f"{name}_out", out, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"mrsi_fast::{name}", operation.allocate, lib=LIBRARY)
+    torch.library.register_fake(f"mrsi_fast::{name}", _fake(operation), lib=LIBRARY)
     torch.library.register_fake(f"mrsi_fast::{name}_out", lambda *inputs, **folded: None, lib=LIBRARY)
     _forbid_gradient(f"{name}_out")
     if operation.reference_backward is None:
@@ -69,6 +72,7 @@ def _forms(operation: Operation) -> tuple[Callable[..., Any], Callable[..., Any]
 
     def forward(*inputs: Any) -> Tensor:
         _refuse_forward_mode(name)
+        operation.check(*inputs)
         chosen = _dispatch.choose(name, inputs[0].device.type, inputs).implementation
         if chosen is None:
             return operation.reference(*inputs)
@@ -77,6 +81,8 @@ def _forms(operation: Operation) -> tuple[Callable[..., Any], Callable[..., Any]
         return result
 
     def backward(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...] | Tensor:
+        operation.check(*inputs)
+        _check_gradient(operation, grad, inputs)
         chosen = _dispatch.choose(name, grad.device.type, inputs, backward=True).implementation
         run = operation.reference_backward if chosen is None else chosen.backward
         assert run is not None  # `choose` asked for one
@@ -88,6 +94,7 @@ def _forms(operation: Operation) -> tuple[Callable[..., Any], Callable[..., Any]
 
     def out(*arguments: Any, **folded: Tensor | None) -> None:
         *inputs, result = arguments
+        operation.check(*inputs, **folded)
         inputs += [folded.get(key) for key in operation.folded]
         writable = _writable(operation, inputs, result)
         chosen = _dispatch.choose(name, result.device.type, tuple(inputs)).implementation
@@ -97,6 +104,39 @@ def _forms(operation: Operation) -> tuple[Callable[..., Any], Callable[..., Any]
             chosen.out(*inputs, result)
 
     return forward, backward, out
+
+
+def same_device(**tensors: Tensor | None) -> None:
+    """Refuses tensors of several devices.
+
+    Raises:
+        ValueError: They lie on several.
+    """
+    there = {name: one.device for name, one in tensors.items() if one is not None}
+    if len(set(there.values())) > 1:
+        raise ValueError(f"{', '.join(f'{name} on {device}' for name, device in there.items())}: give one device.")
+
+
+def _fake(operation: Operation) -> Callable[..., Tensor]:
+    def fake(*inputs: Any) -> Tensor:
+        operation.check(*inputs)
+        return operation.allocate(*inputs)
+
+    return fake
+
+
+def _check_gradient(operation: Operation, grad: Tensor, inputs: tuple[Any, ...]) -> None:
+    """Refuses a gradient of another shape than the result's, or on another device.
+
+    Raises:
+        ValueError: It is.
+    """
+    wanted = operation.allocate(*inputs, device="meta").shape
+    if grad.shape != wanted or grad.device != inputs[0].device:
+        raise ValueError(
+            f"{operation.name}: grad must have the shape {list(wanted)} of the result and lie on {inputs[0].device}, "
+            f"got {list(grad.shape)} on {grad.device}."
+        )
 
 
 def _refuse_forward_mode(name: str) -> None:

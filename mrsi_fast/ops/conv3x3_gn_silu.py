@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mrsi_fast.ops import _native
 from mrsi_fast.ops._dispatch import Implementation
-from mrsi_fast.ops._register import Operation, register
+from mrsi_fast.ops._register import Operation, register, same_device
 from mrsi_fast.ops.group_norm_silu import check_inputs as check_norm_inputs
 from mrsi_fast.ops.reference import conv3x3_gn_silu as reference
 from mrsi_fast.ops.reference.layout import memory_format_of
@@ -52,16 +52,28 @@ def conv3x3_gn_silu(
 
     Differentiable once, in all tensors.
     """
-    _check(x, weight, bias, residual)
-    check_norm_inputs(x, norm_weight, norm_bias, num_groups, scale, shift)
     return torch.ops.mrsi_fast.conv3x3_gn_silu.default(
         x, norm_weight, norm_bias, num_groups, weight, bias, scale, shift, residual, eps
     )
 
 
-def _check(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> None:
+def _check(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    num_groups: int,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    residual: Tensor | None,
+    eps: float,
+) -> None:
+    """Raises ValueError where a shape, a device or the number of groups does not fit x."""
+    same_device(x=x, weight=weight, bias=bias, residual=residual)
     if x.dim() != 4:
         raise ValueError(f"x must have shape [B, C, H, W], got {list(x.shape)}.")
+    check_norm_inputs(x, norm_weight, norm_bias, num_groups, scale, shift)
     if weight.dim() != 4 or weight.shape[1:] != (x.shape[1], 3, 3):
         raise ValueError(f"weight must have shape [K, C, 3, 3] with C = {x.shape[1]}, got {list(weight.shape)}.")
     if bias is not None and bias.shape != weight.shape[:1]:
@@ -235,6 +247,7 @@ register(
         reference=reference.conv3x3_gn_silu,
         reference_backward=reference.conv3x3_gn_silu_backward,
         allocate=_allocate,
+        check=_check,
         differentiable=(0, 1, 2, 4, 5, 6, 7, 8),
         implementations=(
             Implementation(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mrsi_fast.ops import _cuda, _native
 from mrsi_fast.ops._dispatch import Implementation
-from mrsi_fast.ops._register import Operation, register
+from mrsi_fast.ops._register import Operation, register, same_device
 from mrsi_fast.ops.reference import group_norm_silu as reference
 from mrsi_fast.ops.reference.layout import memory_format_of
 
@@ -45,23 +45,32 @@ def group_norm_silu(
     A plan calls ``torch.ops.mrsi_fast.group_norm_silu_out``, which also takes ``conv_bias`` [C] and ``embedding``
     [B, C] by keyword: they are added to x before the normalisation, so that the convolution before it need not.
     """
-    check_inputs(x, weight, bias, num_groups, scale, shift)
     return torch.ops.mrsi_fast.group_norm_silu.default(x, weight, bias, num_groups, scale, shift, eps)
 
 
 def check_inputs(
-    x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, scale: Tensor | None, shift: Tensor | None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    num_groups: int,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    eps: float = 1e-5,
+    *,
+    conv_bias: Tensor | None = None,
+    embedding: Tensor | None = None,
 ) -> None:
-    """Raises ValueError where a shape or the number of groups does not fit x."""
+    """Raises ValueError where a shape, a device or the number of groups does not fit x."""
+    same_device(x=x, weight=weight, bias=bias, scale=scale, shift=shift, conv_bias=conv_bias, embedding=embedding)
     if x.dim() < 2 or not x.is_floating_point():
         raise ValueError(f"x must be floating point with shape [B, C, *spatial], got {x.dtype} {tuple(x.shape)}.")
     batch, channels = x.shape[:2]
     if num_groups < 1 or channels % num_groups:
         raise ValueError(f"num_groups must divide the {channels} channels of x, got {num_groups}.")
-    for name, v in (("weight", weight), ("bias", bias)):
-        if v.shape != (channels,):
+    for name, v in (("weight", weight), ("bias", bias), ("conv_bias", conv_bias)):
+        if v is not None and v.shape != (channels,):
             raise ValueError(f"{name} must have shape [C] = [{channels}], got {list(v.shape)}.")
-    for name, film in (("scale", scale), ("shift", shift)):
+    for name, film in (("scale", scale), ("shift", shift), ("embedding", embedding)):
         if film is not None and film.shape != (batch, channels):
             raise ValueError(f"{name} must have shape [B, C] = [{batch}, {channels}], got {list(film.shape)}.")
 
@@ -252,6 +261,7 @@ register(
         reference=reference.group_norm_silu,
         reference_backward=reference.group_norm_silu_backward,
         allocate=_allocate,
+        check=check_inputs,
         differentiable=(0, 1, 2, 4, 5),
         folded=("conv_bias", "embedding"),
         preference=_cuda.preference("group_norm_silu"),

@@ -33,10 +33,15 @@ def self_attention(
 
     Differentiable once, in qkv.
     """
+    if scale is None:
+        scale = qkv.shape[-1] ** -0.5 if qkv.dim() == 5 and qkv.shape[-1] else 1.0
+    return torch.ops.mrsi_fast.self_attention.default(qkv, scale)
+
+
+def _check(qkv: Tensor, scale: float) -> None:
+    """Raises ValueError where qkv has another shape, or is not floating point."""
     if qkv.dim() != 5 or qkv.shape[2] != 3 or not qkv.is_floating_point():
         raise ValueError(f"qkv must be floating point with shape [B, T, 3, H, D], got {qkv.dtype} {tuple(qkv.shape)}.")
-    scale = qkv.shape[-1] ** -0.5 if scale is None else scale
-    return torch.ops.mrsi_fast.self_attention.default(qkv, scale)
 
 
 def _allocate(qkv: Tensor, scale: float, device: str | None = None) -> Tensor:
@@ -108,6 +113,7 @@ register(
         reference=reference.self_attention,
         reference_backward=reference.self_attention_backward,
         allocate=_allocate,
+        check=_check,
         differentiable=(0,),
         preference=_cuda.preference("self_attention"),
         implementations=(

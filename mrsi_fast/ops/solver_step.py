@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mrsi_fast.ops import _cuda, _native
 from mrsi_fast.ops._dispatch import Implementation
-from mrsi_fast.ops._register import Operation, register
+from mrsi_fast.ops._register import Operation, register, same_device
 from mrsi_fast.ops.reference import solver_step as reference
 
 
@@ -46,7 +46,6 @@ def solver_step(
     Raises:
         ValueError: Shapes do not fit, or only one basis is given.
     """
-    _check(base, now, prev, noise, coefficients, step, basis_x, basis_y, kept)
     return torch.ops.mrsi_fast.solver_step.default(base, now, prev, noise, coefficients, step, basis_x, basis_y, kept)
 
 
@@ -61,6 +60,8 @@ def _check(
     basis_y: Tensor | None,
     kept: Tensor | None,
 ) -> None:
+    tensors = {"now": now, "prev": prev, "noise": noise, "coefficients": coefficients, "step": step}
+    same_device(base=base, **tensors, basis_x=basis_x, basis_y=basis_y, kept=kept)
     if base.dim() < 2:
         raise ValueError(f"base must have shape [..., X, Y], got {list(base.shape)}.")
     for name, one in (("now", now), ("prev", prev), ("noise", noise)):
@@ -147,6 +148,7 @@ register(
         reference=reference.solver_step,
         reference_backward=None,
         allocate=_allocate,
+        check=_check,
         differentiable=(),
         preference=_cuda.preference("solver_step"),
         implementations=(

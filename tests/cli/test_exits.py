@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 import typer
 
-from mrsi_fast.cli.exits import CommandError, ExitCode, Terminated, guarded, sigterm_raises
+from mrsi_fast.cli.exits import CommandError, ExitCode, Terminated, guarded, signals_raise
 
 
 def ending(action: Callable[[], None], **options: bool) -> int:
@@ -69,7 +69,7 @@ def test_a_closed_pipe_is_left_to_the_command_line_library() -> None:
 def test_sigterm_unwinds_and_the_former_handler_returns() -> None:
     before = signal.getsignal(signal.SIGTERM)
     cleaned = []
-    with pytest.raises(Terminated), sigterm_raises():
+    with pytest.raises(Terminated), signals_raise():
         try:
             os.kill(os.getpid(), signal.SIGTERM)
         finally:

@@ -1,0 +1,238 @@
+"""Rows 41 to 52: weights, devices, memory."""
+
+from __future__ import annotations
+
+import ast
+import json
+import pickle
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+import mrsi_fast
+from mrsi_fast import memory
+from mrsi_fast.config import ConfigError, ModelConfig
+from mrsi_fast.models import pretrained
+from mrsi_fast.models.pretrained import ModelFolderError, load_pretrained, sha256_of
+from mrsi_fast.resolver import SuperResolver
+from mrsi_fast.sampling import is_out_of_memory
+from support.faults import AFFINE, command, fault, head, scan
+
+SOURCES = [path for path in Path(mrsi_fast.__file__).parent.rglob("*.py") if "kernels" not in path.parts]
+
+
+def copy_of(model: Path, folder: Path) -> Path:
+    folder.mkdir()
+    for path in model.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def sealed(folder: Path) -> Path:
+    """The folder with a manifest that fits what is in it, as somebody with bad intentions would leave it."""
+    sums = {name: sha256_of(folder / name) for name in (pretrained.CONFIG, pretrained.WEIGHTS, pretrained.CARD)}
+    (folder / pretrained.MANIFEST).write_text(json.dumps({"sha256": sums}))
+    return folder
+
+
+def ends_with_5(folder: Path, tmp_path: Path, *phrases: str) -> None:
+    done = command("sr", "--model", folder, "-i", scan(tmp_path / "in"), "-o", tmp_path / "out")
+    assert done.exit_code == 5, done.output
+    assert all(phrase in " ".join(done.output.split()) for phrase in phrases), done.output
+
+
+@fault(41)
+@pytest.mark.parametrize("kind", ["cut", "trailing", "header", "page"])
+def test_damaged(model, tmp_path, row, kind):
+    folder = copy_of(model, tmp_path / "m")
+    path = folder / pretrained.WEIGHTS
+    raw = path.read_bytes()
+    changed = {"cut": raw[:-100], "trailing": raw + b"x", "header": b"\xff" * 7 + b"\0" + raw[8:], "page": b"<html>"}
+    path.write_bytes(changed[kind])
+    ends_with_5(folder, tmp_path, "model.safetensors is damaged: expected sha256", "Copy the model folder again")
+    with pytest.raises(ModelFolderError):
+        load_pretrained(sealed(folder))  # with a manifest that fits: safetensors itself, or the shapes
+
+
+@fault(42)
+def test_bit_flip(model, tmp_path, row):
+    folder = copy_of(model, tmp_path / "m")
+    raw = bytearray((folder / pretrained.WEIGHTS).read_bytes())
+    raw[-50] ^= 1
+    (folder / pretrained.WEIGHTS).write_bytes(raw)
+    ends_with_5(folder, tmp_path, "expected sha256", "got")
+
+
+@fault(43)
+def test_pickle(model, tmp_path, row):
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    (tmp_path / "model.pt").write_bytes(pickle.dumps(Evil()))
+    ends_with_5(tmp_path / "model.pt", tmp_path, "there is no such model folder")
+    folder = copy_of(model, tmp_path / "m")
+    (folder / pretrained.WEIGHTS).write_bytes(pickle.dumps(Evil()))
+    ends_with_5(sealed(folder), tmp_path, "cannot be read")
+    assert not (tmp_path / "ran").exists()
+
+
+@fault(44)
+def test_no_pickle_is_written_or_read(row):
+    """Checkpoints are safetensors and JSON, so there is no object in them to refuse."""
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                assert not {"pickle", "dill", "joblib"} & {one.name for one in node.names}, path
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                called = f"{getattr(node.func.value, 'id', '')}.{node.func.attr}"
+                assert called not in ("torch.load", "torch.save", "np.save", "numpy.save"), path
+                assert not any(one.arg == "allow_pickle" for one in node.keywords), path
+
+
+@fault(45)
+def test_other_scale(model, tmp_path, row):
+    folder = copy_of(model, tmp_path / "m")
+    config = json.loads((folder / pretrained.CONFIG).read_text())
+    config["diffusion"]["residual_rms"] = {"2": config["diffusion"]["residual_rms"]["2"]}
+    (folder / pretrained.CONFIG).write_text(json.dumps(config))
+    resolver = SuperResolver.from_pretrained(sealed(folder), engine="eager")
+    with pytest.raises(ValueError, match="serves factors up to x2; asked is x4"):
+        resolver((head(), AFFINE), 4)
+    config["model"]["channels"].reverse()
+    (folder / pretrained.CONFIG).write_text(json.dumps(config))
+    ends_with_5(sealed(folder), tmp_path, "model.safetensors holds the channels tNAA,tCr", "config.json names other2")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"encoder_blocks": [10**7]},
+        {"widths": [32 * 10**6]},
+        {"widths": [32] * 40, "encoder_blocks": [1] * 40, "decoder_blocks": [1] * 40},
+        {"channels": ["tNAA"] * 8},
+        {"channels": []},
+        {"head_channels": 0},
+        {"stem_factor": 10**9},
+        {"embedding_width": 10**9},
+    ],
+)
+def test_the_shape_of_a_network_has_bounds(change):
+    with pytest.raises(ConfigError):
+        ModelConfig.parse(change)
+
+
+def test_a_configuration_of_megabytes_is_none(tmp_path):
+    (tmp_path / "config.json").write_text("[" * 2_000_000)
+    with pytest.raises(ConfigError, match="is larger than"):
+        ModelConfig.load(tmp_path / "config.json")
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(ConfigError, match="not a valid configuration"):
+        ModelConfig.load(tmp_path / "config.json")
+
+
+@fault(46)
+def test_no_weights(tmp_path, row, monkeypatch):
+    ends_with_5(tmp_path / "nowhere", tmp_path, "there is no such model folder", "leave the model out")
+    monkeypatch.setattr(resources, "files", lambda package: tmp_path)
+    done = command("sr", "-i", tmp_path / "in", "-o", tmp_path / "out")
+    assert done.exit_code == 5 and "did not come with this installation" in done.output
+
+
+@fault(47)
+def test_unreadable_weights(model, tmp_path, row, monkeypatch):
+    def forbidden(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(pretrained, "sha256_of", forbidden)
+    ends_with_5(model, tmp_path, "cannot be read (Permission denied; it belongs to user", "and has mode 0")
+
+
+@fault(48)
+def test_nothing_is_pulled(row):
+    """Not applicable: weights come with the package, so no process fetches any. Held here: nothing opens a network."""
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not [n for n in names if n.split(".")[0] in ("urllib", "requests", "http", "ftplib", "httpx")], path
+
+
+@fault(49)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
+def test_no_cuda(model, tmp_path, row):
+    done = command("sr", "--model", model, "--device", "cuda", "-i", scan(tmp_path / "in"), "-o", tmp_path / "out")
+    assert done.exit_code == 2 and "cpu" in done.output and "CUDA" in done.output, done.output
+
+
+@fault(50)
+def test_gpu_is_an_alias(model, tmp_path, row):
+    done = command("sr", "--model", model, "--device", "tpu", "-i", scan(tmp_path / "in"), "-o", tmp_path / "out")
+    assert done.exit_code == 2 and len(done.output) < 400, done.output
+    alias = command("sr", "--model", model, "--device", "gpu", "-i", tmp_path / "in", "-o", tmp_path / "out")
+    assert ("CUDA" in alias.output) if not torch.cuda.is_available() else alias.exit_code == 0
+
+
+def small_memory(resolver: SuperResolver, rows: int, error: BaseException) -> list[int]:
+    """Lets the engine refuse batches of more rows; returns the batches it was asked for."""
+    engine, asked = resolver._sampler.engine, []
+    whole = engine.estimate
+
+    def estimate(cond, projection=None, on_step=None):
+        asked.append(len(cond.z))
+        if len(cond.z) > rows:
+            raise error
+        return whole(cond, projection, on_step)
+
+    engine.estimate = estimate
+    return asked
+
+
+@fault(51)
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_out_of_memory_halves_the_batch(model, row, error):
+    maps = (head((9, 8, 8)), AFFINE)
+    wanted = SuperResolver.from_pretrained(model, device="cpu", engine="eager")(maps, evidence="off")
+    resolver = SuperResolver.from_pretrained(model, device="cpu", engine="eager")
+    asked = small_memory(resolver, 3, error)
+    with pytest.warns(UserWarning, match="do not fit into memory"):
+        found = resolver(maps, evidence="off")
+    assert asked[:3] == [8, 4, 2] and max(asked[1:]) <= 4
+    np.testing.assert_allclose(found.mean, wanted.mean, rtol=1e-5, atol=1e-5)
+    small_memory(resolver, 0, error)
+    with pytest.warns(UserWarning), pytest.raises(MemoryError, match="one slice of 18x16 voxels"):
+        resolver(maps, evidence="off")
+
+
+@fault(52)
+def test_memory_is_asked_for_before(model, tmp_path, row, monkeypatch):
+    monkeypatch.delenv(memory.VARIABLE, raising=False)  # --max-memory sets it for worker processes
+    assert is_out_of_memory(RuntimeError("std::bad_alloc")) and not is_out_of_memory(RuntimeError("shape mismatch"))
+    scan(tmp_path / "in", (20, 20, 4))
+    told = command("validate", "-i", tmp_path / "in")
+    assert "memory of sr: up to" in told.output and "GB at --scale 8" in told.output
+    few = ("--max-memory", "0.1", "--model", model, "--engine", "eager")
+    done = command("sr", "-i", tmp_path / "in", "-o", tmp_path / "out", *few)
+    assert done.exit_code == 4 and "more than the 0.1 GB available" in done.output, done.output
+    monkeypatch.setenv(memory.VARIABLE, "16")
+    with pytest.raises(memory.NotEnoughMemory, match=r"2 maps on a grid of 1024x1024x200 need up to"):
+        memory.check_memory(2, (512, 512, 200), (2, 2, 1))
+    for bad in ("-1", "nan", "much"):
+        done = command("sr", f"--max-memory={bad}", "-i", tmp_path / "in", "-o", tmp_path / "out")
+        assert done.exit_code == 2, done.output
+
+
+def test_stored_channels_are_those_of_the_configuration(model):
+    with safetensors.safe_open(model / pretrained.WEIGHTS, "pt") as stored:
+        assert stored.metadata()["channels"].startswith("tNAA,tCr")
