@@ -271,7 +271,7 @@ def in_halves(run: Callable[[_Batch], None], batch: _Batch) -> None:
             raise MemoryError(
                 f"Not enough memory for one slice of {width}x{height} voxels. Choose a smaller scale or device='cpu'."
             ) from error
-        reason = str(error).splitlines()[0][:120]
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
     # Outside the handler: its traceback would keep the tensors of the failed run alive.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

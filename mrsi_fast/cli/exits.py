@@ -72,6 +72,7 @@ def signals_raise() -> Iterator[None]:
     finally:
         for number, former in previous.items():
             signal.signal(number, former)
+        _arrived.clear()
 
 
 def interruption() -> ExitCode | None:

@@ -56,7 +56,7 @@ def register(operation: Operation) -> None:
     LIBRARY.impl(name, forward, "CompositeExplicitAutograd")
     LIBRARY.impl(f"{name}_out", out, "CompositeExplicitAutograd")
     torch.library.register_fake(f"mrsi_fast::{name}", _fake(operation), lib=LIBRARY)
-    torch.library.register_fake(f"mrsi_fast::{name}_out", lambda *inputs, **folded: None, lib=LIBRARY)
+    torch.library.register_fake(f"mrsi_fast::{name}_out", _fake_out(operation), lib=LIBRARY)
     _forbid_gradient(f"{name}_out")
     if operation.reference_backward is None:
         _forbid_gradient(name)
@@ -121,6 +121,13 @@ def _fake(operation: Operation) -> Callable[..., Tensor]:
     def fake(*inputs: Any) -> Tensor:
         operation.check(*inputs)
         return operation.allocate(*inputs)
+
+    return fake
+
+
+def _fake_out(operation: Operation) -> Callable[..., None]:
+    def fake(*arguments: Any, **folded: Any) -> None:
+        operation.check(*arguments[:-1], **folded)
 
     return fake
 
@@ -201,6 +208,7 @@ def _in_layout(gradient: Tensor, wanted: Tensor) -> Tensor:
 
 def _fake_backward(operation: Operation) -> Callable[..., tuple[Tensor, ...] | Tensor]:
     def fake(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...] | Tensor:
+        operation.check(*inputs)
         gradients = []
         for position in operation.differentiable:
             one = inputs[position]
