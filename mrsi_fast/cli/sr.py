@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mrsi_fast.cli.batch import failed_by_warnings, run_batch
+from mrsi_fast.cli.batch import Outcome, failed_by_warnings, run_batch
 from mrsi_fast.cli.evidence_options import EvidenceOptions
 from mrsi_fast.cli.exits import CommandError, guarded
 from mrsi_fast.cli.groups import grouped
@@ -108,19 +108,31 @@ def sr(
         return
     sets, folders = sets[index::count], folders[index::count]
     where = workers.where(machine.threads, machine.device)
+    facts: dict[str, Any] = {"request": request, "output": home.folder, "overwrite": overwrite, "debug": debug}
     if where.asked:
-        facts = {"request": request, "output": home.folder, "overwrite": overwrite, "debug": debug}
         job = Job.of(machine, solver, where, voice=(quiet, verbose), **facts)
         outcomes = run_on_workers(sets, folders, job, where, terminal)
     else:
-        resolver = machine.load(solver=solver)
-        terminal.detail(resolver.explain())
-        outcomes = run_batch(
-            sets, Worker(resolver, request, home.folder, overwrite, terminal), folders, terminal, debug
-        )
+        outcomes = _run_here(sets, folders, machine.load(solver=solver), terminal, **facts)
     if strict:
         outcomes = [failed_by_warnings(one, terminal) for one in outcomes]
     conclude(sets, outcomes, home.folder, terminal)
+
+
+def _run_here(
+    sets: list[InputSet],
+    folders: list[Path],
+    resolver: SuperResolver,
+    terminal: Terminal,
+    *,
+    request: Request,
+    output: Path,
+    overwrite: bool,
+    debug: bool,
+) -> list[Outcome]:
+    """Works on the inputs one after the other in this process."""
+    terminal.detail(resolver.explain())
+    return run_batch(sets, Worker(resolver, request, output, overwrite, terminal), folders, terminal, debug)
 
 
 def _how_many(samples: int | None, saved: bool) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import pickle
+import subprocess
+import sys
 from importlib import resources
 from pathlib import Path
 
@@ -234,6 +236,25 @@ def test_memory_is_asked_for_before(model, tmp_path, row, monkeypatch):
     for bad in ("-1", "nan", "much"):
         done = command("sr", f"--max-memory={bad}", "-i", tmp_path / "in", "-o", tmp_path / "out")
         assert done.exit_code == 2, done.output
+
+
+@pytest.mark.slow
+def test_the_estimate_is_an_upper_bound(model, tmp_path):
+    """The peak of a process of its own, with samples and without."""
+    script = (
+        "import resource, sys, numpy as np; from mrsi_fast import SuperResolver, memory\n"
+        "count, samples = int(sys.argv[2]), int(sys.argv[3])\n"
+        "x, y = np.meshgrid(*[np.linspace(-1, 1, 24)] * 2, indexing='ij')\n"
+        "head = np.repeat((10 * np.exp(-x**2 - y**2))[..., None], count, -1)\n"
+        "maps = {name: (head, np.diag([8.0, 8, 8, 1])) for name in ('tNAA', 'tCr', 'tCho')}\n"
+        "SuperResolver.from_pretrained(sys.argv[1])(maps, 4, samples=samples, steps=1, evidence='off')\n"
+        "peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "print(peak / memory.needed_bytes(3, (24, 24, count), (4, 4, 1), samples))\n"
+    )
+    for slices, samples in ((4, 0), (24, 0), (24, 4)):
+        command_line = [sys.executable, "-c", script, str(model), str(slices), str(samples)]
+        done = subprocess.run(command_line, capture_output=True, text=True, check=True, timeout=300)
+        assert 0.3 < float(done.stdout) < 1.0, (slices, samples, done.stdout)
 
 
 def test_stored_channels_are_those_of_the_configuration(model):
