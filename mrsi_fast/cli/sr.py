@@ -30,6 +30,9 @@ from mrsi_fast.cli.terminal import Terminal
 from mrsi_fast.cli.work import Request, Worker, refuse_input_folders
 from mrsi_fast.cli.workers import Job, run_on_workers
 
+if TYPE_CHECKING:
+    from mrsi_fast.resolver import SuperResolver
+
 DEFAULT_SAVED = 8
 
 Samples = Annotated[
@@ -88,9 +91,8 @@ def sr(
     Each input gives NIfTI files (mean and standard deviation), a JSON record of how they were made, and an HTML
     report. Detail beyond the measured k-space is inferred, not measured. Research use only.
     """
-    terminal = Terminal(quiet, verbose)
     limit_memory(max_memory)
-    index, count = shard_of(shard)
+    terminal, (index, count) = Terminal(quiet, verbose), shard_of(shard)
     sets = with_anatomy(read.sets(), anatomy)
     drawn = {"samples": _how_many(samples, save_samples), "steps": steps, "seed": seed, "keep_filled": keep_filled}
     files = {"save_samples": save_samples, "pictures": pictures}
