@@ -164,18 +164,6 @@ def shear_cosine(affine: ArrayLike) -> float:
     return float(np.abs(unit.T @ unit - np.eye(3)).max())
 
 
-def nearest_orthogonal(affine: ArrayLike) -> Float64:
-    """The affine without shear: same voxel sizes and origin, axes turned to the nearest orthogonal set (polar factor).
-
-    A NIfTI qform can hold only such an affine. Left-handed grids stay left-handed.
-    """
-    matrix = np.array(affine, dtype=np.float64)
-    sizes = np.linalg.norm(matrix[:3, :3], axis=0)
-    left, _, right = np.linalg.svd(matrix[:3, :3] / sizes)
-    matrix[:3, :3] = (left @ right) * sizes
-    return matrix
-
-
 def axis_codes(affine: ArrayLike) -> str:
     """Directions in which the three array axes run, e.g. ``RAS`` or ``LPS``."""
     return "".join(nib.aff2axcodes(np.asarray(affine, dtype=np.float64)))

@@ -78,19 +78,6 @@ def map_content(maps: NDArray, valid: NDArray[np.bool_], noise_sd: NDArray | Non
     return tuple(contents)
 
 
-def to_network(maps: NDArray, scale: ArrayLike) -> NDArray:
-    """Divide maps ``[M, ...]`` by their scales ``[M]``; an empty map (scale 0) becomes 0. The dtype stays."""
-    factor = _per_map(maps, scale)
-    inverse = np.divide(1.0, factor, out=np.zeros_like(factor), where=factor > 0)
-    return np.where(factor > 0, maps * inverse, 0).astype(maps.dtype, copy=False)
-
-
-def to_units(maps: NDArray, scale: ArrayLike) -> NDArray:
-    """Multiply maps ``[M, ...]`` in network units by their scales ``[M]``; an empty map is 0. The dtype stays."""
-    factor = _per_map(maps, scale)
-    return np.where(factor > 0, maps * factor, 0).astype(maps.dtype, copy=False)
-
-
 def _is_noise(whitened: Float64) -> bool:
     freedom = max(whitened.size / NOISE_CORRELATION, 1.0)
     power = torch.tensor(np.mean(whitened**2), dtype=torch.float64)
@@ -103,10 +90,3 @@ def _is_noise(whitened: Float64) -> bool:
 def _valid_values(maps: NDArray, valid: NDArray[np.bool_]) -> list[Float64]:
     spread = np.broadcast_to(valid, maps.shape)
     return [np.asarray(m[use & np.isfinite(m)], dtype=np.float64) for m, use in zip(maps, spread, strict=True)]
-
-
-def _per_map(maps: NDArray, scale: ArrayLike) -> Float64:
-    factor = np.asarray(scale, dtype=np.float64)
-    if factor.shape != (len(maps),):
-        raise ValueError(f"{len(maps)} maps need one scale each, got scales of shape {factor.shape}.")
-    return factor.reshape(-1, *[1] * (maps.ndim - 1))

@@ -22,7 +22,7 @@ def self_attention(
 
     Args:
         qkv: [B, T, 3, H, D] queries, keys and values of T positions and H heads, as a 1x1 convolution on a
-            channels-last map lays them out. Kernels take float32 (CPU), float16 and bfloat16 (CUDA), contiguous.
+            channels-last map lays them out. Kernels take float32 (CPU), float16 and bfloat16 (Triton), contiguous.
         scale: Factor of the scores; 1/sqrt(D) by default.
 
     Returns:

@@ -124,6 +124,7 @@ def test_the_benchmarks_run_dry(tmp_path):
         "self_attention_backward",
         "solver_step",
         "unet",
+        "unet_autotuned",
         "sampling_run",
     }
     decided = {(row["op"], row["backward"]) for row in json.loads((tmp_path / "gpu_choices.json").read_text())["rows"]}

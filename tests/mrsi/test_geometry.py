@@ -14,7 +14,6 @@ from mrsi_fast.mrsi.geometry import (
     fov_corner_difference_mm,
     fov_corners_mm,
     hr_affine,
-    nearest_orthogonal,
     parse_factors,
     shear_cosine,
     voxel_sizes_mm,
@@ -93,20 +92,11 @@ def test_corner_difference_of_a_known_shift():
     assert fov_corner_difference_mm(oblique(), (4, 4, 4), moved, (4, 4, 4)) == pytest.approx(5.0)
 
 
-def test_shear_is_measured_and_removed():
+def test_shear_is_measured():
     affine = np.diag([10.0, 10.0, 12.0, 1.0])
     assert shear_cosine(affine) == 0
     affine[0, 1] = 10 * np.tan(np.radians(5))
     assert shear_cosine(affine) == pytest.approx(np.sin(np.radians(5)))
-    straight = nearest_orthogonal(affine)
-    assert shear_cosine(straight) < 1e-12
-    np.testing.assert_allclose(voxel_sizes_mm(straight), voxel_sizes_mm(affine))
-
-
-def test_nearest_orthogonal_keeps_left_handed_grids_and_leaves_orthogonal_ones():
-    left = oblique()
-    left[:3, 0] *= -1
-    np.testing.assert_allclose(nearest_orthogonal(left), left, atol=1e-12)
 
 
 @pytest.mark.parametrize(
