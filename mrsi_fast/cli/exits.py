@@ -75,6 +75,18 @@ def signals_raise() -> Iterator[None]:
         _arrived.clear()
 
 
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    """What a command sets in the environment, for the processes that it starts, ends with it."""
+    former = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in [name for name in os.environ if name not in former]:
+            del os.environ[name]
+        os.environ.update(former)
+
+
 def interruption() -> ExitCode | None:
     """The exit code of a signal that has arrived since the command began, whatever became of its exception."""
     if not _arrived:
@@ -107,7 +119,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: Any, **options: Any) -> None:
         try:
-            with signals_raise():
+            with signals_raise(), _environment_kept():
                 command(*args, **options)
         except CommandError as error:
             raise _end(error, error.code, options) from None

@@ -166,7 +166,7 @@ class ModelOptions:
 
 
 def limit_memory(gigabytes: float | None) -> None:
-    """Sets the memory limit of this run and of its worker processes.
+    """Sets the memory limit of this command and of its worker processes, which inherit the environment.
 
     Raises:
         CommandError: The limit, or the one in the environment, is no number above 0.
@@ -174,7 +174,7 @@ def limit_memory(gigabytes: float | None) -> None:
     from mrsi_fast.memory import VARIABLE, limit_bytes
 
     if gigabytes is not None:
-        os.environ[VARIABLE] = str(gigabytes)
+        os.environ[VARIABLE] = str(gigabytes)  # ``guarded`` puts the environment back
     try:
         limit_bytes()
     except ValueError as error:
