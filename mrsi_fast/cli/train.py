@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -21,15 +22,18 @@ def train(
 ) -> None:
     """Train a model on simulated maps; the same command resumes an interrupted run.
 
-    Ctrl-C and SIGTERM save a checkpoint first; a second one ends at once.
+    Ctrl-C and SIGTERM save a checkpoint first; a second one ends at once. Several processes share every batch out:
+    torchrun --nproc-per-node 4 --no-python mrsi-fast train CONFIG.
     """
     from mrsi_fast.config import ConfigError
     from mrsi_fast.training import TrainConfig
     from mrsi_fast.training import train as run
     from mrsi_fast.training.checkpoint import CheckpointError
     from mrsi_fast.training.loop import Diverged
+    from mrsi_fast.training.ranks import RankLost, launched
 
-    terminal = Terminal(quiet, verbose)
+    one_of_several = launched() and os.environ["RANK"] != "0"
+    terminal = Terminal(quiet or one_of_several, verbose)
     try:
         settings = TrainConfig.load(config)
         terminal.say(f"{settings.name}: {settings.steps} steps of {settings.batch_size} slices into {settings.output}")
@@ -39,6 +43,6 @@ def train(
         raise CommandError(str(error)) from error
     except CheckpointError as error:
         raise CommandError(str(error), ExitCode.MODEL) from error
-    except Diverged as error:
+    except (Diverged, RankLost) as error:
         raise CommandError(str(error), ExitCode.UNEXPECTED) from error
     terminal.say(f"Model folder: {folder}")

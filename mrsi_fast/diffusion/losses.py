@@ -124,8 +124,13 @@ def _per_sample(sigma: Tensor, clean: Tensor) -> Tensor:
     return sigma.to(clean.dtype).view((-1,) + (1,) * (clean.ndim - 1))
 
 
-def estimate_loss(estimate: Tensor, clean: Tensor, sigma: Tensor, weight: Tensor) -> DenoisingLoss:
-    """The weighted error of `denoising_loss` for an estimate that is already made."""
+def estimate_loss(
+    estimate: Tensor, clean: Tensor, sigma: Tensor, weight: Tensor, total_weight: Tensor | None = None
+) -> DenoisingLoss:
+    """The weighted error of `denoising_loss` for an estimate that is already made.
+
+    `total_weight`, a scalar, replaces the sum of the weights where this is a part of a larger batch.
+    """
     level = _per_sample(sigma, clean)
     scaled = (estimate - clean) * ((level * level + 1.0).sqrt() / level)
     weight = weight.to(clean.dtype).expand_as(clean)
@@ -133,12 +138,19 @@ def estimate_loss(estimate: Tensor, clean: Tensor, sigma: Tensor, weight: Tensor
     error, total = (weight * scaled * scaled).sum(dims), weight.sum(dims)
     tiny = torch.finfo(clean.dtype).tiny
     return DenoisingLoss(
-        mean=error.sum() / total.sum().clamp(min=tiny),
+        mean=error.sum() / (total.sum() if total_weight is None else total_weight).clamp(min=tiny),
         per_sample=(error / total.clamp(min=tiny)).detach(),
     )
 
 
-def spread_loss(log_sd: Tensor, estimate: Tensor, clean: Tensor, weight: Tensor, beta: float = 0.5) -> Tensor:
+def spread_loss(
+    log_sd: Tensor,
+    estimate: Tensor,
+    clean: Tensor,
+    weight: Tensor,
+    beta: float = 0.5,
+    total_weight: Tensor | None = None,
+) -> Tensor:
     """Gaussian negative log-likelihood of the error of an estimate, as a loss of its predicted spread alone.
 
     `w sg(s^(2 beta)) (e^2 / (2 s^2) + ln s)` with `e = sg(estimate) - clean` and `sg` the stop of gradients (Kendall &
@@ -151,6 +163,7 @@ def spread_loss(log_sd: Tensor, estimate: Tensor, clean: Tensor, weight: Tensor,
         clean: Clean residual [B, K, X, Y], in units of its RMS.
         weight: Not negative, broadcastable to `clean`.
         beta: 0 is the plain likelihood, 1 the gradient of a squared error.
+        total_weight: In place of the sum of the weights, where this is a part of a larger batch.
 
     Returns:
         Scalar: the mean over the weights, 0 without any.
@@ -159,5 +172,5 @@ def spread_loss(log_sd: Tensor, estimate: Tensor, clean: Tensor, weight: Tensor,
     error = estimate.detach() - clean
     likelihood = 0.5 * error * error * torch.exp(-2 * bounded) + bounded
     weight = weight.to(clean.dtype).expand_as(clean)
-    total = weight.sum().clamp(min=torch.finfo(clean.dtype).tiny)
+    total = (weight.sum() if total_weight is None else total_weight).clamp(min=torch.finfo(clean.dtype).tiny)
     return (weight * torch.exp(2 * beta * bounded.detach()) * likelihood).sum() / total

@@ -51,13 +51,14 @@ class Simulator:
     def __init__(self, config: SimulationConfig) -> None:
         self.config = config
 
-    def batch(self, seed: int, step: int, size: int) -> dict[str, NDArray[np.float32]]:
+    def batch(self, seed: int, step: int, size: int, first: int = 0) -> dict[str, NDArray[np.float32]]:
         """One batch on one common HR grid.
 
         Args:
             seed: Of the run.
             step: Number of the batch.
             size: Slices.
+            first: Number of the first of them, for a part of a larger batch.
 
         Returns:
             float32 arrays in mM, K = 8 channels: ``hr``, ``z``, ``mask`` [B,K,X,Y]; ``presence`` (0 for a map that is
@@ -65,7 +66,7 @@ class Simulator:
             ``voxel_mm`` [B,2]; ``anatomy`` [B,1,X,Y]; ``anatomy_present`` [B]; ``brain`` [B,X,Y].
         """
         matrix = self._grid(Key.of("batch", seed, step))
-        items = [self._item(Key.of("item", seed, step, index), matrix) for index in range(size)]
+        items = [self._item(Key.of("item", seed, step, index), matrix) for index in range(first, first + size)]
         return {name: np.ascontiguousarray(np.stack([item[name] for item in items]), np.float32) for name in items[0]}
 
     def _grid(self, key: Key) -> tuple[int, int]:

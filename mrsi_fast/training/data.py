@@ -16,6 +16,7 @@ from mrsi_fast.mrsi.names import OTHER_CHANNELS
 from mrsi_fast.simulation import Simulator
 from mrsi_fast.simulation.config import SimulationConfig
 from mrsi_fast.training.config import ConditionDropout
+from mrsi_fast.training.ranks import ALONE, Ranks
 
 Batch = dict[str, Tensor]
 
@@ -32,16 +33,19 @@ def step_generator(seed: int, step: int, stream: int, device: torch.device | str
 class BatchStream(IterableDataset[Batch]):
     """Batches of steps ``first`` to ``last - 1``, dealt round-robin to the workers so that they come in order."""
 
-    def __init__(self, simulation: SimulationConfig, seed: int, size: int, first: int, last: int) -> None:
+    def __init__(
+        self, simulation: SimulationConfig, seed: int, size: int, first: int, last: int, ranks: Ranks = ALONE
+    ) -> None:
         super().__init__()
-        self.simulation, self.seed, self.size, self.first, self.last = simulation, seed, size, first, last
+        self.simulation, self.seed, self.first, self.last = simulation, seed, first, last
+        self.rows = ranks.rows(size)
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
         offset, stride = (worker.id, worker.num_workers) if worker else (0, 1)
         simulator = Simulator(self.simulation)
         for step in range(self.first + offset, self.last, stride):
-            batch = simulator.batch(self.seed, step, self.size)
+            batch = simulator.batch(self.seed, step, self.rows.stop - self.rows.start, self.rows.start)
             yield {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in batch.items()}
 
 
@@ -96,16 +100,17 @@ def revisited(simulated: Iterable[Batch], first: int, order: Sequence[int]) -> I
             del kept[number]
 
 
-def withhold(batch: Batch, dropout: ConditionDropout, generator: torch.Generator) -> Batch:
+def withhold(batch: Batch, dropout: ConditionDropout, generator: torch.Generator, ranks: Ranks = ALONE) -> Batch:
     """Removes maps and the anatomical image at random; at least one map stays.
 
     Args:
         batch: As ``Simulator.batch`` gives it.
         dropout: The chances.
         generator: Source of the draw, on the CPU.
+        ranks: The processes among which the batch is dealt out; this one's rows are in ``batch``.
     """
     presence = batch["presence"]
-    size, channels = presence.shape
+    size, channels = ranks.count * presence.shape[0], presence.shape[1]
     keep_all = torch.rand(size, 1, generator=generator) < dropout.all_maps
     chance = torch.full((channels,), dropout.named)
     others = torch.zeros(channels, dtype=torch.bool)
@@ -115,7 +120,8 @@ def withhold(batch: Batch, dropout: ConditionDropout, generator: torch.Generator
     order = torch.rand(size, channels, generator=generator)
     anatomy = torch.rand(size, generator=generator) < dropout.anatomy
     # Without waiting for a GPU, which may still be busy with the step before.
-    keep, order, anatomy = (one.to(presence.device, non_blocking=True) for one in (keep, order, anatomy))
+    mine = ranks.rows(size)
+    keep, order, anatomy = (one[mine].to(presence.device, non_blocking=True) for one in (keep, order, anatomy))
     favourite = torch.where(presence > 0, order, -1.0).argmax(1, keepdim=True)
     keep = keep.scatter(1, favourite, True)
     return {

@@ -42,6 +42,7 @@ from mrsi_fast.training.data import (
 )
 from mrsi_fast.training.objective import measure_residual_rms, training_loss, validate
 from mrsi_fast.training.optimiser import Optimiser, learning_rate_share
+from mrsi_fast.training.ranks import ALONE, Ranks, local_device, open_ranks
 
 VALIDATION_SIGMAS = (0.1, 0.5, 2.0)
 RMS_BATCHES = 64
@@ -125,10 +126,17 @@ def trained_grid(batch: BatchConfig) -> tuple[int, int]:
 class Trainer:
     """One training run: state, one step, and what is written when."""
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.config, self.folder = config, config.output
+    def __init__(self, config: TrainConfig, ranks: Ranks = ALONE) -> None:
+        self.config, self.folder, self.ranks = config, config.output, ranks
+        if config.batch_size % ranks.count:
+            raise ConfigError(
+                f"batch_size = {config.batch_size} cannot be dealt out evenly to {ranks.count} processes: choose a "
+                "multiple of their number."
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         self.device = choose_device(config.device)
+        if ranks.count > 1:
+            self.device = local_device(self.device)
         self.half = wants_bfloat16(config.precision, self.device)
         torch.manual_seed(config.seed)
         network = SelfAttentionUNet(config.model).to(self.device).to(memory_format=torch.channels_last)
@@ -139,6 +147,7 @@ class Trainer:
         self.rms = dict(config.diffusion.residual_rms)
         self._mark = (time.monotonic(), time.process_time())
         self._losses: list[Tensor] = []
+        self._stop, self._heard = _StopFlag(), 0
 
     @property
     def network(self) -> nn.Module:
@@ -149,13 +158,15 @@ class Trainer:
 
     def log(self, **facts: Any) -> None:
         """Appends one line to log.jsonl."""
+        if not self.ranks.first:
+            return
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"step": self.step, "slices": self.step * self.config.batch_size, **facts}) + "\n")
 
     def prepare(self) -> None:
         """Resumes the folder's checkpoint, or starts anew (from ``initial`` if given); writes config.toml."""
         comparable = self.config.model_dump(mode="json", exclude=RESUMABLE_CHANGES)
-        if (self.folder / CHECKPOINT).exists():
+        if self.ranks.of_first((self.folder / CHECKPOINT).exists()):
             meta = load_checkpoint(self.folder, {"network": self.network, "average": self.average}, self.optimiser)
             if meta["config"] != comparable:
                 changed = sorted(key for key in comparable if comparable[key] != meta["config"].get(key))
@@ -168,9 +179,13 @@ class Trainer:
         elif self.config.initial is not None:
             self._start_from(self.config.initial)
         elif not self.rms:
-            stream = BatchStream(self.config.simulation, self.config.seed, 8, 0, RMS_BATCHES)
-            self.rms = measure_residual_rms(batches(stream, 0), len(self.config.model.channels))
-        write_text(self.folder / "config.toml", self.config.to_toml())
+            self.rms = self.ranks.of_first(self._measured_rms() if self.ranks.first else {})
+        if self.ranks.first:
+            write_text(self.folder / "config.toml", self.config.to_toml())
+
+    def _measured_rms(self) -> dict[str, tuple[float, ...]]:
+        stream = BatchStream(self.config.simulation, self.config.seed, 8, 0, RMS_BATCHES)
+        return measure_residual_rms(batches(stream, 0), len(self.config.model.channels))
 
     def _start_from(self, folder: Path) -> None:
         """Takes weights and residual scales of a trained model."""
@@ -192,6 +207,8 @@ class Trainer:
         """
         self._check(self._losses)
         self._count_time()
+        if not self.ranks.first:
+            return
         meta = {
             "config": self.config.model_dump(mode="json", exclude=RESUMABLE_CHANGES),
             "step": self.step,
@@ -227,7 +244,7 @@ class Trainer:
         config = self.config
         order = visits(config.steps, config.passes, config.spacing)[self.step :]
         first, last = min(order, default=0), max(order, default=-1) + 1
-        stream = BatchStream(config.simulation, config.seed, config.batch_size, first, last)
+        stream = BatchStream(config.simulation, config.seed, config.batch_size, first, last, self.ranks)
         on_device = (
             {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
             for batch in batches(stream, config.workers, pinned=self.device.type == "cuda")
@@ -241,7 +258,8 @@ class Trainer:
             The loss, for which nothing waits yet; NaN where its gradient is not finite.
         """
         config = self.config
-        batch = withhold(simulated, config.dropout, step_generator(config.seed, self.step, DROPOUT_STREAM))
+        generator = step_generator(config.seed, self.step, DROPOUT_STREAM)
+        batch = withhold(simulated, config.dropout, generator, self.ranks)
         sigmas = SigmaDistribution(
             config.diffusion.sigma_min,
             config.diffusion.sigma_max,
@@ -252,13 +270,14 @@ class Trainer:
         self.network.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16) if self.half else nullcontext():
             generator = step_generator(config.seed, self.step, NOISE_STREAM, self.device)
-            loss = training_loss(self.denoiser, batch, self.rms, sigmas, config.loss, generator)
+            loss = training_loss(self.denoiser, batch, self.rms, sigmas, config.loss, generator, self.ranks)
         loss.backward()
+        loss, self._heard = self.ranks.reduce(self.network, loss, self._stop.received)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.optimiser.clip_norm)
         self.optimiser.step(learning_rate_share(self.step, config.steps, config.optimiser))
         self.average.update_parameters(self.network)
         self.step += 1
-        return torch.where(norm.isfinite(), loss.detach(), torch.nan)  # such a gradient has reached the weights
+        return torch.where(norm.isfinite(), loss, torch.nan)  # such a gradient has reached the weights
 
     def validate(self) -> dict[str, float]:
         """Validates the averaged weights on the validation heads, always on the same batches and noise."""
@@ -281,7 +300,8 @@ class Trainer:
         config = self.config
         self.prepare()
         saved = time.monotonic()
-        with _StopFlag() as stop:
+        report = report if self.ranks.first else lambda step, steps, message: None
+        with self._stop:
             for batch in self.batches():
                 self._losses.append(self.update(batch))
                 if self.step % config.log_steps == 0 or self.step == config.steps:
@@ -290,22 +310,42 @@ class Trainer:
                     self.log(loss=loss, seconds=round(self.seconds, 1), cpu_seconds=round(self.cpu_seconds, 1))
                     report(self.step, config.steps, f"loss {loss:.4f}")
                 if self.step % config.validation_steps == 0 or self.step == config.steps:
-                    figures = self.validate()
+                    self._compare()
+                    figures = self.validate() if self.ranks.first else {}
                     self.log(**figures)
                     report(self.step, config.steps, ", ".join(f"{key} {value:.3f}" for key, value in figures.items()))
-                if stop.received:
+                if number := self._signal():
                     self.save()
-                    raise Interrupted(128 + stop.received)
+                    raise Interrupted(128 + number)
                 if time.monotonic() - saved > 60 * config.checkpoint_minutes:
                     self.save()
                     saved = time.monotonic()
         self.save()
         return self.export()
 
+    def _signal(self) -> int:
+        """Number of the signal to stop at, or 0; several processes stop at the step in which all have heard of it."""
+        return self._stop.received if self.ranks.count == 1 else self._heard
+
+    def _compare(self) -> None:
+        """Makes sure that all processes still train the same network.
+
+        Raises:
+            Diverged: They do not.
+        """
+        checksum = torch.stack([parameter.detach().double().sum() for parameter in self.network.parameters()]).sum()
+        if not self.ranks.agree(checksum):
+            raise Diverged(
+                f"{self.folder.name}: the processes hold different weights at step {self.step}. Use equal machines and "
+                "versions of PyTorch for all of them, and resume the last checkpoint."
+            )
+
     def export(self) -> Path:
         """Writes the averaged weights as a model folder that ``SuperResolver.from_pretrained`` reads."""
         config = self.config
         folder = self.folder / "model"
+        if not self.ranks.first:
+            return folder
         settings = FolderConfig(
             name=config.name,
             model=config.model,
@@ -325,6 +365,8 @@ class Trainer:
 def train(config: TrainConfig | str | Path, report: Callable[[int, int, str], None] | None = None) -> Path:
     """Trains a model, or resumes the run whose checkpoint lies in the output folder.
 
+    Started by ``torchrun``, this process is one of several, each with a share of every batch (:mod:`~.ranks`).
+
     Args:
         config: The settings, or the path of a TOML file with them.
         report: Called with (step, steps, message) at every log line; None is silent (the log is in ``log.jsonl``).
@@ -338,6 +380,8 @@ def train(config: TrainConfig | str | Path, report: Callable[[int, int, str], No
         CheckpointError: The checkpoint is damaged.
         Interrupted: SIGINT or SIGTERM arrived; the checkpoint was written first.
         Diverged: The loss was not finite; the last checkpoint is from before that.
+        RankLost: Another process of the run died.
     """
     settings = config if isinstance(config, TrainConfig) else TrainConfig.load(config)
-    return Trainer(settings).run(report or (lambda step, steps, message: None))
+    with open_ranks(choose_device(settings.device)) as ranks:
+        return Trainer(settings, ranks).run(report or (lambda step, steps, message: None))

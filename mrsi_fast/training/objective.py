@@ -13,6 +13,7 @@ from mrsi_fast.diffusion.losses import SigmaDistribution, denoising_loss, estima
 from mrsi_fast.models.condition import Condition, batch_condition, residual_rms
 from mrsi_fast.training.config import LossConfig
 from mrsi_fast.training.data import Batch
+from mrsi_fast.training.ranks import ALONE, Ranks
 
 RmsTable = Mapping[str, Sequence[float]]
 
@@ -64,21 +65,38 @@ def training_loss(
     sigmas: SigmaDistribution,
     loss: LossConfig,
     generator: torch.Generator,
+    ranks: Ranks = ALONE,
 ) -> Tensor:
-    """Weighted denoising loss of one batch, a scalar with gradient; noise comes from ``generator``, on its device."""
+    """Weighted denoising loss of one batch, a scalar with gradient; noise comes from ``generator``, on its device.
+
+    With several processes ``batch`` is this one's rows, and its loss is its part of the whole batch's.
+    """
     clean, cond = _residual_and_condition(batch, rms)
-    sigma = sigmas.draw(clean.shape[0], generator).to(clean.device)
-    noise = torch.randn(clean.shape, generator=generator, device=generator.device).to(clean.device)
-    chance = torch.rand(sigma.shape, generator=generator, device=generator.device).to(clean.device)
+    size = ranks.count * clean.shape[0]
+    mine = ranks.rows(size)
+    sigma = sigmas.draw(size, generator)[mine].to(clean.device)
+    noise = torch.randn((size, *clean.shape[1:]), generator=generator, device=generator.device)[mine].to(clean.device)
+    chance = torch.rand((size,), generator=generator, device=generator.device)[mine].to(clean.device)
     blind = (sigma == sigmas.sigma_max) & (chance < loss.blind)
     noise = torch.where(blind[:, None, None, None], -clean / sigma[:, None, None, None], noise)  # the state is 0
     brain = batch["brain"][:, None]
     weight = (brain + loss.background * (1 - brain)) * cond.presence[:, :, None, None]
+    state, weight_of_spread = noisy_state(clean, sigma, noise), weight * blind[:, None, None, None]
+    total, total_of_spread = _totals(weight, weight_of_spread, clean, ranks)
     if loss.spread == 0:
-        return denoising_loss(denoiser, clean, cond, sigma, noise, weight).mean
-    estimate, log_sd = denoiser.with_spread(noisy_state(clean, sigma, noise), sigma, cond)
-    spread = spread_loss(log_sd, estimate, clean, weight * blind[:, None, None, None])
-    return estimate_loss(estimate, clean, sigma, weight).mean + loss.spread * spread
+        return estimate_loss(denoiser(state, sigma, cond), clean, sigma, weight, total).mean
+    estimate, log_sd = denoiser.with_spread(state, sigma, cond)
+    spread = spread_loss(log_sd, estimate, clean, weight_of_spread, total_weight=total_of_spread)
+    return estimate_loss(estimate, clean, sigma, weight, total).mean + loss.spread * spread
+
+
+def _totals(weight: Tensor, other: Tensor, clean: Tensor, ranks: Ranks) -> tuple[Tensor | None, Tensor | None]:
+    """Sums of two weights over the whole batch; None where this process has all of it."""
+    if ranks.count == 1:
+        return None, None
+    sums = [one.to(clean.dtype).expand_as(clean).sum() for one in (weight, other)]
+    first, second = ranks.summed(torch.stack(sums)).unbind()
+    return first, second
 
 
 @torch.no_grad()

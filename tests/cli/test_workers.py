@@ -138,7 +138,7 @@ def test_a_killed_worker_loses_nothing(words: list[str], expected: dict[str, byt
     assert maps_in(out) == expected and not hidden_in(out)
     rows = rows_of(out)
     again = [label for label, row in rows.items() if row["runs"] > 1]
-    assert {row["status"] for row in rows.values()} == {"done"} and len(again) == 1, rows
+    assert {row["status"] for row in rows.values()} == {"done"} and len(again) == 1, (rows, said)
     assert f"{again[0]}: the worker tls://127.0.0.1:" in said and "was lost, so it is begun again on" in said
     assert "begun 2 times" in (out / "summary.csv").read_text()
 
