@@ -99,7 +99,7 @@ def test_two_workers_and_two_shards_give_what_one_process_gives(model_folder: Pa
     for way, calls in ways.items():
         for call in calls:
             code, said = run(*words, "-o", tmp_path / way, *call)
-            assert code == 4, said
+            assert code == (0 if call == ("--shard", "1/2") else 4), said  # the broken ones have odd numbers
         rows = rows_of(tmp_path / way)
         assert {label for label, row in rows.items() if row["status"] != "done"} == set(BROKEN) and len(rows) == 12
         assert all(rows[label]["detail"] for label in BROKEN)
