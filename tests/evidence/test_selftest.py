@@ -152,7 +152,7 @@ def test_what_is_asked_follows_the_cost() -> None:
     assert Checks(noise_scale=2.0).options((4, 4), 64, with_image=False).noise_scale == 2.0
     with pytest.raises(ValueError, match="align is 'yes'"):
         Checks(align="yes")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="needs the test"):
+    with pytest.raises(ValueError, match="needs the self-test"):
         Checks(evidence="off", shrink="auto")
     with pytest.raises(ValueError, match="above 0"):
         Checks(noise_scale=0.0)
