@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mrsi_fast import three_planes
+from mrsi_fast import three_planes, three_planes_samples
 from mrsi_fast.diffusion.solvers import Step
 from mrsi_fast.mrsi.consistency import DataConsistency
 from mrsi_fast.mrsi.forward import Acquisition
@@ -75,13 +75,11 @@ def estimate(
         seed: Of their noise.
         progress: Called with (evaluations done, all); raise from it to cancel.
     """
-    if samples and prepared.factors[2] > 1:
-        raise ValueError(
-            f"samples is {samples}: samples of maps that are refined through the plane are not offered yet. Leave them "
-            "out for mean and standard deviation, or refine in plane alone."
-        )
     counter = _Counter(progress)
-    counter.expect(sampler.evaluations(prepared.volume, samples, len(steps)) if samples else 0)
+    if samples and prepared.factors[2] > 1:
+        counter.expect(three_planes_samples.sample_evaluations(prepared, sampler, samples, steps))
+    elif samples:
+        counter.expect(sampler.evaluations(prepared.volume, samples, len(steps)))
     if prepared.factors[2] == 1:
         prepared, outliers, (uncorrected, sd) = _without_outliers(prepared, sampler, counter)
     else:
@@ -95,7 +93,7 @@ def estimate(
 
     drawn = None
     if samples:
-        raw = sampler.draw(prepared.volume, range(samples), steps, seed, _projection(prepared), counter)
+        raw = _draw(prepared, sampler, samples, steps, seed, counter)
         drawn = np.stack([held(_passed_on(prepared, one)) for one in raw])
     std, source = _deviation(prepared, sd, drawn)
     return Posterior(prepared, outliers, consistency, uncorrected, held(uncorrected), std, source, drawn)
@@ -138,6 +136,14 @@ def _mean(prepared: Prepared, sampler: Sampler, counter: _Counter) -> tuple[Floa
     counter.expect(sampler.evaluations(prepared.volume, 1, 1))
     mean, sd = sampler.mean(prepared.volume, _projection(prepared), counter)
     return _passed_on(prepared, mean), sd
+
+
+def _draw(
+    prepared: Prepared, sampler: Sampler, samples: int, steps: tuple[Step, ...], seed: int, counter: _Counter
+) -> Float32:
+    if prepared.factors[2] > 1:
+        return three_planes_samples.draw(prepared, sampler, range(samples), steps, seed, counter)
+    return sampler.draw(prepared.volume, range(samples), steps, seed, _projection(prepared), counter)
 
 
 def _projection(prepared: Prepared) -> Acquisition | None:

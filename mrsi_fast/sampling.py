@@ -23,6 +23,8 @@ from mrsi_fast.mrsi.names import assign_channels
 
 Float32 = NDArray[np.float32]
 
+_TINY = torch.finfo(torch.float32).tiny
+
 
 @dataclass(frozen=True)
 class Volume:
@@ -194,6 +196,38 @@ class Sampler:
             in_halves(evaluate, batch)
         return mean[0], sd[0] if self.engine.denoiser.tells_spread else None
 
+    def denoise(
+        self,
+        volume: Volume,
+        found: Float32,
+        noise: Float32,
+        sigma: float,
+        on_evaluation: Callable[[], None] | None = None,
+    ) -> tuple[Float32, Float32]:
+        """One evaluation at a noise level: ``x = found + sigma u noise`` split anew into estimate and noise.
+
+        Args:
+            volume: The prepared maps.
+            found: [M, X, Y, Z] estimate, in the maps' units.
+            noise: [M, X, Y, Z] of unit variance; ``u`` is the RMS of the residual at the volume's factors.
+            sigma: The noise level.
+            on_evaluation: As for ``draw``.
+
+        Returns:
+            Estimate and noise, each [M, X, Y, Z]. Slices outside ``volume.slices`` keep both; empty maps are 0.
+        """
+        better, left = found[None].copy(), noise[None].copy()
+        better[:, volume.scale <= 0] = 0
+        step = (Step(sigma=sigma, base=0.0, now=1.0),)
+        for batch in self._batches(volume, [0]):
+            before, state = batch.take(found), batch.take(noise)
+            state = torch.where(batch.unit > 0, (before - batch.z) / batch.unit.clamp_min(_TINY), 0.0) + sigma * state
+            job = SamplingJob(batch.cond, state, step, on_step=_after_each(on_evaluation))
+            estimate = self.engine.run(job)
+            batch.place(batch.z + estimate * batch.unit, better, [0])
+            batch.place((state - estimate) / sigma, left, [0])
+        return better[0], left[0]
+
     def _batches(self, volume: Volume, samples: Sequence[int]) -> Iterator[_Batch]:
         """Every slice for every sample; maps that the network has no channel left for come in another pass."""
         largest = max(map(float, self.diffusion.residual_rms))
@@ -207,13 +241,15 @@ class Sampler:
             cond = batch_condition(whole)
             unit = residual_rms(self.diffusion.residual_rms, whole["factors"]) * whole["scale"]
             fresh = [(channel, index) for channel, index in enumerate(layout) if index is not None]
-            maps = [(channel, index) for channel, index in fresh if index not in done and volume.scale[index] > 0]
+            seen = [(channel, index) for channel, index in fresh if volume.scale[index] > 0]
+            maps = [(channel, index) for channel, index in seen if index not in done]
             rows = [(row, sample) for sample in samples for row in range(len(volume.slices))]
             for start in range(0, len(rows), self.batch_size):
                 chosen = rows[start : start + self.batch_size]
                 index = torch.tensor([row for row, _ in chosen])
                 keys = [(volume.slices[row], sample) for row, sample in chosen]
-                yield _Batch(cond.map(itemgetter(index)), whole["z"][index], unit[index][:, :, None, None], keys, maps)
+                own = (cond.map(itemgetter(index)), whole["z"][index], unit[index][:, :, None, None])
+                yield _Batch(*own, keys, maps, seen)
             done.update(index for _, index in fresh)
 
 
@@ -227,6 +263,7 @@ class _Batch:
         unit: [B, K, 1, 1] RMS of the residual, in the maps' units.
         keys: (slice, sample) of each row.
         maps: (channel, map) of what these slices give.
+        channels: (channel, map) of all that the network sees of them.
     """
 
     cond: Condition
@@ -234,6 +271,15 @@ class _Batch:
     unit: Tensor
     keys: list[tuple[int, int]]
     maps: list[tuple[int, int]]
+    channels: list[tuple[int, int]]
+
+    def take(self, volume: Float32) -> Tensor:
+        """The batch's part [B, K, X, Y] of [M, X, Y, Z]; 0 in channels without a map."""
+        values = torch.zeros_like(self.z)
+        for row, (slice_index, _) in enumerate(self.keys):
+            for channel, map_index in self.channels:
+                values[row, channel] = torch.from_numpy(volume[map_index, ..., slice_index])
+        return values
 
     def halves(self) -> tuple[_Batch, _Batch]:
         """The first and the second half of the rows."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
-from mrsi_fast import SuperResolver, three_planes
+from mrsi_fast import SuperResolver, three_planes, three_planes_samples
+from mrsi_fast.models.condition import residual_rms
 from mrsi_fast.mrsi.geometry import fov_corner_difference_mm
 from mrsi_fast.mrsi.io import read_maps
 from mrsi_fast.mrsi.mapset import MapInputError, MapSet
 from mrsi_fast.preparation import AcquisitionSettings, Prepared, prepare
+from mrsi_fast.sampling import Sampler
 from support.networks import random_resolver
 from support.volume_reference import encoded_axis, sliced_axis, volume_matrix
 
@@ -195,3 +199,80 @@ def test_a_scan_is_asked_about_itself_in_its_plane(resolver) -> None:
     assert not resolver(maps, scale=(1, 1, 2), evidence="on").evidence.tested
     shrunk = resolver(maps, scale=(2, 2, 2), shrink="auto")
     assert shrunk.mean.shape == (2, 28, 28, 12)
+
+
+def _sampler(resolver: SuperResolver) -> Sampler:
+    return resolver._sampler
+
+
+@pytest.mark.parametrize("factors", [(2, 2, 2), (2, 2, 4)])
+def test_a_step_along_any_direction_keeps_the_state(resolver, factors) -> None:
+    """Estimate plus noise is the same volume before and after; the estimate is the network's at that noise level."""
+    prepared = _prepared(factors, noise=0.1, through_plane="encoded")
+    stack, sampler = three_planes.Stack.of(prepared), _sampler(resolver)
+    rng = np.random.default_rng(9)
+    found = prepared.volume.z + rng.standard_normal(prepared.volume.z.shape).astype(np.float32)
+    noise = rng.standard_normal(found.shape).astype(np.float32)
+    for across in stack.directions():
+        planes = stack.planes(across, np.zeros_like(found))
+        turned = [three_planes.planes_last(one, across) for one in (found, noise)]
+        better, left = sampler.denoise(planes, *turned, 3.0)
+        table = torch.tensor([planes.factors], dtype=torch.float32)
+        rms = residual_rms(sampler.diffusion.residual_rms, table)[0].numpy()
+        unit = (rms[[0, 2]] * planes.scale)[:, None, None, None]  # channels of tNAA and tCho
+        before, after = (a + 3.0 * unit * b for a, b in (turned, (better, left)))
+        np.testing.assert_allclose(after, before, atol=2e-4 * np.abs(before).max())
+        assert np.abs(better - turned[0]).max() > 0.1
+
+
+def test_at_the_largest_level_without_noise_a_step_is_the_mean(resolver) -> None:
+    prepared = _prepared(noise=0.1, through_plane="encoded")
+    planes = three_planes.Stack.of(prepared).planes(1, np.zeros_like(prepared.volume.z))
+    sampler = _sampler(resolver)
+    better, _ = sampler.denoise(planes, planes.z, np.zeros_like(planes.z), sampler.diffusion.sigma_max)
+    np.testing.assert_allclose(better, sampler.mean(planes)[0], rtol=1e-5)
+
+
+def test_samples_are_reproducible_differ_and_hold_to_the_data(resolver) -> None:
+    options = {"scale": (2, 2, 2), "steps": 4, "acquisition": {"through_plane": "encoded"}}
+    two = resolver(make_maps(), samples=2, **options, **FREE)
+    again = resolver(make_maps(), samples=1, **options, **FREE)
+    np.testing.assert_array_equal(two.samples[0], again.samples[0])
+    np.testing.assert_array_equal(two.mean, again.mean)  # the mean is the one-step estimate whatever is drawn
+    apart = two.samples[0] - two.samples[1]
+    assert np.abs(apart).max() > 0.01
+    dense = volume_matrix([encoded_axis(6, 2), encoded_axis(8, 2), encoded_axis(7, 2)])
+    for one in apart:  # two samples of the same data differ by what was not measured
+        seen = dense @ np.moveaxis(one, -1, 0).astype(np.float64).ravel()
+        assert np.linalg.norm(seen) < 1e-4 * np.linalg.norm(one)
+    other = resolver(make_maps(), samples=1, seed=1, **options, **FREE)
+    assert np.abs(other.samples[0] - two.samples[0]).max() > 0.01
+
+
+def test_the_first_noise_is_white_in_all_directions_and_that_of_its_map() -> None:
+    volume = _prepared(through_plane="encoded").volume
+    noise = three_planes_samples.white_noise(volume, 0, 0)
+    four_errors = 4 / np.sqrt(noise.size)
+    assert abs(noise.mean()) < four_errors and abs(noise.std() - 1) < four_errors / np.sqrt(2)
+    for axis in (1, 2, 3):
+        first, second = (np.take(noise, range(i, noise.shape[axis] - 1 + i), axis) for i in (0, 1))
+        assert abs((first * second).mean()) < four_errors * np.sqrt(noise.size / first.size)
+    swapped = replace(volume, names=volume.names[::-1], z=volume.z[::-1].copy())
+    np.testing.assert_array_equal(three_planes_samples.white_noise(swapped, 0, 0), noise[::-1])
+
+
+def test_steps_alternate_between_directions_and_progress_counts_them(resolver, monkeypatch) -> None:
+    shapes: list[tuple[int, ...]] = []
+    sampler = _sampler(resolver)
+    inner = type(sampler).denoise
+
+    def watched(self, volume, *rest):
+        shapes.append(volume.z.shape[1:])
+        return inner(self, volume, *rest)
+
+    monkeypatch.setattr(type(sampler), "denoise", watched)
+    seen: list[tuple[int, int]] = []
+    options = {"samples": 1, "steps": 4, "progress": lambda *counts: seen.append(counts)}
+    resolver(make_maps(), scale=(2, 2, 2), **options)
+    assert shapes == [(16, 14, 12), (16, 12, 14), (14, 12, 16), (16, 14, 12)]
+    assert seen[-1][0] == seen[-1][1] == (1 + 1 + 2 + 2) + (2 + 2 + 2 + 2)

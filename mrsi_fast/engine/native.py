@@ -23,8 +23,9 @@ from mrsi_fast.ops.conv3x3_gn_silu import cheapest_method, method_costs
 FILM_STEPS = 64
 """Steps whose FiLM rows are computed at once: a chain of 1000 runs in pieces of this many."""
 
-PLANS = 3
-"""Batch shapes whose plans are kept: equal batches of a volume, a smaller last one, one more. Weights are shared."""
+PLANS = 6
+"""Batch shapes whose plans are kept: equal batches and a smaller last one, of planes of three directions. Weights are
+shared."""
 
 METHODS = {
     "direct": "direct",

@@ -125,11 +125,12 @@ def test_the_track_writes_every_method_of_every_head(tmp_path, monkeypatch) -> N
     monkeypatch.setattr(SimulationConfig, "preset", lambda name: small)
     monkeypatch.setattr(base, "ITERATIONS", 5)
     monkeypatch.setattr(whole_brain, "TRAIN_HEADS", 2)
+    monkeypatch.setattr(whole_brain, "STEPS", 3)
     resolver = random_resolver(tmp_path / "model", spread=True)
     text = tracks.evaluate_whole_brains(tmp_path, resolver, "measured-3T", 2, 0, True)
     rows = json.loads((tmp_path / "whole_brain_measured-3T.json").read_text())["rows"]
     methods = [(row["method"], row["T1"]) for row in rows]
-    assert len(methods) == 2 * 8 and len(set(methods)) == 8
+    assert len(methods) == 2 * 9 and len(set(methods)) == 9
     ours = [row for row in rows if row["method"] == whole_brain.OURS]
     assert len(ours) == 4 and all(0 <= row["coverage_WM"] <= 1 and row["error_over_sd"] > 0 for row in ours)
     assert "| mrsi_fast + T1 |" in text and "| ridge |" in text
