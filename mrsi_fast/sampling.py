@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 
 import numpy as np
@@ -219,13 +219,17 @@ class Sampler:
         better, left = found[None].copy(), noise[None].copy()
         better[:, volume.scale <= 0] = 0
         step = (Step(sigma=sigma, base=0.0, now=1.0),)
-        for batch in self._batches(volume, [0]):
+
+        def evaluate(batch: _Batch) -> None:
             before, state = batch.take(found), batch.take(noise)
             state = torch.where(batch.unit > 0, (before - batch.z) / batch.unit.clamp_min(_TINY), 0.0) + sigma * state
             job = SamplingJob(batch.cond, state, step, on_step=_after_each(on_evaluation))
             estimate = self.engine.run(job)
             batch.place(batch.z + estimate * batch.unit, better, [0])
             batch.place((state - estimate) / sigma, left, [0])
+
+        for batch in self._batches(volume, [0]):
+            in_halves(evaluate, batch)
         return better[0], left[0]
 
     def _batches(self, volume: Volume, samples: Sequence[int]) -> Iterator[_Batch]:
@@ -286,7 +290,8 @@ class _Batch:
         middle = len(self.keys) // 2
 
         def part(rows: slice) -> _Batch:
-            return _Batch(self.cond.map(itemgetter(rows)), self.z[rows], self.unit[rows], self.keys[rows], self.maps)
+            cond = self.cond.map(itemgetter(rows))
+            return replace(self, cond=cond, z=self.z[rows], unit=self.unit[rows], keys=self.keys[rows])
 
         return part(slice(None, middle)), part(slice(middle, None))
 
