@@ -68,7 +68,7 @@ def test_five_axes_and_single_volumes(tmp_path):
 def test_names_in_the_name_of_a_stack_are_used_and_said(tmp_path):
     maps = read_maps(save(tmp_path / "tNAA_tCr_tCho.nii.gz", stack(MAPS)))
     check(maps, bounds=False)
-    assert any("taken from its own name" in text for text in maps.warnings)
+    assert any("come from the file name" in text for text in maps.warnings)
     with pytest.raises(MapInputError, match="holds 3 maps but 0 names.*--names.*JSON"):
         read_maps(save(tmp_path / "maps.nii.gz", stack(MAPS)))
 
