@@ -208,7 +208,8 @@ class _Watch:
         Raises:
             PoolError: No worker of this machine is left.
         """
-        workers = self.pool.client.scheduler_info(n_workers=-1)["workers"]
+        client = self.pool.client
+        workers = client.sync(client.scheduler.identity, n_workers=-1)["workers"]  # its own copy may be an old one
         fitting = [one for one in workers.values() if not self.pool.workers.gpu or GPU in (one.get("resources") or {})]
         if fitting:
             self.since, self.said = time.monotonic(), False
@@ -302,7 +303,7 @@ def _start(workers: Workers, stack: ExitStack) -> Any:
                 host="127.0.0.1",
                 dashboard_address=None,
                 local_directory=folder,
-                silence_logs=logging.INFO,
+                silence_logs=logging.CRITICAL,
                 env=dict.fromkeys(threading_variables, str(workers.threads or 1)),
                 resources={GPU: 1} if workers.gpu else None,
             )
