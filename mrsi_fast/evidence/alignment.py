@@ -8,8 +8,8 @@ al. 1998, 10.1007/BFb0056301) between image and maps, at the resolution and with
 nothing of contrasts, so T2 and FLAIR serve as T1 does, and a map's noise only widens its minimum.
 
 A brain and its mirror image are alike in all but what is that person's own. So the mirrored image, aligned likewise, is
-the control: an image that does not explain the maps better than its mirror
-image is not known to be of this person, or to lie right.
+the control: an image that does not explain the maps better than its mirror image is not known to be of this person, or
+to lie right. An image that explains them better once it is flipped front to back or head to foot is upside down.
 
 The maps never move. A placement turns the image about the centre of the maps and shifts it.
 """
@@ -101,6 +101,8 @@ class Alignment:
         explained_mirrored: The same for the mirrored image where that fits best.
         explained_by_field: The same for a smooth field without any image.
         advantage: Log-likelihood of the image over that of its mirror image.
+        advantage_flipped: The same over the better one of the images flipped front to back and head to foot; about 0
+            for a single slice, which is its own image head to foot.
         evaluations: How often the fit was computed.
     """
 
@@ -110,6 +112,7 @@ class Alignment:
     explained_mirrored: float
     explained_by_field: float
     advantage: float
+    advantage_flipped: float
     evaluations: int
 
     @property
@@ -197,10 +200,10 @@ class Fit:
         weights = torch.linalg.lstsq(field, self._data).solution
         return 1 - float(((self._data - field @ weights) ** 2).mean())
 
-    def mirrored(self, placement: Placement) -> Fit:
-        """The same maps with the image moved to a placement and mirrored left-right about the centre."""
-        mirror = np.diag([-1.0, 1.0, 1.0, 1.0])
-        mirror[0, 3] = 2 * float(self.centre[0])
+    def mirrored(self, placement: Placement, axis: int = 0) -> Fit:
+        """The same maps with the image moved to a placement and mirrored about the centre along X, Y or Z (RAS+)."""
+        mirror = np.eye(4)
+        mirror[axis, axis], mirror[axis, 3] = -1.0, 2 * float(self.centre[axis])
         other = copy.copy(self)
         other._to_band = self._to_band @ torch.from_numpy(np.linalg.inv(mirror @ placement.matrix)).float()
         return other
@@ -221,7 +224,7 @@ class Fit:
 
 
 def align(fit: Fit) -> Alignment:
-    """Finds the placement that leaves least unexplained, and how well the mirrored image does at its best.
+    """Finds the placement that leaves least unexplained, and how well the mirrored images do at their best.
 
     Args:
         fit: Image and maps.
@@ -229,16 +232,17 @@ def align(fit: Fit) -> Alignment:
     values = _best(fit)
     shift, turn = tuple(map(float, values[:3])), tuple(map(float, values[3:]))
     placement = Placement(shift, turn, tuple(map(float, fit.centre)))  # type: ignore[arg-type]
-    control = fit.mirrored(placement)
-    mirrored = _best(control)
+    controls = [fit.mirrored(placement, axis) for axis in range(3)]
+    placed = [_best(control).float() for control in controls]
     with torch.no_grad():
         explained, before, of_mirror = (
-            1 - float(one.unexplained(v.float()).mean())
-            for one, v in ((fit, values), (fit, torch.zeros(6)), (control, mirrored))
+            1 - float(one.unexplained(v).mean())
+            for one, v in ((fit, values.float()), (fit, torch.zeros(6)), (controls[0], placed[0]))
         )
-        advantage = float(fit.likelihood(values.float()) - control.likelihood(mirrored.float()))
-    tries = fit.evaluations + control.evaluations
-    return Alignment(placement, explained, before, of_mirror, fit.explained_by_field(), advantage, tries)
+        own = fit.likelihood(values.float())
+        mirror, *flipped = (float(own - one.likelihood(v)) for one, v in zip(controls, placed, strict=True))
+    tries = fit.evaluations + sum(control.evaluations for control in controls)
+    return Alignment(placement, explained, before, of_mirror, fit.explained_by_field(), mirror, min(flipped), tries)
 
 
 def _best(fit: Fit) -> Tensor:

@@ -225,6 +225,9 @@ def _judge_image(test: _Test, image: Image, alignment: Alignment | None, where: 
         reason, used = f"{where}: not used, too far from the maps ({numbers}).{place}", False
     elif strange:
         reason, used = f"{where}: not used, its mirror image fits the maps as well ({numbers}).{place}", False
+    elif alignment is not None and alignment.advantage_flipped < -SMALLEST_ADVANTAGE:
+        reason = f"{where}: not used, it fits the maps better upside down or back to front ({numbers}).{place}"
+        used = False
     elif not with_image < without:
         reason, used = f"{where}: not used, it does not fit the maps ({numbers}).{place}", False
     else:

@@ -171,6 +171,7 @@ class Evidence:
                     "explained_by_field": found.explained_by_field,
                     "own_share": found.own_share,
                     "advantage": found.advantage,
+                    "advantage_flipped": found.advantage_flipped,
                 }
         maps = {
             one.name: asdict(one.detail) | {"total_variation": one.total_variation, "verdict": one.verdict}

@@ -20,7 +20,8 @@ def test_a_displaced_image_is_found(shift: tuple[float, ...], turn: tuple[float,
     left = found.placement.matrix @ moved
     assert np.linalg.norm((left @ [0, 0, 0, 1])[:3]) < 0.5
     assert np.linalg.norm(left[:3, :3] - np.eye(3)) < 0.02  # about 0.8 degrees
-    assert found.explained > found.explained_mirrored + 0.1 and found.own_share > 0.2 and found.advantage > 20
+    assert found.explained > found.explained_mirrored + 0.1 and found.own_share > 0.2
+    assert found.advantage > 20 and found.advantage_flipped > 20
 
 
 def test_a_mirrored_image_loses_against_its_mirror_image() -> None:
@@ -28,6 +29,14 @@ def test_a_mirrored_image_loses_against_its_mirror_image() -> None:
     values, valid, where = maps()
     found = align(Fit(image[::-1].copy(), affine, values, valid, where))
     assert found.own_share < 0 and found.advantage < 0
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_an_image_upside_down_or_back_to_front_loses_against_the_upright_one(axis: int) -> None:
+    image, affine = head()
+    values, valid, where = maps()
+    found = align(Fit(np.flip(image, axis).copy(), affine, values, valid, where))
+    assert found.advantage_flipped < -20
 
 
 def test_contrast_does_not_matter() -> None:
