@@ -54,6 +54,10 @@ EXPECTED = 5.0
 CORRELATED_VOXELS = 4.0
 """Voxels that share one independent error of the fit: texture and point spread reach to the neighbours."""
 
+FLIPPED_TRIES = 20
+"""Evaluations for an image that is flipped front to back or head to foot: one that ought to be is far
+better at once."""
+
 SMALLEST_SLOPE = 0.1
 """The search ends where the log-likelihood changes by less than this for a mm or a degree."""
 
@@ -233,20 +237,20 @@ def align(fit: Fit) -> Alignment:
     shift, turn = tuple(map(float, values[:3])), tuple(map(float, values[3:]))
     placement = Placement(shift, turn, tuple(map(float, fit.centre)))  # type: ignore[arg-type]
     controls = [fit.mirrored(placement, axis) for axis in range(3)]
-    placed = [_best(control).float() for control in controls]
+    placed = [_best(controls[0]), *(_best(control, FLIPPED_TRIES) for control in controls[1:])]
     with torch.no_grad():
         explained, before, of_mirror = (
             1 - float(one.unexplained(v).mean())
-            for one, v in ((fit, values.float()), (fit, torch.zeros(6)), (controls[0], placed[0]))
+            for one, v in ((fit, values.float()), (fit, torch.zeros(6)), (controls[0], placed[0].float()))
         )
         own = fit.likelihood(values.float())
-        mirror, *flipped = (float(own - one.likelihood(v)) for one, v in zip(controls, placed, strict=True))
+        mirror, *flipped = (float(own - one.likelihood(v.float())) for one, v in zip(controls, placed, strict=True))
     tries = fit.evaluations + sum(control.evaluations for control in controls)
     return Alignment(placement, explained, before, of_mirror, fit.explained_by_field(), mirror, min(flipped), tries)
 
 
-def _best(fit: Fit) -> Tensor:
-    """The placement [6] of largest posterior probability."""
+def _best(fit: Fit, tries: int | None = None) -> Tensor:
+    """The placement [6] of largest posterior probability, or the best within a number of evaluations."""
     from scipy import optimize  # 0.3 s to import: only where there is an image
 
     def cost(numbers: NDArray) -> tuple[float, NDArray]:
@@ -256,8 +260,9 @@ def _best(fit: Fit) -> Tensor:
         assert values.grad is not None
         return float(total.detach()), values.grad.double().numpy()
 
-    options = {"maxiter": 40, "gtol": SMALLEST_SLOPE}
-    return torch.from_numpy(optimize.minimize(cost, np.zeros(6), jac=True, method="BFGS", options=options).x)
+    method, limit = ("BFGS", {"maxiter": 40}) if tries is None else ("L-BFGS-B", {"maxfun": tries})
+    options = limit | {"gtol": SMALLEST_SLOPE}
+    return torch.from_numpy(optimize.minimize(cost, np.zeros(6), jac=True, method=method, options=options).x)
 
 
 def _bands(image: NDArray, affine: Float64) -> tuple[Tensor, Tensor]:

@@ -71,8 +71,11 @@ def _forms(operation: Operation) -> tuple[Callable[..., Any], Callable[..., Any]
     name = operation.name
 
     def forward(*inputs: Any) -> Tensor:
-        _refuse_forward_mode(name)
         operation.check(*inputs)
+        return run(*inputs)
+
+    def run(*inputs: Any) -> Tensor:
+        _refuse_forward_mode(name)
         chosen = _dispatch.choose(name, inputs[0].device.type, inputs).implementation
         if chosen is None:
             return operation.reference(*inputs)
@@ -99,7 +102,7 @@ def _forms(operation: Operation) -> tuple[Callable[..., Any], Callable[..., Any]
         writable = _writable(operation, inputs, result)
         chosen = _dispatch.choose(name, result.device.type, tuple(inputs)).implementation
         if chosen is None or not writable:
-            result.copy_(forward(*inputs))
+            result.copy_(run(*inputs))
         else:
             chosen.out(*inputs, result)
 

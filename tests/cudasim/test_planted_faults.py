@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import sys
 from pathlib import Path
@@ -41,7 +42,7 @@ def run_fault(helpers, faults):
     def run(index: int, seed: int) -> torch.Tensor:
         out = torch.zeros(64)
         faults.seed(seed)
-        faults.check(faults.library.cudasim_run_fault(index, helpers.pointer(out)))
+        faults.check(faults.library.cudasim_run_fault(index, ctypes.c_void_p(helpers.address(out))))
         return out
 
     return run
@@ -68,7 +69,7 @@ def test_a_store_beyond_shared_memory_is_seen_by_the_address_sanitizer(helpers, 
     def build(folder, *options):
         return helpers.compile_library(folder, *options, sources=[HERE / "faults.cu"])
 
-    call = "out = torch.zeros(64)\nsimulator.library.cudasim_run_fault(7, conftest.pointer(out))"
+    call = "out = torch.zeros(64)\nsimulator.library.cudasim_run_fault(7, conftest.ctypes.c_void_p(conftest.address(out)))"
     run = sanitized(build, call)
     assert run.returncode != 0
     assert "heap-buffer-overflow" in run.stderr and "store_beyond_shared_memory" in run.stderr
