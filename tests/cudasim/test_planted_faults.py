@@ -69,7 +69,9 @@ def test_a_store_beyond_shared_memory_is_seen_by_the_address_sanitizer(helpers, 
     def build(folder, *options):
         return helpers.compile_library(folder, *options, sources=[HERE / "faults.cu"])
 
-    call = "out = torch.zeros(64)\nsimulator.library.cudasim_run_fault(7, conftest.ctypes.c_void_p(conftest.address(out)))"
+    call = (
+        "out = torch.zeros(64)\nsimulator.library.cudasim_run_fault(7, conftest.ctypes.c_void_p(conftest.address(out)))"
+    )
     run = sanitized(build, call)
     assert run.returncode != 0
     assert "heap-buffer-overflow" in run.stderr and "store_beyond_shared_memory" in run.stderr
