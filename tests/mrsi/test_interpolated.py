@@ -125,7 +125,7 @@ def test_the_real_scan_is_as_measured():
 def test_the_estimate_is_told_unless_the_matrix_is_declared():
     maps = as_set(zero_filled(measured(16), 32))
     (sentence,) = remarks_on_interpolation(maps)
-    assert "32x32 voxels in plane but hold no more detail than about 16x16" in sentence
+    assert "32x32 voxels in plane but no detail beyond about 16x16" in sentence
     assert "--acquired-matrix 16,16" in sentence
     plain = prepare(maps, 2)
     assert sentence in plain.warnings and plain.volume.factors == (2, 2)

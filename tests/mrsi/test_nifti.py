@@ -86,7 +86,7 @@ BAD_FILES = {
     "gz content too short": (gzip.compress(content()[:-8]), "map.nii.gz", "truncated"),
     "wrong gzip checksum": (gzip.compress(content())[:-8] + b"\0" * 8, "map.nii.gz", "corrupt.*CRC"),
     "flipped bit in the data": (None, "map.nii.gz", "CRC|damaged"),
-    "huge dims": (content(patch=[(DIM, "<4h", 3, 32767, 32767, 32767)]), "map.nii", "declares 32767 x 32767 x 32767"),
+    "huge dims": (content(patch=[(DIM, "<4h", 3, 32767, 32767, 32767)]), "map.nii", "has 32767 x 32767 x 32767"),
     "huge dims gz": (gzip.compress(content(patch=[(DIM, "<4h", 3, 2000, 2000, 2000)])), "map.nii.gz", "more than"),
     "negative dim": (content(patch=[(DIM, "<4h", 3, 5, -4, 3)]), "map.nii", "at least one voxel"),
     "zero-length axis": (content(patch=[(DIM, "<4h", 3, 0, 4, 3)]), "map.nii", "at least one voxel"),

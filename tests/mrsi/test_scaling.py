@@ -58,7 +58,7 @@ def test_an_empty_map_has_scale_zero() -> None:
     valid[3] = False
     scale = map_scale(maps, valid, [0.1, 0.1, 0.1, 0.1])
     assert scale.tolist() == [0, 0, 1, 0]
-    assert map_content(maps, valid) == ("empty", "empty", "signal", "empty")
+    assert map_content(maps, valid) == ("empty", "empty", "constant", "empty")
 
 
 def test_a_map_with_less_than_one_voxel_in_a_hundred_is_not_empty() -> None:

@@ -123,7 +123,7 @@ def test_patterns_that_do_not_fit_or_make_no_sense():
     for text, said in (
         ("foo={met}.nii", "no role foo"),
         ("{name}.nii", "{name} is not known"),
-        ("a.nii", "Put {met} there"),
+        ("a.nii", "Add {met}"),
     ):
         with pytest.raises(MapInputError, match=said):
             Pattern.parse(text)
