@@ -124,7 +124,15 @@ def _outliers_of_slices(prepared: Prepared, sampler: Sampler, counter: _Counter)
         return np.zeros_like(prepared.trust.trusted)
     asked = prepared.request
     scale, mode = (*prepared.factors[:2], 1), asked.data_consistency
-    flat = prepare(prepared.maps, scale, mode, asked.acquisition, asked.noise, rules=asked.rules)
+    flat = prepare(
+        prepared.maps,
+        scale,
+        mode,
+        asked.acquisition,
+        noise=asked.noise,
+        rules=asked.rules,
+        noise_scale=asked.noise_scale,
+    )
     return _without_outliers(flat, sampler, counter)[1]
 
 

@@ -76,6 +76,7 @@ class Request:
     acquisition: AcquisitionSettings
     noise: NoiseLevel
     rules: TrustRules | None
+    noise_scale: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,6 +190,7 @@ def prepare(
     noise: NoiseLevel = None,
     anatomy: Any = None,
     rules: TrustRules | None = None,
+    noise_scale: float = 1.0,
 ) -> Prepared:
     """Prepares one set of maps.
 
@@ -200,13 +202,15 @@ def prepare(
         noise: Noise standard deviation of a voxel, see ``noise.noise_of``.
         anatomy: Coregistered anatomical image (path, NIfTI image or (array, affine)), or None.
         rules: Limits of trust.
+        noise_scale: Factor on the noise level that the network is told; data consistency keeps its own.
 
     Raises:
         MapInputError: Nothing can be super-resolved, a noise level is negative or names no map, or the anatomical image
             cannot be used.
         ValueError: The scale is not offered.
     """
-    request = Request(parse_factors(scale), data_consistency, acquisition or AcquisitionSettings(), noise, rules)
+    known = acquisition or AcquisitionSettings()
+    request = Request(parse_factors(scale), data_consistency, known, noise, rules, noise_scale)
     judged = judge(maps, rules)
     affine = hr_affine(maps.affine, request.factors)
     region = upsample_nearest(judged.trust.support, request.factors)
@@ -242,7 +246,7 @@ def _prepared(
         z=inverted.z,
         trusted=upsample_nearest(trust.trusted, factors),
         scale=measured.scale,
-        noise=measured.noise.level,
+        noise=measured.noise.level * request.noise_scale,
         factors=refined(factors, maps.shape, measured.operator.acquired),
         voxel_mm=voxel_sizes_mm(affine)[:2],
         anatomy=image,

@@ -22,7 +22,7 @@ from mrsi_fast.diffusion.denoiser import Denoiser
 from mrsi_fast.diffusion.solvers import Solver
 from mrsi_fast.engine.choose import choose_engine
 from mrsi_fast.engine.device import choose_device
-from mrsi_fast.evidence.checks import ask, shrink, told
+from mrsi_fast.evidence.checks import ask, shrink
 from mrsi_fast.evidence.testimony import Evidence
 from mrsi_fast.identity import identity_record
 from mrsi_fast.memory import check_memory
@@ -189,7 +189,7 @@ class SuperResolver:
         check_memory(len(seen.names), seen.shape, factors, asked.samples)
         cost = 1 + asked.samples * asked.steps
         evidence, image, remarks = ask(self, seen, factors, asked.anatomy, asked.settings(), cost, asked.checks)
-        prepared = told(prepare(seen, factors, anatomy=image, **asked.settings()), evidence.noise_scale)
+        prepared = prepare(seen, factors, anatomy=image, noise_scale=evidence.noise_scale, **asked.settings())
         plan = solver_steps(self.solver, asked.steps, self.pretrained.config.diffusion)
         with self._running:  # a plan serves one caller at a time
             found = estimate(prepared, self._sampler, asked.samples, plan, asked.seed, progress)

@@ -17,7 +17,7 @@ from mrsi_fast.mrsi.noise import NoiseLevel
 from mrsi_fast.mrsi.quality import assess
 from mrsi_fast.mrsi.volume_operator import Operator
 from mrsi_fast.posterior import Posterior
-from mrsi_fast.preparation import AcquisitionSettings, Prepared
+from mrsi_fast.preparation import AcquisitionSettings
 
 Float32 = NDArray[np.float32]
 
@@ -128,13 +128,6 @@ def ask(
         anatomy,
         options,
     )
-
-
-def told(prepared: Prepared, scale: float) -> Prepared:
-    """The same run with another noise level told to the network; data consistency keeps its own."""
-    if scale == 1.0:
-        return prepared
-    return replace(prepared, volume=replace(prepared.volume, noise=prepared.volume.noise * scale))
 
 
 def shrink(found: Posterior, amplitudes: NDArray[np.float64]) -> Posterior:

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrsi_fast.evidence.alignment import Alignment, Fit, align
+from mrsi_fast.evidence.alignment import Alignment, align
 from mrsi_fast.evidence.detail import Detail, compare
+from mrsi_fast.evidence.fit import Fit
 from mrsi_fast.evidence.halving import Halved, halve, is_identity
 from mrsi_fast.evidence.testimony import NOT_ASKED, Evidence, Guidance, MapEvidence, Picture
 from mrsi_fast.mrsi.anatomy import load_anatomy
@@ -34,9 +35,6 @@ Predict = Callable[[Halved, "Image | None", NoiseLevel, float], Float32]
 """One-step mean [M, X, Y, Z] on the measured grid, guided by an image or not, with a noise level and a factor on it."""
 
 NOISE_SCALES = (1.0, 2.0, 4.0)
-LARGEST_SHIFT_MM = 15.0
-LARGEST_TURN_DEG = 15.0
-
 SMALLEST_OWN_SHARE = 0.08
 """An image is another person's, or lies wrong beyond repair, if its mirror image explains all but this share of what it
 explains itself. Set on one head (K_01's; simulated maps of 14 mm, 8 % noise): the right image 0.145, another person's
@@ -204,35 +202,28 @@ class _Test:
 
 def _judge_image(test: _Test, image: Image, alignment: Alignment | None, where: str, options: Options) -> Guidance:
     """Whether the image is used: near enough, and the scan is brought back better with it than without."""
-    too_far = alignment is not None and (
-        alignment.placement.distance_mm > LARGEST_SHIFT_MM or alignment.placement.angle_deg > LARGEST_TURN_DEG
-    )
     place = "" if alignment is None else f" It fits best {_movement(alignment)}."
+    if alignment is not None and alignment.placement.too_far and not options.force_image:
+        return Guidance(False, f"{where}: not used, too far from the maps.{place}", np.nan, np.nan, alignment)
     if test.halved is None:
         unchecked = f"{where}: whether it helps was not tested.{place}"
-        if too_far and not options.force_image:
-            return Guidance(False, f"{where}: not used, too far from the maps.{place}", np.nan, np.nan, alignment)
         return Guidance(True, unchecked, np.nan, np.nan, alignment)
-    strange = alignment is not None and (
-        alignment.own_share < SMALLEST_OWN_SHARE or alignment.advantage < SMALLEST_ADVANTAGE
-    )
     scale = options.noise_scale or 1.0
     with_image, without = test.error(image, scale), test.error(None, scale)
     numbers = f"error {with_image:.3f} with it, {without:.3f} without"
-    if options.force_image:
-        reason, used = f"{where}: used as asked ({numbers}).{place}", True
-    elif too_far:
-        reason, used = f"{where}: not used, too far from the maps ({numbers}).{place}", False
-    elif strange:
-        reason, used = f"{where}: not used, its mirror image fits the maps as well ({numbers}).{place}", False
-    elif alignment is not None and alignment.advantage_flipped < -SMALLEST_ADVANTAGE:
-        reason = f"{where}: not used, it fits the maps better upside down or back to front ({numbers}).{place}"
-        used = False
-    elif not with_image < without:
-        reason, used = f"{where}: not used, it does not fit the maps ({numbers}).{place}", False
-    else:
-        reason, used = f"{where}: used ({numbers}).{place}", True
-    return Guidance(used, reason, with_image, without, alignment)
+    fault = None if options.force_image else _fault(alignment, with_image, without)
+    verdict = f"not used, {fault}" if fault else "used as asked" if options.force_image else "used"
+    return Guidance(fault is None, f"{where}: {verdict} ({numbers}).{place}", with_image, without, alignment)
+
+
+def _fault(alignment: Alignment | None, with_image: float, without: float) -> str | None:
+    """What speaks against an image that is near enough, or None."""
+    if alignment is not None:
+        if alignment.own_share < SMALLEST_OWN_SHARE or alignment.advantage < SMALLEST_ADVANTAGE:
+            return "its mirror image fits the maps as well"
+        if alignment.advantage_flipped < -SMALLEST_ADVANTAGE:
+            return "it fits the maps better upside down or back to front"
+    return None if with_image < without else "it does not fit the maps"
 
 
 def _movement(alignment: Alignment) -> str:

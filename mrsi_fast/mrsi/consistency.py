@@ -27,8 +27,9 @@ import torch
 from torch import Tensor
 
 from mrsi_fast.mrsi.forward import Modes
-from mrsi_fast.mrsi.residuals import gross_outliers, unexplained, white_sd
-from mrsi_fast.mrsi.volume_operator import Operator, VolumeModes
+from mrsi_fast.mrsi.noise_shape import noise_shape
+from mrsi_fast.mrsi.residuals import gross_outliers, supported_sd, unexplained
+from mrsi_fast.mrsi.volume_operator import Operator, VolumeAcquisition, VolumeModes
 
 # Conjugate-gradient steps for voxels without weight; the change is then within a few percent of the smallest. Without
 # a window all measured lines have about the same gain, and zeros in those voxels are as good.
@@ -125,6 +126,7 @@ class DataConsistency:
         self.noise_factor = torch.ones(y.shape[-3] if y.ndim > 2 else 1, 1, 1, dtype=torch.float64)
         limit = self.noise_factor if largest_factor is None else largest_factor.double().reshape(-1, 1, 1)
         self._largest_factor = limit.expand_as(self.noise_factor)
+        self._shape = noise_shape(acquisition.plane if isinstance(acquisition, VolumeAcquisition) else acquisition)
         # Kept alive here, because a captured graph points into them.
         self._modes = acquisition.modes(y.dtype, y.device)
         self._wide_modes = acquisition.modes(y.dtype if y.device.type == "mps" else torch.float64, y.device)
@@ -134,14 +136,15 @@ class DataConsistency:
 
         The stated level is a lower bound. The part of the whitened residual that neighbouring voxels do not share is
         noise: its variance over all slices of a map, extrapolated from the covariances at one and two voxels to none,
-        is the square of the factor; never below 1, never above ``largest_factor``.
+        is the square of the factor; never below 1, never above ``largest_factor``. What support, window and
+        interpolation let neighbours share of noise counts as noise too (``noise_shape``).
 
         Args:
             x0: ``[..., M, X, Y]`` estimate that was not corrected yet, in the unit of ``y``.
         """
         if self.applied == "hard" or not bool((self._largest_factor > 1).any()):
             return self
-        found = white_sd(self.whitened(x0), self._known)
+        found = supported_sd(self.whitened(x0), self._known, self._shape)
         scaled = copy.copy(self)
         scaled.noise_factor = torch.minimum(found.clamp_min(1.0).to("cpu", torch.float64), self._largest_factor)
         scaled.weight = self.weight / scaled.noise_factor.to(self.weight)
@@ -170,7 +173,7 @@ class DataConsistency:
         if self.z is not None:
             return x0 - self._modes.measured(x0) + self.z
         residual = self._misfit(x0)
-        pull, held = unexplained(residual * self.weight, self._known)
+        pull, held = unexplained(residual * self.weight, self._known, self._shape)
         iterations = _FILL_ITERATIONS[self.acquisition.window]
         wanted = _fill_smallest(self._wide_modes, pull * residual, self._known * held, iterations)
         return x0 + self._wide_modes.pinv(wanted).to(x0)

@@ -1,9 +1,13 @@
-"""Robust statistics of whitened residuals: expectation from noise, departures, white share."""
+"""Robust statistics of whitened residuals: expectation from noise, departures, the noise that they support."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from mrsi_fast.mrsi.noise_shape import NoiseShape
+
+WHITE = NoiseShape()
 
 OUTLIER_SD = 3.0
 """Robust standard deviations of the residual beyond which a voxel counts no more than this for the size of the slice's
@@ -19,12 +23,13 @@ nine simulated volumes of six maps with fit errors it holds for at most 3 voxels
 _LOCAL_ALARM = 2.326  # a neighbourhood of noise alone is taken for a departure in one case of a hundred
 
 
-def unexplained(whitened: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+def unexplained(whitened: Tensor, known: Tensor, noise: NoiseShape = WHITE) -> tuple[Tensor, Tensor]:
     """Share of each voxel's residual that noise does not explain, and which voxels hold (1) or are outliers (0).
 
     Args:
         whitened: ``[..., nx, ny]`` residual in noise standard deviations, 0 where unknown.
         known: 1 where the noise level is known, else 0.
+        noise: How noise is correlated.
     """
     bound = OUTLIER_SD * _robust_sd(whitened, known)
     weight = known * _lone_weights(whitened, known, bound)
@@ -33,7 +38,7 @@ def unexplained(whitened: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     voxels = weight.sum((-2, -1), keepdim=True)
     size = torch.minimum(power, bound**2).sum((-2, -1), keepdim=True)
     near = _box_sum(weight)
-    freedom = 2.0 / (9.0 * near.clamp_min(1.0))
+    freedom = 2.0 / (9.0 * (noise.independent * near).clamp_min(1.0))
     by_chance = (1.0 - freedom + _LOCAL_ALARM * freedom.sqrt()) ** 3  # of a mean of squares (Wilson & Hilferty 1931)
     shares = (voxels / size.clamp_min(tiny), by_chance * near / _box_sum(power).clamp_min(tiny))
     explained = torch.minimum(*(share.clamp_max(1.0).sqrt() for share in shares))
@@ -79,12 +84,17 @@ def _robust_sd(whitened: Tensor, known: Tensor) -> Tensor:
     return (1.4826 * size.nan_to_num(0.0)).clamp_min(1.0)[..., None, None]
 
 
-def white_sd(whitened: Tensor, known: Tensor) -> Tensor:
-    """Standard deviation of the part of a residual that is uncorrelated from voxel to voxel, ``[M, 1, 1]``.
+def supported_sd(whitened: Tensor, known: Tensor, noise: NoiseShape = WHITE) -> Tensor:
+    """Standard deviation of the part of a residual that noise may be, ``[M, 1, 1]``.
 
     Covariances within slices, over both axes and all slices; lone outliers left out, what else is large clipped. A
     covariance that falls off as a parabola from lag 0 has ``C(0) = (4 C(1) - C(2))/3``; what ``C(0)`` holds beyond that
-    is white.
+    is white, or the white share of noise that is correlated. It is never more than ``C(0)``.
+
+    Args:
+        whitened: ``[..., M, nx, ny]`` residual in noise standard deviations, 0 where unknown.
+        known: 1 where the noise level is known, else 0.
+        noise: How noise is correlated.
     """
     bound = OUTLIER_SD * _robust_sd(whitened, known)
     used = known * (_lone_weights(whitened, known, bound) == 1)
@@ -103,8 +113,9 @@ def white_sd(whitened: Tensor, known: Tensor) -> Tensor:
             pairs = pairs + (second[0] * second[1]).sum(over)
         return total / pairs.clamp_min(1.0)
 
-    shared = (4.0 * covariance(1) - covariance(2)) / 3.0
-    return (covariance(0) - shared.clamp_min(0.0)).clamp_min(0.0).sqrt()[:, None, None]
+    whole, shared = covariance(0), (4.0 * covariance(1) - covariance(2)) / 3.0
+    white = (whole - shared.clamp_min(0.0)).clamp_min(0.0)
+    return torch.minimum(white / max(noise.white, 1e-6), whole).sqrt()[:, None, None]
 
 
 def _box_sum(values: Tensor) -> Tensor:

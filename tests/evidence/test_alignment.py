@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from mrsi_fast.evaluation.guided import rigid
-from mrsi_fast.evidence.alignment import Fit, Placement, align
+from mrsi_fast.evidence.alignment import Placement, align
+from mrsi_fast.evidence.fit import Fit
 from support.displaced import head, maps
 
 
@@ -56,19 +56,39 @@ def test_a_placement_says_what_it_does() -> None:
     assert placement.distance_mm == pytest.approx(3.0) and placement.angle_deg == pytest.approx(90.0)
 
 
-def test_slope_is_that_of_the_fit() -> None:
+@pytest.mark.parametrize("coarse", [False, True])
+def test_slope_is_that_of_the_fit(coarse: bool) -> None:
+    """The slope that the search goes by is the one that the likelihood shows, weights following the place."""
     image, affine = head()
     values, valid, where = maps()
     fit = Fit(image, affine, values, valid, where)
-    at = torch.tensor([0.7, -0.4, 0.5, 0.3, -0.6, 0.8], requires_grad=True)
-    fit.likelihood(at).backward()
-    assert at.grad is not None
+    fit = fit.coarser() if coarse else fit
+    at = np.array([0.7, -0.4, 0.5, 0.3, -0.6, 0.8])
+    slope, curvature = fit.slopes(fit.at(at))
     for k in range(6):
-        step = torch.zeros(6)
+        step = np.zeros(6)
         step[k] = 0.1
-        with torch.no_grad():
-            slope = float(fit.likelihood(at + step) - fit.likelihood(at - step)) / 0.2
-        assert slope == pytest.approx(float(at.grad[k]), rel=0.15, abs=3.0)
+        seen = (fit.at(at + step).likelihood - fit.at(at - step).likelihood) / 0.2
+        assert seen == pytest.approx(float(slope[k]), rel=0.15, abs=3.0)
+    assert (np.linalg.eigvalsh(curvature) < 0).all()
+
+
+def test_the_search_ends_within_a_hundred_evaluations_of_the_fine_model() -> None:
+    """And counts each once: a control does not inherit the count of the search before it."""
+    image, affine = head()
+    values, valid, where = maps()
+    fit = Fit(image, rigid((4, -3, 5), (3, -5, 2)) @ affine, values, valid, where)
+    found = align(fit)
+    assert fit.mirrored(found.placement.matrix).evaluations == 0 == fit.coarser().evaluations
+    assert fit.evaluations < 50 and fit.evaluations < found.evaluations < 500
+
+
+def test_of_an_image_that_is_too_far_away_no_mirror_image_is_tried() -> None:
+    image, affine = head()
+    values, valid, where = maps()
+    found = align(Fit(image, rigid((13, -14, 0)) @ affine, values, valid, where))
+    assert found.placement.too_far and found.placement.distance_mm == pytest.approx(np.hypot(13, 14), abs=0.5)
+    assert np.isnan([found.explained_mirrored, found.advantage, found.advantage_flipped, found.own_share]).all()
 
 
 def test_an_image_without_contrast_is_told() -> None:

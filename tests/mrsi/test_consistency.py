@@ -14,6 +14,7 @@ from mrsi_fast.diffusion.schedules import karras
 from mrsi_fast.diffusion.solvers import make_steps, sample
 from mrsi_fast.mrsi.consistency import DataConsistency
 from mrsi_fast.mrsi.forward import Acquisition
+from mrsi_fast.mrsi.noise_shape import noise_shape
 from mrsi_fast.mrsi.residuals import unexplained
 
 OPERATORS = [
@@ -81,7 +82,8 @@ def test_soft_is_the_smallest_change_with_its_effect(acq: Acquisition, holes: bo
     dense = columns.reshape(len(columns), -1).T.numpy()
     y, sd, trusted = (case[name][1, 2].numpy().ravel() for name in ("y", "noise_sd", "trusted"))
     trusted_plane, r = case["trusted"][1, 2].double(), y - dense @ estimate[1, 2].numpy().ravel()
-    pull, held = unexplained(torch.from_numpy(r / sd).reshape(acq.lr_shape) * trusted_plane, trusted_plane)
+    whitened = torch.from_numpy(r / sd).reshape(acq.lr_shape) * trusted_plane
+    pull, held = unexplained(whitened, trusted_plane, noise_shape(acq))
     trusted &= held.numpy().ravel() > 0
     wanted = (pull.numpy().ravel() * r)[trusted]
     smallest = np.linalg.lstsq(dense[trusted], wanted, rcond=1e-9)[0]

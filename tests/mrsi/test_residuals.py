@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mrsi_fast.mrsi.residuals import gross_outliers, unexplained, white_sd
+from mrsi_fast.mrsi.residuals import gross_outliers, supported_sd, unexplained
 
 
 def randn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -75,17 +75,17 @@ def test_white_part_of_a_residual() -> None:
     kernel = torch.outer(taps, taps)[None, None]
     smooth = torch.nn.functional.conv2d(rough, kernel / kernel.norm()).reshape(30, 2, 24, 24)
     known = (randn(30, 2, 24, 24, seed=2) > -1).double()
-    found = white_sd((white + 4.0 * smooth) * known, known)
+    found = supported_sd((white + 4.0 * smooth) * known, known)
     assert found.shape == (2, 1, 1)
     torch.testing.assert_close(found, torch.full_like(found, 3.0), rtol=0.1, atol=0)
-    alone = white_sd(white * known, known)
+    alone = supported_sd(white * known, known)
     torch.testing.assert_close(alone, torch.full_like(alone, 3.0), rtol=0.03, atol=0)
 
 
 def test_outliers_do_not_count_as_noise() -> None:
     white = randn(10, 1, 16, 16)
     white[:, :, ::5, ::5] = 100.0
-    found = white_sd(white, torch.ones_like(white))
+    found = supported_sd(white, torch.ones_like(white))
     torch.testing.assert_close(found, torch.ones_like(found), rtol=0.1, atol=0)
 
 
@@ -95,5 +95,5 @@ def test_tiny_grids_and_nothing_known(shape: tuple[int, int]) -> None:
     for known in (torch.ones_like(whitened), torch.zeros_like(whitened)):
         pull, held = unexplained(whitened * known, known)
         assert torch.isfinite(pull).all() and torch.isfinite(held).all()
-        assert torch.isfinite(white_sd(whitened * known, known)).all()
+        assert torch.isfinite(supported_sd(whitened * known, known)).all()
     assert pull.abs().max() == 0
