@@ -38,11 +38,13 @@ HeldOut = Annotated[
     Path | None,
     typer.Option(help="Folder of label maps (sub-*_dseg.nii.gz), or of subjects with lr and hr maps inside."),
 ]
-Subjects = Annotated[int, typer.Option(help="Simulated subjects per head.")]
-Slices = Annotated[int | None, typer.Option(help="Slices per subject; default the preset's.")]
-Samples = Annotated[int, typer.Option(help="Posterior samples, 8 or more; 0 for the one-step mean alone.")]
+Subjects = Annotated[int, typer.Option(min=1, max=1000, help="Simulated subjects per head.")]
+Slices = Annotated[int | None, typer.Option(min=1, max=256, help="Slices per subject; default the preset's.")]
+Samples = Annotated[
+    int, typer.Option(min=0, max=1024, help="Posterior samples, 8 or more; 0 for the one-step mean alone.")
+]
 Steps = Annotated[str, typer.Option(help="Solver steps; several give a row each.")]
-Seed = Annotated[int, typer.Option(help="Seed of subjects and samples.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of subjects and samples.")]
 Anatomy = Annotated[bool, typer.Option("--anatomy", help="Also evaluate with the T1 image.")]
 Consistency = Annotated[
     Literal["auto", "off"], typer.Option(help="For every method alike: auto (hard if noise-free, else soft), off.")
@@ -67,6 +69,8 @@ MeasuredHeads = Annotated[
 WholeBrain = Annotated[
     int | None,
     typer.Option(
+        min=1,
+        max=1000,
         metavar="HEADS",
         help="Measure so many val heads of --preset as whole brains and refine them 2 times in all directions (with "
         "--anatomy also with the T1 image). Nothing else is evaluated; writes whole_brain_PRESET.md and .json.",
@@ -125,8 +129,6 @@ class MeasuredOptions:
 
     def __post_init__(self) -> None:
         """Refuses what describes no scan."""
-        if self.whole_brain is not None and self.whole_brain < 1:
-            raise CommandError(f"--whole-brain {self.whole_brain}: give the number of heads, 1 or more.")
         if not (self.truncate or self.guided_by_measured_t1) and (self.t1 or self.support or self.window):
             raise CommandError("--t1, --support and --window describe a scan that is given with --truncate.")
 

@@ -51,7 +51,7 @@ MaxMemory = Annotated[
     ),
 ]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads. Default: by affinity, SLURM and container limits.")
+    int | None, typer.Option(min=1, max=1024, help="CPU threads. Default: by affinity, SLURM and container limits.")
 ]
 _WORKERS = "Several processes (need the extra cluster)"
 WorkerCount = Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from mrsi_fast.simulation.volume import SimulatedSubject
 
 Preset = Annotated[str, typer.Option(help="Named settings, or a TOML file of your own.")]
-Subjects = Annotated[str, typer.Option(help="How many subjects, or which, e.g. 0,3,5.")]
+Subjects = Annotated[str, typer.Option(help="How many subjects (at most 10000), or which, e.g. 0,3,5.")]
 Scales = Annotated[str, typer.Option(help="Factors to measure each subject at, e.g. 2,4,8.")]
-Through = Annotated[int, typer.Option(help="Refine the slices too: 2 or 4 planes of the truth in each. 1: none.")]
+Through = Annotated[
+    int, typer.Option(min=1, max=4, help="Refine the slices too: 2 or 4 planes of the truth in each. 1: none.")
+]
 WholeBrain = Annotated[
     bool,
     typer.Option("--whole-brain", help="Measure 22 slices of 32x42 voxels of 5 mm."),
@@ -34,6 +36,10 @@ Heads = Annotated[
 Split = Annotated[
     str | None, typer.Option(help="train, val, test, or all for heads of your own. Default: the preset's.")
 ]
+
+
+MOST_SUBJECTS, LARGEST_SUBJECT = 10_000, 2**31 - 1
+"""Subjects of one call, some 300 GB of files; and the number of one."""
 
 
 @guarded
@@ -62,14 +68,13 @@ def simulate(
     from mrsi_fast.config import ConfigError
     from mrsi_fast.pool import PoolError
 
-    terminal, numbers, factors = Terminal(quiet), _numbers(subjects, "--subjects"), _numbers(scales, "--scales")
+    terminal, chosen, factors = Terminal(quiet), _subjects(subjects), _numbers(scales, "--scales")
     where = workers.where()
     if not set(factors) <= {2, 4, 8}:
         raise CommandError(f"--scales {scales}: each factor has to be 2, 4 or 8.")
     if through_plane_factor not in (1, 2, 4):
         raise CommandError(f"--through-plane-factor {through_plane_factor}: it has to be 1, 2 or 4.")
     all_factors = [(factor, factor, through_plane_factor) for factor in factors]
-    chosen = range(numbers[0]) if "," not in subjects else numbers
     try:
         settings = _settings(preset, heads, split)
         settings = settings.whole_brain() if whole_brain else settings
@@ -104,13 +109,30 @@ def _on_workers(tasks: list[_Task], where: Workers, terminal: Terminal) -> Itera
             yield finished.value
 
 
+def _subjects(text: str) -> Sequence[int]:
+    """Numbers of the subjects: the first N, or those that are listed, each once.
+
+    Raises:
+        CommandError: There are none or too many.
+    """
+    numbers = _numbers(text, "--subjects")
+    listed = "," in text
+    if (len(numbers) if listed else numbers[0]) > MOST_SUBJECTS:
+        raise CommandError(f"--subjects {text[:40]}: at most {MOST_SUBJECTS} subjects are simulated in one call.")
+    if max(numbers) > LARGEST_SUBJECT:
+        raise CommandError(f"--subjects {text[:40]}: the number of a subject is at most {LARGEST_SUBJECT}.")
+    if not listed and not numbers[0]:
+        raise CommandError(f"--subjects {text}: that is none. `0,` is the subject number 0.")
+    return list(dict.fromkeys(numbers)) if listed else range(numbers[0])
+
+
 def _numbers(text: str, option: str) -> list[int]:
     try:
         numbers = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
         numbers = []
     if not numbers or min(numbers) < 0:
-        raise CommandError(f"{option} {text}: give whole numbers, separated by commas.")
+        raise CommandError(f"{option} {text[:40]}: give whole numbers, separated by commas.")
     return numbers
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -40,16 +40,16 @@ class EvaluationConfig(Settings):
 
     model: str | None = None
     preset: str = "paper-like"
-    scales: tuple[int, ...] = (2, 4, 8)
+    scales: Annotated[tuple[Annotated[int, pydantic.Field(ge=2, le=8)], ...], pydantic.Field(max_length=3)] = (2, 4, 8)
     split: Literal["train", "val", "test"] = "val"
     held_out: str | None = None
-    subjects: int = pydantic.Field(1, ge=1)
-    slices: int | None = pydantic.Field(None, ge=1)
-    fit_slices: int = pydantic.Field(6, ge=1)
+    subjects: int = pydantic.Field(1, ge=1, le=1000)
+    slices: int | None = pydantic.Field(None, ge=1, le=256)
+    fit_slices: int = pydantic.Field(6, ge=1, le=256)
     heads: Literal["phantom"] | None = None
-    seed: int = pydantic.Field(0, ge=0)
-    samples: int = pydantic.Field(16, ge=0)
-    steps: tuple[int, ...] = (8,)
+    seed: int = pydantic.Field(0, ge=0, lt=2**63)
+    samples: int = pydantic.Field(16, ge=0, le=1024)
+    steps: Annotated[tuple[Annotated[int, pydantic.Field(ge=1, le=1000)], ...], pydantic.Field(max_length=16)] = (8,)
     anatomy: bool = False
     data_consistency: Literal["auto", "off"] = "auto"
     methods: tuple[baselines.Baseline, ...] = baselines.BASELINES

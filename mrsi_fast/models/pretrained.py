@@ -8,7 +8,7 @@ import stat
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 import pydantic
 import safetensors
@@ -28,6 +28,9 @@ class ModelFolderError(RuntimeError):
     """A model folder that cannot be used; the message names the file and what to do."""
 
 
+_Side = Annotated[int, pydantic.Field(ge=1, le=100_000)]
+
+
 class FolderConfig(Settings):
     """Content of ``config.json``.
 
@@ -43,7 +46,7 @@ class FolderConfig(Settings):
     model: ModelConfig
     diffusion: DiffusionConfig
     trained_voxel_mm: tuple[float, float]
-    trained_grid: tuple[int, int]
+    trained_grid: tuple[_Side, _Side]
 
     @pydantic.model_validator(mode="after")
     def _scales_for_every_channel(self) -> Self:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from importlib import resources
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import pydantic
 
 from mrsi_fast.config import ConfigError, Settings
 
 Range = tuple[float, float]
+
+LARGEST_MATRIX = 1024
+"""Voxels along one axis, planes included."""
+
+_Side = Annotated[int, pydantic.Field(ge=1, le=LARGEST_MATRIX)]
 
 
 class AnatomyConfig(Settings):
@@ -228,11 +233,11 @@ class BatchConfig(Settings):
         unequal_voxels: Share of items with different voxel sides in plane, up to a factor of 2.
     """
 
-    main_grid: int = pydantic.Field(64, ge=16)
+    main_grid: int = pydantic.Field(64, ge=16, le=LARGEST_MATRIX)
     main_grid_share: float = pydantic.Field(0.8, ge=0, le=1)
-    lr_matrix: tuple[int, int] = (8, 40)
-    largest_hr: int = pydantic.Field(96, ge=16)
-    smallest_lr: int = pydantic.Field(6, ge=4)
+    lr_matrix: tuple[_Side, _Side] = (8, 40)
+    largest_hr: int = pydantic.Field(96, ge=16, le=LARGEST_MATRIX)
+    smallest_lr: int = pydantic.Field(6, ge=4, le=LARGEST_MATRIX)
     fov_mm: Range = (180.0, 260.0)
     lr_voxel_mm: Range = (4.0, 20.0)
     thickness_mm: Range = (3.0, 12.0)
@@ -268,9 +273,9 @@ class VolumeConfig(Settings):
     """
 
     metabolites: tuple[str, ...] = ("tNAA", "tCr", "tCho", "Ins", "Glx", "2HG")
-    matrix: tuple[int, int] = (64, 64)
+    matrix: tuple[_Side, _Side] = (64, 64)
     fov_mm: Range = (220.0, 220.0)
-    slices: int = pydantic.Field(12, ge=1)
+    slices: int = pydantic.Field(12, ge=1, le=LARGEST_MATRIX)
     thickness_mm: float = pydantic.Field(3.4375, gt=0)
     step_mm: float = pydantic.Field(5.0, gt=0)
     first_mm: float = -18.0
@@ -310,9 +315,9 @@ class SimulationConfig(Settings):
     guidance: GuidanceConfig = GuidanceConfig()
     batch: BatchConfig = BatchConfig()
     volume: VolumeConfig = VolumeConfig()
-    object_voxel_mm: float = pydantic.Field(1.0, gt=0)
+    object_voxel_mm: float = pydantic.Field(1.0, ge=0.1)
     label_refinement: int = pydantic.Field(1, ge=1, le=5)
-    object_plane_mm: float = pydantic.Field(1.0, gt=0)
+    object_plane_mm: float = pydantic.Field(1.0, ge=0.1)
 
     def whole_brain(self) -> Self:
         """The same subjects measured as a whole brain: 32x42x22 voxels of 5 mm at a scale of 2,2,2."""

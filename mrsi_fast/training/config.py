@@ -12,6 +12,9 @@ from mrsi_fast.simulation.config import SimulationConfig
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
+MOST_STEPS = 10**9
+"""Steps of a training run, and anything that is counted in them."""
+
 
 class OptimiserConfig(Settings):
     """AdamW and Muon, their learning-rate schedule (warm-up, constant, linear cool-down to 0) and the weight average.
@@ -32,8 +35,8 @@ class OptimiserConfig(Settings):
     filter_learning_rate: float = pydantic.Field(0.0, ge=0)
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = pydantic.Field(0.01, ge=0)
-    warmup_steps: int = pydantic.Field(200, ge=0)
-    cooldown_steps: int = pydantic.Field(1000, ge=0)
+    warmup_steps: int = pydantic.Field(200, ge=0, le=MOST_STEPS)
+    cooldown_steps: int = pydantic.Field(1000, ge=0, le=MOST_STEPS)
     clip_norm: float = pydantic.Field(1.0, gt=0)
     ema_half_life: float = pydantic.Field(2000.0, gt=0)
 
@@ -108,10 +111,10 @@ class TrainConfig(Settings):
     output: Path
     seed: int = pydantic.Field(0, ge=0, lt=2**63)
     initial: Path | None = None
-    steps: int = pydantic.Field(gt=0)
-    batch_size: int = pydantic.Field(8, gt=0)
-    passes: int = pydantic.Field(1, gt=0)
-    spacing: int = pydantic.Field(64, gt=0)
+    steps: int = pydantic.Field(gt=0, le=MOST_STEPS)
+    batch_size: int = pydantic.Field(8, gt=0, le=4096)
+    passes: int = pydantic.Field(1, gt=0, le=1000)
+    spacing: int = pydantic.Field(64, gt=0, le=100_000)
     model: ModelConfig = ModelConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
     simulation: SimulationConfig = pydantic.Field(default_factory=lambda: SimulationConfig.preset("training-v2"))
@@ -120,11 +123,11 @@ class TrainConfig(Settings):
     loss: LossConfig = LossConfig()
     device: str = "auto"
     precision: Precision = "auto"
-    workers: int = pydantic.Field(1, ge=0)
+    workers: int = pydantic.Field(1, ge=0, le=1024)
     checkpoint_minutes: float = pydantic.Field(10.0, gt=0)
-    log_steps: int = pydantic.Field(20, gt=0)
-    validation_steps: int = pydantic.Field(1000, gt=0)
-    validation_batches: int = pydantic.Field(8, gt=0)
+    log_steps: int = pydantic.Field(20, gt=0, le=MOST_STEPS)
+    validation_steps: int = pydantic.Field(1000, gt=0, le=MOST_STEPS)
+    validation_batches: int = pydantic.Field(8, gt=0, le=10_000)
 
     @pydantic.field_validator("simulation", mode="before")
     @classmethod

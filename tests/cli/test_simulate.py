@@ -67,6 +67,11 @@ def test_a_number_means_how_many(preset: Path, tmp_path: Path) -> None:
         (("--preset", "nothing"), "There is no simulation preset 'nothing'"),
         (("--scales", "3"), "has to be 2, 4 or 8"),
         (("--subjects", "some"), "whole numbers"),
+        (("--subjects", "9" * 5000), "whole numbers"),
+        (("--subjects", "1000000000"), "at most 10000 subjects"),
+        (("--subjects", ",".join(map(str, range(10_001)))), "at most 10000 subjects"),
+        (("--subjects", "0,9999999999"), "at most 2147483647"),
+        (("--subjects", "0"), "that is none"),
         (("--heads", "nowhere", "--split", "all"), "'nowhere' does not exist"),
     ],
 )
