@@ -306,10 +306,7 @@ def judge(maps: MapSet, rules: TrustRules | None = None, distrusted: Bool | None
         lost = distrusted & trust.support & np.isfinite(maps.maps)
         number = tuple(int(n) for n in lost.sum(axis=(1, 2, 3)))
         missing = tuple(n - m for n, m in zip(trust.counts["missing"], number, strict=True))
-        trust = replace(
-            trust,
-            counts={**trust.counts, "missing": missing, "outlier": number},
-        )
+        trust = replace(trust, counts={**trust.counts, "missing": missing, "outlier": number})
     filled = fill_volume(maps.maps, trust.trusted, trust.support)
     return Judged(maps, trust, trust.trusted & trust.support, filled)
 
@@ -329,7 +326,7 @@ def measure(judged: Judged, request: Request) -> Measured:
         (known.through_plane, known.thickness_mm),
     )
     declared_free = request.data_consistency == "hard" and request.noise is None
-    found = noise_of(maps, judged.trust, 0.0 if declared_free else request.noise)
+    found = noise_of(maps, judged.trust, 0.0 if declared_free else request.noise, operator)
     content = map_content(maps.maps, judged.valid, found.stated)
     scale = map_scale(maps.maps, judged.valid, found.level)
     scale[[kind != "signal" for kind in content]] = 0.0

@@ -197,7 +197,12 @@ class SuperResolver:
             found = shrink(found, evidence.amplitudes())
         prepared, order = found.prepared, back_to(inputs.slice_axis)
         agreed, alarms = agreement(
-            inputs.names, found.consistency, to_slices(found.uncorrected), to_slices(found.mean), order
+            inputs.names,
+            found.consistency,
+            to_slices(found.uncorrected),
+            to_slices(found.mean),
+            order,
+            [source in ("crlb", "given") for source in prepared.noise_source],
         )
         outlying = outlier_sentences(inputs.names, found.outliers, order)
 
@@ -227,6 +232,7 @@ class SuperResolver:
                 *range_warnings(prepared, self.pretrained.config),
                 *outlying,
                 *alarms,
+                *evidence.alarms(),
             ),
         )
         return _as_given(result, inputs.slice_axis)

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from mrsi_fast.mrsi.forward import Modes
 from mrsi_fast.mrsi.noise_shape import noise_shape
-from mrsi_fast.mrsi.residuals import gross_outliers, supported_sd, unexplained
+from mrsi_fast.mrsi.residuals import gross_outliers, room_for_noise, supported_sd, unexplained
 from mrsi_fast.mrsi.volume_operator import Operator, VolumeAcquisition, VolumeModes
 
 # Conjugate-gradient steps for voxels without weight; the change is then within a few percent of the smallest. Without
@@ -36,6 +36,8 @@ from mrsi_fast.mrsi.volume_operator import Operator, VolumeAcquisition, VolumeMo
 _FILL_ITERATIONS = {"none": 0, "hamming": 8, "hann": 16}
 
 Mode = Literal["auto", "hard", "soft", "off"]
+
+_TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,30 @@ class DataConsistency:
             expected=voxels.sqrt() + unknown,
             outside_band=_ratio(_norm(invented, over), _norm(x, over)) ** 2,
         )
+
+    def departure(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Departure of an estimate from its measurement, and how much of it noise can be.
+
+        Args:
+            x: ``[Z, M, X, Y]`` HR maps, in the unit of ``y``.
+
+        Returns:
+            ``[M]`` root mean square of ``y - A x`` over trusted voxels, in the unit of ``y``; ``[M]`` the most noise
+            that the measured map leaves room for (``residuals.room_for_noise``), NaN where it does not tell.
+        """
+        modes = self._wide_modes
+        misfit = (self._data.to(modes.gains) - modes.forward(x.to(modes.gains))) * self.trusted
+        voxels = self.trusted.sum((0, -2, -1)).clamp_min(1.0)
+        room = room_for_noise(self._data.to(modes.gains), self.trusted.to(modes.gains), self._shape)
+        return ((misfit**2).sum((0, -2, -1)) / voxels).sqrt(), room
+
+    def stated_noise(self) -> Tensor:
+        """``[M]`` root mean square over voxels of the noise level as it was given, without ``noise_factor``."""
+        known = self.weight > 0
+        variance = (
+            torch.where(known, 1.0 / (self.weight * self.noise_factor.to(self.weight)).clamp_min(_TINY), 0.0) ** 2
+        )
+        return (variance.sum((0, -2, -1)) / known.sum((0, -2, -1)).clamp_min(1)).sqrt()
 
     def describe(self) -> str:
         """Return two sentences for logs and reports: what is done and why, and the operator."""

@@ -10,15 +10,19 @@ it (``consistency.DataConsistency.supported_by``). Derivation: docs/decisions/no
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from mrsi_fast.mrsi.mapset import Float32, MapInputError, MapSet
 from mrsi_fast.mrsi.names import canonical_name
+from mrsi_fast.mrsi.noise_shape import noise_shape
 from mrsi_fast.mrsi.quality import Trust
+from mrsi_fast.mrsi.residuals import room_for_noise
+from mrsi_fast.mrsi.volume_operator import Operator, VolumeAcquisition
 
 NoiseLevel = float | Mapping[str, float] | None
 
@@ -27,6 +31,9 @@ TYPICAL_NOISE: dict[str, float] = {"tNAA": 0.05, "tCr": 0.06, "tCho": 0.06, "Ins
 short-TE MRSI at 3 T (5-7 % for tNAA, tCr and tCho, 10-13 % for Ins and Glx over all voxels)."""
 
 OTHER_TYPICAL_NOISE = 0.15
+
+SMALLEST_ASSUMED_SHARE = 0.05
+"""Noise that is assumed is not below this share of the typical one, however smooth the map: 0.25 % of it for tNAA."""
 
 SMALLEST_SHARE = 0.5
 """Noise of a voxel, at least this share of its map's median noise. On a PRESS scan at 3 T (14x14x3, five maps) 95 % of
@@ -66,7 +73,7 @@ class Noise:
         return np.array([LARGEST_FACTOR[origin] for origin in self.source])
 
 
-def noise_of(maps: MapSet, trust: Trust, noise: NoiseLevel = None) -> Noise:
+def noise_of(maps: MapSet, trust: Trust, noise: NoiseLevel = None, operator: Operator | None = None) -> Noise:
     """Find the noise of each map and voxel.
 
     Args:
@@ -74,6 +81,8 @@ def noise_of(maps: MapSet, trust: Trust, noise: NoiseLevel = None) -> Noise:
         trust: Their assessment.
         noise: What the user gave: one standard deviation for all maps, or by name, in the maps' units; 0 declares a map
             noise-free. Without it CRLB x concentration where there is a CRLB, else an assumed typical level.
+        operator: The acquisition. With it an assumed level is not above what the map can hold
+            (``residuals.room_for_noise``): maps that are smooth from voxel to voxel were filtered or simulated.
 
     Raises:
         MapInputError: A level is negative, not finite, or names no map.
@@ -86,6 +95,7 @@ def noise_of(maps: MapSet, trust: Trust, noise: NoiseLevel = None) -> Noise:
     sd = np.full(maps.maps.shape, np.nan, dtype=np.float32)
     level = np.zeros(len(maps.names))
     source: list[Source] = []
+    room = None if operator is None else _room(maps, trust, operator)
     for index, name in enumerate(maps.names):
         if name in given:
             level[index] = given[name]
@@ -98,10 +108,22 @@ def noise_of(maps: MapSet, trust: Trust, noise: NoiseLevel = None) -> Noise:
         else:
             typical = TYPICAL_NOISE.get(name, OTHER_TYPICAL_NOISE)
             level[index] = typical * max(float(np.nan_to_num(trust.level[index])), 0.0)
+            if room is not None and room[index] < level[index]:
+                level[index] = max(room[index], SMALLEST_ASSUMED_SHARE * level[index])
             sd[index] = level[index] or np.nan
             source.append("assumed")
     sd[~np.isfinite(sd)] = np.nan
     return Noise(sd, level, tuple(source))
+
+
+def _room(maps: MapSet, trust: Trust, operator: Operator) -> NDArray[np.float64]:
+    """[M] the most noise that each map can hold; where no window was declared, as if it were as smooth as Hamming's."""
+    plane = operator.plane if isinstance(operator, VolumeAcquisition) else operator
+    shape = noise_shape(replace(plane, window="hamming") if plane.assumed and plane.window == "none" else plane)
+    valid = np.moveaxis(trust.trusted & trust.support & np.isfinite(maps.maps), -1, 0)
+    data = torch.from_numpy(np.where(valid, np.moveaxis(maps.maps, -1, 0), 0.0).astype(np.float64))
+    known = torch.from_numpy(valid.astype(np.float64))
+    return room_for_noise(data, known, shape).numpy()
 
 
 def _levels(noise: Any, names: Sequence[str]) -> dict[str, float]:

@@ -22,11 +22,13 @@ class NoiseShape:
     Attributes:
         one: Correlation of voxels one apart, mean over both axes.
         two: Two apart.
+        mixed: Variance of ``(n00 - n10 - n01 + n11)/2`` over that of a voxel.
         independent: Independent values in a 3x3 neighbourhood over its nine voxels, for a mean of squares.
     """
 
     one: float = 0.0
     two: float = 0.0
+    mixed: float = 1.0
     independent: float = 1.0
 
     @property
@@ -55,4 +57,5 @@ def noise_shape(plane: Acquisition) -> NoiseShape:
     apart = np.subtract.outer(np.arange(3), np.arange(3)).ravel()
     pairs = correlation[np.ix_(apart, apart)] ** 2
     one, two = ((correlation[lag, 0] + correlation[0, lag]) / 2 for lag in (1, 2))
-    return NoiseShape(float(one), float(two), float(9 / pairs.sum()))
+    mixed = 1.0 - 2.0 * one + correlation[1, 1]
+    return NoiseShape(float(one), float(two), float(mixed), float(9 / pairs.sum()))

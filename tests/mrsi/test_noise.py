@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.mrsi.mapset import MapInputError, MapSet
 from mrsi_fast.mrsi.noise import OTHER_TYPICAL_NOISE, SMALLEST_SHARE, TYPICAL_NOISE, noise_of
 from mrsi_fast.mrsi.quality import assess
@@ -65,3 +66,21 @@ def test_a_trace_is_no_measurement() -> None:
     trust = assess(maps)
     assert not trust.trusted[0, 2, 5, 1] and trust.trusted.sum() == trust.trusted.size - 1
     assert np.isnan(noise_of(maps, trust).sd[0, 2, 5, 1])
+
+
+def test_an_assumed_level_is_not_above_what_the_map_can_hold() -> None:
+    """Smooth maps: less than the typical level; maps of noise: the typical one; what is stated stands."""
+    plane = Acquisition.assume((8, 8), (2, 2))
+    rough = make(None)
+    np.testing.assert_array_equal(noise_of(rough, assess(rough), None, plane).sd, noise_of(rough, assess(rough)).sd)
+    slope = np.linspace(8, 12, 8)[:, None, None] + np.zeros((2, 8, 8, 2))
+    smooth = MapSet((slope + 0.01 * rough.maps).astype(np.float32), AFFINE, rough.names)
+    found, typical = noise_of(smooth, assess(smooth), None, plane), noise_of(smooth, assess(smooth))
+    assert found.source == ("assumed", "assumed")
+    assert (found.level < 0.2 * typical.level).all() and (found.level >= 0.05 * typical.level).all()
+    np.testing.assert_allclose(found.sd[0], found.level[0], rtol=1e-6)
+    flat = MapSet(slope.astype(np.float32), AFFINE, rough.names)
+    np.testing.assert_allclose(
+        noise_of(flat, assess(flat), None, plane).level, 0.05 * noise_of(flat, assess(flat)).level
+    )
+    assert noise_of(smooth, assess(smooth), 0.3, plane).level.tolist() == [0.3, 0.3]

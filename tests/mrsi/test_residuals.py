@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mrsi_fast.mrsi.residuals import gross_outliers, supported_sd, unexplained
+from mrsi_fast.mrsi.forward import Acquisition
+from mrsi_fast.mrsi.noise_shape import noise_shape
+from mrsi_fast.mrsi.residuals import gross_outliers, room_for_noise, supported_sd, unexplained
 
 
 def randn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -97,3 +99,22 @@ def test_tiny_grids_and_nothing_known(shape: tuple[int, int]) -> None:
         assert torch.isfinite(pull).all() and torch.isfinite(held).all()
         assert torch.isfinite(supported_sd(whitened * known, known)).all()
     assert pull.abs().max() == 0
+
+
+@pytest.mark.parametrize(("window", "support"), [("none", "square"), ("hamming", "square"), ("hann", "ellipse")])
+def test_room_for_noise_is_the_deviation_of_noise_whatever_the_acquisition_made_of_it(
+    window: str, support: str
+) -> None:
+    """Noise that passed the window: its own deviation; a smooth object below it adds a little, an edge more."""
+    acquisition = Acquisition((24, 20), (1, 1), support=support, window=window)
+    noise = acquisition.forward(randn(40, 2, 24, 20))
+    known = torch.ones_like(noise)
+    known[:, 1, 5:9, 5:9] = 0.0
+    shape = noise_shape(acquisition)
+    deviation = noise.std(dim=(0, 2, 3))
+    torch.testing.assert_close(room_for_noise(noise, known, shape), deviation, rtol=0.03, atol=0)
+    smooth = torch.cos(torch.linspace(0, 3, 24, dtype=torch.float64))[:, None] * torch.linspace(1, 2, 20).double()
+    found = room_for_noise(noise + 50 * deviation[0] * smooth, known, shape)
+    assert bool(((found > deviation * 0.97) & (found < deviation * 12)).all())
+    hidden = known * (torch.arange(20) % 2)  # no two neighbours
+    assert bool(room_for_noise(noise, hidden, shape).isnan().all())
