@@ -142,9 +142,9 @@ def selftest(arguments: argparse.Namespace, resolver: SuperResolver) -> Iterator
         for factor in arguments.scales:
             case = simulated_case(subject, (factor, factor))
             call = RUN | case.arguments()
-            plain = resolver(case.measured, evidence="on", **call)
-            small = resolver(case.measured, evidence="on", shrink="auto", **call)
-            for k, one in enumerate(plain.evidence.maps):
+            plain = resolver(case.measured, evidence="off", **call)
+            small = resolver(case.measured, shrink="auto", **call)
+            for k, one in enumerate(small.evidence.maps):
                 if plain.names[k] == "2HG" or not np.isfinite(one.detail.error):
                     continue
                 images = case.truth[k], plain.mean[k], plain.zero_fill[k], small.mean[k]

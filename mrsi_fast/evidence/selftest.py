@@ -20,7 +20,7 @@ from mrsi_fast.evidence.detail import Detail, compare
 from mrsi_fast.evidence.fit import Fit
 from mrsi_fast.evidence.halving import Halved, halve, is_identity
 from mrsi_fast.evidence.testimony import NOT_ASKED, Evidence, Guidance, MapEvidence, Picture
-from mrsi_fast.mrsi.anatomy import load_anatomy
+from mrsi_fast.mrsi.anatomy import check_overlap, load_anatomy
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.mrsi.intensity import without_padding
 from mrsi_fast.mrsi.mapset import MapInputError, MapSet
@@ -103,6 +103,7 @@ def testify(
     valid = _common(trust)
     if anatomy is not None:
         volume, where = load_anatomy(anatomy)
+        check_overlap(volume, where, maps.affine, trust.support)
         image = (without_padding(volume.data[0]), volume.affine)
         warnings += [f"{where}: {text}." for text in volume.remarks]
         if options.align:

@@ -32,6 +32,11 @@ MOST_POINTS = 16
 """Most points that a target voxel is averaged over, per axis."""
 
 
+_ELSEWHERE = (
+    "{}: does not overlap the maps. Check that it is of the same person and session, and coregistered with the maps."
+)
+
+
 @dataclass(frozen=True, eq=False)
 class Anatomy:
     """An anatomical image on the maps' grid.
@@ -72,16 +77,31 @@ def resample_anatomy(
     wanted = np.ones(inside.shape, dtype=bool) if region is None else region
     overlap = float(inside[wanted].mean()) if wanted.any() else 0.0
     if overlap == 0.0:
-        raise MapInputError(
-            f"{where}: does not overlap the maps. Check that it is of the same person and session, and "
-            "coregistered with the maps."
-        )
+        raise MapInputError(_ELSEWHERE.format(where))
     if not float(on_grid[inside].std()) > 1e-6 * abs(float(on_grid[inside].mean())):
         raise MapInputError(f"{where}: has the same value everywhere and shows no anatomy. Give another image.")
     remarks = [f"{where}: {text}." for text in volume.remarks]
     if overlap < MINIMUM_OVERLAP:
         remarks.append(f"{where}: covers {100 * overlap:.0f} % of the maps' region; check that it is coregistered.")
     return Anatomy(clipped(on_grid, region).astype(np.float32), overlap, tuple(remarks))
+
+
+def check_overlap(volume: Volume, where: str, affine: ArrayLike, region: NDArray[np.bool_]) -> None:
+    """Checks that the box of an image holds the centre of at least one voxel of a region.
+
+    Args:
+        volume: The image.
+        where: What to call it.
+        affine: Of the region.
+        region: [X, Y, Z] voxels.
+
+    Raises:
+        MapInputError: It holds none.
+    """
+    to_image = np.linalg.inv(volume.affine) @ check_affine(affine, "the maps")
+    index = np.argwhere(region) @ to_image[:3, :3].T + to_image[:3, 3]
+    if not ((index > -0.5) & (index < np.array(volume.data.shape[1:]) - 0.5)).all(axis=1).any():
+        raise MapInputError(_ELSEWHERE.format(where))
 
 
 def load_anatomy(source: Any) -> tuple[Volume, str]:
