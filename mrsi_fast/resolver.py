@@ -32,7 +32,7 @@ from mrsi_fast.mrsi.geometry import parse_factors
 from mrsi_fast.mrsi.io import read_maps, with_mask
 from mrsi_fast.mrsi.mapset import MapSet
 from mrsi_fast.mrsi.noise import NoiseLevel
-from mrsi_fast.mrsi.planes import back_to, check_matrix, order_with_last, reordered, slices_last
+from mrsi_fast.mrsi.planes import back_to, check_matrix, order_with_last, reordered, slices_back, slices_last
 from mrsi_fast.mrsi.quality import TrustRules, restore_nan
 from mrsi_fast.posterior import Progress, estimate
 from mrsi_fast.preparation import AcquisitionSettings, prepare, to_slices
@@ -258,7 +258,8 @@ class SuperResolver:
         inputs = _maps_in(maps, mask)
         check_matrix(inputs)
         factors = _factors(asked.scale, inputs.slice_axis)
-        return ask(self, slices_last(inputs), factors, asked.anatomy, asked.settings(), 1, asked.checks)[0]
+        found = ask(self, slices_last(inputs), factors, asked.anatomy, asked.settings(), 1, asked.checks)[0]
+        return found.as_given(inputs.slice_axis)
 
     def identity(self, maps: Any, mask: Any = None, **options: Any) -> dict[str, Any]:
         """What the result of a call with these arguments would be known by; nothing is computed.
@@ -324,7 +325,7 @@ def _as_given(result: Result, slice_axis: int) -> Result:
     order = back_to(slice_axis)
 
     def back(values: Float32) -> Float32:
-        return np.ascontiguousarray(np.moveaxis(values, -1, slice_axis - 3))
+        return slices_back(values, slice_axis)
 
     for grid in ("input_grid", "output_grid"):
         facts = result.provenance[grid]
@@ -339,4 +340,5 @@ def _as_given(result: Result, slice_axis: int) -> Result:
         lr=back(result.lr),
         affine=reordered(result.affine, order),
         lr_affine=reordered(result.lr_affine, order),
+        evidence=None if result.evidence is None else result.evidence.as_given(slice_axis),
     )

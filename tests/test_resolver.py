@@ -16,6 +16,7 @@ from mrsi_fast.engine.job import EngineError
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.mrsi.mapset import MapInputError, MapSet
 from mrsi_fast.mrsi.quality import TrustRules
+from mrsi_fast.report.html import write_report
 from support.networks import random_resolver
 
 AFFINE = np.array([[-10.0, 0.5, 0, 70], [0.5, 10.0, 0, -60], [0, 0, 12.0, 5], [0, 0, 0, 1]])
@@ -63,6 +64,28 @@ def test_slices_on_any_axis_give_the_same_values_in_the_same_places(resolver: Su
     factors.insert(axis, 1), shape.insert(axis, 3)
     assert result.provenance["factors"] == factors and result.provenance["output_grid"]["shape"] == shape
     assert result.provenance["slice_axis"] == axis and result.stem("sr") == "res-x2x4_desc-sr_mrsi"
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_pictures_of_the_self_test_have_the_axes_of_the_measured_maps(
+    resolver: SuperResolver, tmp_path, axis: int
+) -> None:
+    usual = make_maps((16, 16, 3))
+    turned = MapSet(
+        np.moveaxis(usual.maps, -1, 1 + axis), AFFINE[:, [*np.insert([0, 1], axis, 2), 3]], usual.names, slice_axis=axis
+    )
+    expected = resolver(usual, samples=0, evidence="on").evidence.pictures()
+    result = resolver(turned, samples=0, evidence="on")
+    for found in (result.evidence.pictures(), resolver.check(turned, evidence="on").pictures()):
+        for name, pictures in expected.items():
+            for key, picture in pictures.items():
+                np.testing.assert_array_equal(found[name][key], np.moveaxis(picture, -1, axis))
+    for path in result.save(tmp_path):
+        if "selftest" in path.name:
+            image = nib.load(path)
+            assert image.shape == turned.shape
+            np.testing.assert_allclose(image.affine, turned.affine, atol=1e-5)
+    write_report(tmp_path, [*tmp_path.glob("*.json")], tmp_path / "report.html")
 
 
 def fov_centre(affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

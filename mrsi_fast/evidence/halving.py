@@ -117,6 +117,7 @@ def halve(
         maps=low,
         affine=hr_affine(maps.affine, (1 / factors[0], 1 / factors[1], 1)),
         crlb=crlb,
+        crlb_unit="percent",
         snr=None,
         fwhm=None,
         mask=mask,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mrsi_fast.evidence.alignment import Alignment
 from mrsi_fast.evidence.detail import Detail
+from mrsi_fast.mrsi.planes import slices_back
 
 TRUE_DETAIL = "adds true detail"
 NOTHING = "adds nothing beyond interpolation"
@@ -76,6 +77,10 @@ class Picture:
         """Without the voxels that the test added to axes of odd length."""
         return Picture(*(one[:, :x, :y] for one in (self.measured, self.brought_back, self.zero_filled)))
 
+    def as_given(self, slice_axis: int) -> Picture:
+        """With the slices on the axis that the measured maps have them on."""
+        return Picture(*(slices_back(one, slice_axis) for one in (self.measured, self.brought_back, self.zero_filled)))
+
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
@@ -98,6 +103,10 @@ class Evidence:
     noise_scale: float = 1.0
     noise_errors: tuple[tuple[float, float], ...] = ()
     picture: Picture | None = None
+
+    def as_given(self, slice_axis: int) -> Evidence:
+        """The same with its maps on the axes of the measured ones, whose slices are stacked along ``slice_axis``."""
+        return self if self.picture is None else replace(self, picture=self.picture.as_given(slice_axis))
 
     def pictures(self) -> dict[str, dict[str, NDArray[np.float32]]]:
         """Of every map, by name, what was ``brought_back`` and its ``cut_zero_filled``, [X, Y, Z] each."""

@@ -177,7 +177,7 @@ class DataConsistency:
         residual = self._misfit(x0)
         pull, held = unexplained(residual * self.weight, self._known, self._shape)
         iterations = _FILL_ITERATIONS[self.acquisition.window]
-        wanted = _fill_smallest(self._wide_modes, pull * residual, self._known * held, iterations)
+        wanted = fill_smallest(self._wide_modes, pull * residual, self._known * held, iterations)
         return x0 + self._wide_modes.pinv(wanted).to(x0)
 
     def _misfit(self, x: Tensor) -> Tensor:
@@ -264,8 +264,15 @@ def _broadcast(name: str, value: Tensor, y: Tensor) -> Tensor:
         ) from None
 
 
-def _fill_smallest(modes: Modes[Tensor] | VolumeModes, values: Tensor, known: Tensor, iterations: int) -> Tensor:
-    """Fill the voxels where ``known`` is 0 so that ``|A+ values|`` is smallest (conjugate gradients on its square)."""
+def fill_smallest(modes: Modes[Tensor] | VolumeModes, values: Tensor, known: Tensor, iterations: int) -> Tensor:
+    """Fill the voxels where ``known`` is 0 so that ``|A+ values|`` is smallest (conjugate gradients on its square).
+
+    Args:
+        modes: Of the operator.
+        values: ``[..., M, nx, ny]``; only those where ``known`` is 1 count.
+        known: The same shape, 1 or 0.
+        iterations: How many steps; 0 leaves zeros.
+    """
     free = 1.0 - known
     tiny = torch.finfo(values.dtype).tiny
     filled = values * known

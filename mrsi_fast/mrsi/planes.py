@@ -93,6 +93,11 @@ def back_to(axis: int) -> tuple[int, int, int]:
     return first, second, third
 
 
+def slices_back(values: NDArray, axis: int) -> NDArray:
+    """[..., X, Y, Z] values of :func:`slices_last` with the slices on ``axis`` again."""
+    return np.ascontiguousarray(np.moveaxis(values, -1, axis - 3))
+
+
 def reordered(affine: NDArray[np.float64], order: Sequence[int]) -> NDArray[np.float64]:
     """The affine of a grid whose axis ``i`` is axis ``order[i]`` of the given one."""
     result = affine.copy()

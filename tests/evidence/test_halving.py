@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,18 @@ def test_stated_noise_follows_the_cut() -> None:
     white = np.moveaxis(windowed.fine.forward(np.moveaxis(noise, -1, 0)), 0, -1)
     share = (windowed.detail(white, measured=True) ** 2).mean() / (white**2).mean()
     assert windowed.noise_share_outside == pytest.approx(share, rel=0.03)
+
+
+def test_the_unit_of_the_stated_noise_makes_no_difference() -> None:
+    percent = scan(crlb=5.0)
+    sd = (percent.crlb / 100 * np.abs(percent.maps)).astype(np.float32)
+    absolute = replace(percent, crlb=np.where(percent.mask, sd, 0).astype(np.float32), crlb_unit="absolute")
+    levels = []
+    for maps in (percent, absolute):
+        coarse = halve(maps, assess(maps)).maps
+        levels.append(assess(coarse).sigma)
+    np.testing.assert_allclose(levels[1], levels[0], rtol=1e-5)
+    assert np.nanmedian(levels[0]) > 0
 
 
 def test_too_small_a_matrix_is_told() -> None:
