@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from mrsi_fast.mrsi.consistency import DataConsistency
+from mrsi_fast.mrsi.consistency import DataConsistency, Residual, residual_of
+from mrsi_fast.mrsi.slabs import parts, to_slices
 
 ALARM = 3.0
 """A residual above this multiple of its expectation from noise is a warning."""
@@ -25,11 +26,78 @@ BELIEVED = 2.5
 """A stated noise level (CRLB) is believed up to this multiple of what the map can hold."""
 
 
+@dataclass(frozen=True, eq=False)
+class Departure:
+    """How an estimate departs from what was measured.
+
+    Attributes:
+        residual: [M] figures, one a map.
+        places: Per map where it departs most, see ``_Place``.
+    """
+
+    residual: Residual
+    places: tuple[_Place, ...]
+
+
+@dataclass
+class _Place:
+    """Where one map departs most.
+
+    Attributes:
+        voxel: (x, y, z) of the measured grid.
+        noise_sd: The departure there, in noise standard deviations.
+        near: Sum of the squared whitened residual in and next to it, within its slice.
+        power: Sum over all slices.
+    """
+
+    voxel: tuple[int, int, int] = (0, 0, 0)
+    noise_sd: float = 0.0
+    near: float = 0.0
+    power: float = 0.0
+
+    def add(self, whitened: NDArray[np.floating], first: int) -> None:
+        """Takes slices [z, nx, ny] into account, ``first`` of which is the number of slices before them."""
+        power = whitened.astype(np.float64) ** 2
+        self.power += float(power.sum())
+        z, x, y = (int(i) for i in np.unravel_index(np.argmax(np.abs(whitened)), whitened.shape))
+        if first == 0 or abs(whitened[z, x, y]) > abs(self.noise_sd):
+            self.voxel, self.noise_sd = (x, y, first + z), float(whitened[z, x, y])
+            self.near = float(power[z, max(x - 1, 0) : x + 2, max(y - 1, 0) : y + 2].sum())
+
+    def facts(self, order: Sequence[int]) -> dict[str, Any]:
+        """For the record; ``order`` as in ``agreement``."""
+        return {
+            "voxel": [self.voxel[axis] for axis in order],
+            "noise_sd": self.noise_sd,
+            "share_of_residual": self.near / self.power if self.power else 0.0,
+        }
+
+
+def departure(consistency: DataConsistency, estimate: NDArray[np.float32]) -> Departure:
+    """How an estimate [M, X, Y, Z] departs from the data, a few slices at a time.
+
+    Args:
+        consistency: With the noise that the data support.
+        estimate: The network's, or the one that the user gets, untrusted voxels not NaN yet.
+    """
+    total, places, first = None, tuple(_Place() for _ in estimate), 0
+    for chosen, part in parts(consistency, estimate.shape[-1]):
+        slices = to_slices(estimate[..., chosen])
+        squares = part.squares(slices, over=(0, -2, -1))
+        total = squares if total is None else total + squares
+        whitened = part.whitened(slices).numpy()
+        for index, place in enumerate(places):
+            place.add(whitened[:, index], first)
+        first += len(whitened)
+    assert total is not None
+    return Departure(residual_of(total), places)
+
+
 def agreement(
     names: Sequence[str],
     consistency: DataConsistency,
-    uncorrected: Tensor,
-    mean: Tensor,
+    before: Departure,
+    after: Departure,
     order: Sequence[int] = (0, 1, 2),
     stated: Sequence[bool] = (),
 ) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
@@ -38,8 +106,8 @@ def agreement(
     Args:
         names: M names.
         consistency: With the noise that the data support.
-        uncorrected: [Z, M, X, Y] the network's estimate before data consistency.
-        mean: [Z, M, X, Y] the estimate that the user gets, untrusted voxels not NaN yet.
+        before: Of the network's estimate, before data consistency.
+        after: Of the estimate that the user gets.
         order: Which of (x, y, Z) each axis of the maps as given is.
         stated: For each map, whether its noise level was stated (CRLB or by the user) rather than assumed; if empty, of
             none.
@@ -47,31 +115,28 @@ def agreement(
     Returns:
         One JSON-serialisable record a map, and sentences.
     """
-    over = (0, -2, -1)
-    after, before = (consistency.residual(x, over) for x in (mean, uncorrected))
-    far = {"after": consistency.whitened(mean).numpy(), "before": consistency.whitened(uncorrected).numpy()}
-    (departure, room), (first, _) = (consistency.departure(x) for x in (mean, uncorrected))
-    given = consistency.stated_noise()
+    room, given = consistency.room(), consistency.stated_noise()
     facts, sentences = [], []
     for index, name in enumerate(names):
         noise = float(room[index])
         if stated and stated[index]:
             noise = max(noise, min(float(given[index]), BELIEVED * noise))
-        expected = float(after.expected[index])
-        times = {"after": float(after.whitened[index]) / expected, "before": float(before.whitened[index]) / expected}
-        where = {stage: _where(u[:, index], order) for stage, u in far.items()}
+        now, expected = after.residual, float(after.residual.expected[index])
+        norms = {"after": float(now.whitened[index]), "before": float(before.residual.whitened[index])}
+        times = {stage: norm / expected for stage, norm in norms.items()}
+        where = {"after": after.places[index].facts(order), "before": before.places[index].facts(order)}
         known = bool(np.isfinite(expected))
         facts.append(
             {
                 "noise_factor": float(consistency.noise_factor[index]),
-                "residual_relative": float(after.relative[index]),
-                "residual_whitened": float(after.whitened[index]),
+                "residual_relative": float(now.relative[index]),
+                "residual_whitened": norms["after"],
                 "residual_expected": expected,
-                "residual_before_consistency": float(before.whitened[index]),
+                "residual_before_consistency": norms["before"],
                 "largest_departure": where["after"] if known else None,
-                "energy_outside_band": float(after.outside_band[index]),
-                "departure": float(departure[index]),
-                "departure_before_consistency": float(first[index]),
+                "energy_outside_band": float(now.outside_band[index]),
+                "departure": float(now.absolute[index]),
+                "departure_before_consistency": float(before.residual.absolute[index]),
                 "largest_noise": noise,
             }
         )
@@ -79,8 +144,8 @@ def agreement(
         if stage is not None:
             sentences.append(_sentence(name, stage, times[stage], where[stage]))
         departed = {
-            "after": (float(departure[index]), float(after.relative[index])),
-            "before": (float(first[index]), float(before.relative[index])),
+            stage: (float(one.residual.absolute[index]), float(one.residual.relative[index]))
+            for stage, one in (("after", after), ("before", before))
         }
         sentences += _departures(name, departed, noise)
     return facts, tuple(sentences)
@@ -105,18 +170,6 @@ def outlier_sentences(names: Sequence[str], outliers: NDArray[np.bool_], order: 
                 "counted from 0. Outliers count as failed fits."
             )
     return tuple(sentences)
-
-
-def _where(whitened: NDArray[np.floating], order: Sequence[int]) -> dict[str, Any]:
-    """Where [Z, x, y] departs most: the voxel, its departure, and how much of the whole lies in and next to it."""
-    z, x, y = (int(i) for i in np.unravel_index(np.argmax(np.abs(whitened)), whitened.shape))
-    power = whitened.astype(np.float64) ** 2
-    near = power[z, max(x - 1, 0) : x + 2, max(y - 1, 0) : y + 2].sum()
-    return {
-        "voxel": [(x, y, z)[axis] for axis in order],
-        "noise_sd": float(whitened[z, x, y]),
-        "share_of_residual": float(near / power.sum()) if power.any() else 0.0,
-    }
 
 
 def _departures(name: str, departed: dict[str, tuple[float, float]], noise: float) -> list[str]:

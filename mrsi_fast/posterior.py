@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mrsi_fast import three_planes, three_planes_samples
+from mrsi_fast.agreement import Departure, departure
 from mrsi_fast.diffusion.solvers import Step
 from mrsi_fast.mrsi.consistency import DataConsistency
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.mrsi.names import ABSENT_IN_HEALTHY_BRAIN
-from mrsi_fast.preparation import Prepared, prepare, to_slices, to_volume, without
+from mrsi_fast.mrsi.slabs import hold, to_volume, whitened
+from mrsi_fast.preparation import Prepared, prepare, without
 from mrsi_fast.sampling import Sampler
 
 Bool = NDArray[np.bool_]
@@ -37,32 +39,23 @@ class Posterior:
         prepared: As it was used, gross outliers no longer taken for data.
         outliers: [M, x, y, Z] the measured voxels that were found to be gross outliers.
         consistency: With the noise that the data support.
-        uncorrected: One-step posterior mean before data consistency.
-        mean: The same after it.
+        before: How the one-step posterior mean departed from the data before data consistency.
+        mean: That mean after it.
         std: Posterior standard deviation; NaN where there is none.
         std_source: Where it comes from, a sentence for the record.
-        samples: [S, M, X, Y, Z] after data consistency, or None.
     """
 
     prepared: Prepared
     outliers: Bool
     consistency: DataConsistency
-    uncorrected: Float32
+    before: Departure
     mean: Float32
     std: Float32
     std_source: str
-    samples: Float32 | None
 
 
-def estimate(
-    prepared: Prepared,
-    sampler: Sampler,
-    samples: int,
-    steps: tuple[Step, ...],
-    seed: int,
-    progress: Progress | None = None,
-) -> Posterior:
-    """Estimates the posterior of one set of maps.
+def estimate(prepared: Prepared, sampler: Sampler, counter: Counter) -> Posterior:
+    """Estimates the posterior of one set of maps: mean and standard deviation.
 
     The first estimate shows which voxels are gross outliers; they are bridged and the estimate is made again. The noise
     that data consistency goes by is scaled to what the mean's residual supports, for the samples too.
@@ -70,37 +63,79 @@ def estimate(
     Args:
         prepared: The maps.
         sampler: Runs the network.
-        samples: How many to draw; 0 for mean and standard deviation alone.
-        steps: The solver's, for the samples.
-        seed: Of their noise.
-        progress: Called with (evaluations done, all); raise from it to cancel.
+        counter: Counts its evaluations.
     """
-    counter = _Counter(progress)
-    if samples and prepared.factors[2] > 1:
-        counter.expect(three_planes_samples.sample_evaluations(prepared, sampler, samples, steps))
-    elif samples:
-        counter.expect(sampler.evaluations(prepared.volume, samples, len(steps)))
     if prepared.factors[2] == 1:
-        prepared, outliers, (uncorrected, sd) = _without_outliers(prepared, sampler, counter)
+        prepared, outliers, (mean, sd) = _without_outliers(prepared, sampler, counter)
     else:
         outliers = _outliers_of_slices(prepared, sampler, counter)
         prepared = without(prepared, outliers) if outliers.any() else prepared
-        uncorrected, sd = _mean(prepared, sampler, counter)
-    consistency = prepared.consistency.supported_by(to_slices(uncorrected))
+        mean, sd = _mean(prepared, sampler, counter)
+    consistency = prepared.consistency.scaled_to(whitened(prepared.consistency, mean))
+    before = departure(consistency, mean)
+    std, source = _deviation(prepared, sd)
+    return Posterior(prepared, outliers, consistency, before, hold(consistency, mean), std, source)
 
-    def held(values: Float32) -> Float32:
-        return to_volume(consistency.at_end(to_slices(values)))
 
-    drawn = None
-    if samples:
-        raw = _draw(prepared, sampler, samples, steps, seed, counter)
-        drawn = np.stack([held(_passed_on(prepared, one)) for one in raw])
-    std, source = _deviation(prepared, sd, drawn)
-    return Posterior(prepared, outliers, consistency, uncorrected, held(uncorrected), std, source, drawn)
+@dataclass(frozen=True)
+class Draws:
+    """Which samples to draw.
+
+    Attributes:
+        samples: How many.
+        steps: The solver's.
+        seed: Of their noise.
+    """
+
+    samples: int
+    steps: tuple[Step, ...]
+    seed: int
+
+    def evaluations(self, prepared: Prepared, sampler: Sampler) -> int:
+        """Batched network evaluations that :meth:`of` will report."""
+        if not self.samples:
+            return 0
+        if prepared.factors[2] > 1:
+            return three_planes_samples.sample_evaluations(prepared, sampler, self.samples, self.steps)
+        return sampler.evaluations(prepared.volume, self.samples, len(self.steps))
+
+    def of(self, found: Posterior, sampler: Sampler, counter: Counter) -> Iterator[Float32]:
+        """Each sample [M, X, Y, Z] in turn, after data consistency; none is kept here."""
+        prepared, numbers = found.prepared, range(self.samples)
+        if prepared.factors[2] > 1:
+            drawn = three_planes_samples.draws(prepared, sampler, numbers, self.steps, self.seed, counter)
+        else:
+            drawn = sampler.draws(prepared.volume, numbers, self.steps, self.seed, _projection(prepared), counter)
+        for one in drawn:
+            yield hold(found.consistency, _passed_on(prepared, one))
+
+
+class Spread:
+    """Standard deviation over samples that come one after the other (Welford 1962, Technometrics 4:419)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, sample: Float32) -> None:
+        """Takes a sample into account."""
+        self.count += 1
+        if self.count == 1:
+            self._mean, self._squares = sample.astype(np.float64), np.zeros(sample.shape)
+            return
+        change = sample - self._mean
+        self._mean += change / self.count
+        self._squares += change * (sample - self._mean)
+
+    def given_to(self, found: Posterior) -> Posterior:
+        """The posterior with this deviation, if there were samples enough."""
+        if self.count < SAMPLES_FOR_STD:
+            return found
+        deviation = np.sqrt(self._squares / (self.count - 1)).astype(np.float32)
+        return replace(found, std=deviation, std_source=f"over {self.count} samples, each after data consistency")
 
 
 def _without_outliers(
-    prepared: Prepared, sampler: Sampler, counter: _Counter
+    prepared: Prepared, sampler: Sampler, counter: Counter
 ) -> tuple[Prepared, Bool, tuple[Float32, Float32 | None]]:
     """The maps without their gross outliers, which voxels those are, and mean and deviation."""
     found = _mean(prepared, sampler, counter)
@@ -115,7 +150,7 @@ def _without_outliers(
     return prepared, outliers, found
 
 
-def _outliers_of_slices(prepared: Prepared, sampler: Sampler, counter: _Counter) -> Bool:
+def _outliers_of_slices(prepared: Prepared, sampler: Sampler, counter: Counter) -> Bool:
     """Gross outliers of maps that are refined through the plane, as the measured slices show them in their plane.
 
     One evaluation of the few measured slices tells them; the passes over the finer planes are then made once.
@@ -136,7 +171,7 @@ def _outliers_of_slices(prepared: Prepared, sampler: Sampler, counter: _Counter)
     return _without_outliers(flat, sampler, counter)[1]
 
 
-def _mean(prepared: Prepared, sampler: Sampler, counter: _Counter) -> tuple[Float32, Float32 | None]:
+def _mean(prepared: Prepared, sampler: Sampler, counter: Counter) -> tuple[Float32, Float32 | None]:
     if prepared.factors[2] > 1:
         counter.expect(three_planes.mean_evaluations(prepared, sampler))
         mean, sd = three_planes.mean(prepared, sampler, counter)
@@ -144,14 +179,6 @@ def _mean(prepared: Prepared, sampler: Sampler, counter: _Counter) -> tuple[Floa
     counter.expect(sampler.evaluations(prepared.volume, 1, 1))
     mean, sd = sampler.mean(prepared.volume, _projection(prepared), counter)
     return _passed_on(prepared, mean), sd
-
-
-def _draw(
-    prepared: Prepared, sampler: Sampler, samples: int, steps: tuple[Step, ...], seed: int, counter: _Counter
-) -> Float32:
-    if prepared.factors[2] > 1:
-        return three_planes_samples.draw(prepared, sampler, range(samples), steps, seed, counter)
-    return sampler.draw(prepared.volume, range(samples), steps, seed, _projection(prepared), counter)
 
 
 def _projection(prepared: Prepared) -> Acquisition | None:
@@ -168,8 +195,8 @@ def _passed_on(prepared: Prepared, values: Float32) -> Float32:
     return values
 
 
-def _deviation(prepared: Prepared, sd: Float32 | None, drawn: Float32 | None) -> tuple[Float32, str]:
-    """The standard deviation and where it comes from; of a map of noise it is that noise."""
+def _deviation(prepared: Prepared, sd: Float32 | None) -> tuple[Float32, str]:
+    """The standard deviation of the model and where it comes from; of a map of noise it is that noise."""
     if sd is not None:
         for index, kind in enumerate(prepared.content):
             if kind in ("noise", "constant"):
@@ -177,9 +204,6 @@ def _deviation(prepared: Prepared, sd: Float32 | None, drawn: Float32 | None) ->
         if prepared.factors[2] > 1:
             return sd, three_planes.SPREAD_SOURCE
         return sd, f"of the posterior, from the same evaluation as the mean. {UNCHANGED}"
-    if drawn is not None and len(drawn) >= SAMPLES_FOR_STD:
-        spread = drawn.std(axis=0, ddof=1, dtype=np.float64).astype(np.float32)
-        return spread, f"over {len(drawn)} samples, each after data consistency"
     few = f"none: the model has no head for it, and a deviation over samples needs at least {SAMPLES_FOR_STD}"
     return np.full_like(prepared.volume.z, np.nan), few
 
@@ -189,21 +213,24 @@ def _gross_outliers(prepared: Prepared, uncorrected: Float32) -> Bool:
 
     There a high value in a low map is the finding itself.
     """
-    found = to_volume(prepared.consistency.gross_outliers(to_slices(uncorrected)))
+    consistency = prepared.consistency
+    found = to_volume(consistency.outliers_of(whitened(consistency, uncorrected)))
     found[[name in ABSENT_IN_HEALTHY_BRAIN for name in prepared.maps.names]] = False
     return found
 
 
-class _Counter:
+class Counter:
     """Counts evaluations for a progress bar whose end may move."""
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress, self._done, self._total = progress, 0, 0
 
     def expect(self, more: int) -> None:
+        """Adds evaluations that are still to come."""
         self._total += more
 
     def __call__(self) -> None:
+        """Counts one."""
         self._done += 1
         if self._progress is not None:
             self._progress(self._done, self._total)

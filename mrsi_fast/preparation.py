@@ -6,7 +6,7 @@
 4. ``place_anatomy``: the anatomical image on the fine grid.
 
 Each stage reads what the stages before it made and changes nothing. Arrays are [M, X, Y, Z], as everywhere outside; the
-operator works on slices [Z, M, X, Y] within stage 3 (``to_slices``, ``to_volume``).
+operator works on slices [Z, M, X, Y] within stage 3 (``mrsi.slabs``), a few at a time.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from mrsi_fast.config import Settings
 from mrsi_fast.mrsi.anatomy import resample_anatomy
@@ -34,6 +34,7 @@ from mrsi_fast.mrsi.mapset import MapSet
 from mrsi_fast.mrsi.noise import Noise, NoiseLevel, noise_of, remarks_on_noise
 from mrsi_fast.mrsi.quality import Trust, TrustRules, assess, fill_volume, upsample_nearest
 from mrsi_fast.mrsi.scaling import Content, map_content, map_scale
+from mrsi_fast.mrsi.slabs import filled_by_slab, to_slices
 from mrsi_fast.mrsi.through_plane import Kind
 from mrsi_fast.mrsi.volume_operator import Operator, VolumeAcquisition, operator_of, remarks_on_slices
 from mrsi_fast.sampling import Volume
@@ -93,7 +94,7 @@ class Prepared:
         acquisition: The operator, of a slice or of the volume.
         volume: What the sampler needs.
         consistency: Data consistency of all slices, [Z, M, X, Y].
-        zero_fill: [M, X, Y, Z] zero-filled interpolation, in the maps' units.
+        filled: [M, x, y, Z] the maps, untrusted voxels bridged.
         anatomy_warnings: Sentences about the anatomical image.
         warnings: All sentences for the user, those included.
     """
@@ -107,7 +108,7 @@ class Prepared:
     acquisition: Operator
     volume: Volume
     consistency: DataConsistency
-    zero_fill: Float32
+    filled: Float32
     anatomy_warnings: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -115,6 +116,12 @@ class Prepared:
     def factors(self) -> Factors:
         """Super-resolution factor per axis, slices last."""
         return self.request.factors
+
+    @cached_property
+    def zero_fill(self) -> Float32:
+        """[M, X, Y, Z] zero-filled interpolation, in the maps' units; made when it is asked for."""
+        low, operator = to_slices(self.filled), self.acquisition
+        return filled_by_slab(operator, self.volume.z.shape, lambda chosen: operator.zero_fill(low[chosen]))
 
     @property
     def plane(self) -> Acquisition:
@@ -163,23 +170,11 @@ class Inverted:
 
     Attributes:
         z: [M, X, Y, Z] the estimate ``A_lambda+ y``.
-        zero_fill: [M, X, Y, Z] zero-filled interpolation.
         consistency: Data consistency of all slices, [Z, M, X, Y].
     """
 
     z: Float32
-    zero_fill: Float32
     consistency: DataConsistency
-
-
-def to_slices(volume: NDArray) -> Tensor:
-    """[..., X, Y, Z] array -> [Z, ..., X, Y] tensor."""
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(volume, -1, 0)))
-
-
-def to_volume(slices: Tensor) -> NDArray:
-    """[Z, ..., X, Y] tensor -> [..., X, Y, Z] array."""
-    return np.ascontiguousarray(np.moveaxis(slices.numpy(), 0, -1))
 
 
 def prepare(
@@ -239,7 +234,7 @@ def _prepared(
     """Stages 2 and 3, and everything put together."""
     maps, trust, factors, mode = judged.maps, judged.trust, request.factors, request.data_consistency
     measured = measure(judged, request)
-    inverted = invert(judged, measured, mode)
+    inverted = invert(judged, measured, factors, mode)
     affine = hr_affine(maps.affine, factors)
     volume = Volume(
         names=maps.names,
@@ -263,7 +258,7 @@ def _prepared(
         acquisition=measured.operator,
         volume=volume,
         consistency=inverted.consistency,
-        zero_fill=inverted.zero_fill,
+        filled=judged.filled,
         anatomy_warnings=remarks,
         warnings=(
             *maps.warnings,
@@ -333,24 +328,29 @@ def measure(judged: Judged, request: Request) -> Measured:
     return Measured(operator, found, content, scale)
 
 
-def invert(judged: Judged, measured: Measured, mode: Mode) -> Inverted:
+def invert(judged: Judged, measured: Measured, factors: Factors, mode: Mode) -> Inverted:
     """Stage 3: brings the measured data to the fine grid and sets up data consistency.
 
     A map declared noise-free is inverted exactly, whatever its neighbours are.
     """
     low, operator, noise = to_slices(judged.filled), measured.operator, measured.noise
     noisy = [bool(level > 0) for level in noise.level]
-    z = torch.stack([estimate(operator, low[:, index], one) for index, one in enumerate(noisy)], dim=1)
+    fine = (len(noisy), *(n * f for n, f in zip(judged.maps.shape, factors, strict=True)))
+    z = filled_by_slab(
+        operator,
+        fine,
+        lambda slab: torch.stack([estimate(operator, low[slab, i], one) for i, one in enumerate(noisy)], dim=1),
+    )
     consistency = DataConsistency(
         mode,
         operator,
         low,
         to_slices(noise.sd) if np.isfinite(noise.sd).any() else None,
         to_slices(judged.valid),
-        exact=None if any(noisy) else z,
+        exact=None if any(noisy) else torch.from_numpy(z).movedim(-1, 0),
         largest_factor=torch.from_numpy(noise.largest_factor),
     )
-    return Inverted(to_volume(z), to_volume(operator.zero_fill(low)), consistency)
+    return Inverted(z, consistency)
 
 
 def content_key(judged: Judged) -> bytes:

@@ -6,7 +6,7 @@ import inspect
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 
 from mrsi_fast._version import __version__
-from mrsi_fast.agreement import agreement, outlier_sentences
+from mrsi_fast.agreement import Departure, agreement, departure, outlier_sentences
 from mrsi_fast.arguments import Asked, callable_or_none
 from mrsi_fast.diffusion.denoiser import Denoiser
 from mrsi_fast.diffusion.solvers import Solver
 from mrsi_fast.engine.choose import choose_engine
 from mrsi_fast.engine.device import choose_device
-from mrsi_fast.evidence.checks import ask, shrink
+from mrsi_fast.evidence.checks import ask, disbelieved
 from mrsi_fast.evidence.testimony import Evidence
 from mrsi_fast.identity import identity_record
 from mrsi_fast.memory import check_memory
@@ -33,11 +33,12 @@ from mrsi_fast.mrsi.io import read_maps, with_mask
 from mrsi_fast.mrsi.mapset import MapSet
 from mrsi_fast.mrsi.noise import NoiseLevel
 from mrsi_fast.mrsi.planes import back_to, check_matrix, order_with_last, reordered, slices_back, slices_last
-from mrsi_fast.mrsi.quality import TrustRules, restore_nan
-from mrsi_fast.posterior import Progress, estimate
-from mrsi_fast.preparation import AcquisitionSettings, prepare, to_slices
+from mrsi_fast.mrsi.quality import TrustRules, put_nan
+from mrsi_fast.posterior import Counter, Draws, Posterior, Progress, Spread, estimate
+from mrsi_fast.preparation import AcquisitionSettings, Prepared, prepare
 from mrsi_fast.provenance import map_facts, range_warnings, run_record
 from mrsi_fast.result import Result
+from mrsi_fast.sample_store import SampleStore
 from mrsi_fast.sampling import Sampler, solver_steps
 
 Float32 = NDArray[np.float32]
@@ -144,9 +145,14 @@ class SuperResolver:
         rules: TrustRules | None = None,
         keep_filled: bool = False,
         progress: Progress | None = None,
+        sample_folder: str | os.PathLike[str] | None = None,
         **checks: Any,
     ) -> Result:
         """Super-resolves one set of maps; all maps of a slice are one draw, so their ratios are coherent.
+
+        Slices run in batches and samples one after the other, so the network's memory grows with neither. The result's
+        arrays do: ``mean``, ``std`` and ``zero_fill`` with the slices, ``samples`` with slices and samples, unless
+        ``sample_folder`` keeps the samples in a file.
 
         Args:
             maps: A MapSet, a path (file or folder), a NIfTI image, ``(array, affine)``, or a mapping from name to one.
@@ -164,6 +170,8 @@ class SuperResolver:
             rules: Limits of trust.
             keep_filled: Keep the estimate in untrusted voxels instead of NaN.
             progress: Called with (evaluations done, all); raise from it to cancel.
+            sample_folder: Folder for a temporary file that holds the samples in place of memory; ``Result.samples`` is
+                then a read-only memory map of it, and the file is gone with the map.
             **checks: ``evidence``, ``align``, ``anatomy_trust``, ``noise_scale``, ``shrink``: what the scan is asked
                 about itself before the run, and what follows from it; see ``evidence.checks.Checks``.
 
@@ -173,52 +181,50 @@ class SuperResolver:
         Raises:
             MapInputError: The maps cannot be used.
             NotEnoughMemory: The run would need more memory than there is (see ``memory``).
+            OSError: The file of the samples cannot be written.
             ValueError: An argument is out of range; the message names it and the allowed values.
         """
         asked = Asked.of(locals())
         progress = callable_or_none("progress", progress)
         self._settle_in_this_process()
-        return self._run(_maps_in(maps, mask), asked, progress)
+        with SampleStore(asked.samples, sample_folder) as store:
+            return self._run(_maps_in(maps, mask), asked, progress, store)
 
-    def _run(self, inputs: MapSet, asked: Asked, progress: Progress | None) -> Result:
+    def _run(self, inputs: MapSet, asked: Asked, progress: Progress | None, store: SampleStore) -> Result:
         """Evidence, preparation, estimate, agreement, result: the parts of a call in their order."""
         started = time.monotonic()
         identity = self._identity(inputs, asked)
         check_matrix(inputs)
         seen, factors = slices_last(inputs), _factors(asked.scale, inputs.slice_axis)
-        check_memory(len(seen.names), seen.shape, factors, asked.samples)
+        check_memory(len(seen.names), seen.shape, factors, 0 if store.on_disk else asked.samples)
         cost = 1 + asked.samples * asked.steps
         evidence, image, remarks = ask(self, seen, factors, asked.anatomy, asked.settings(), cost, asked.checks)
-        prepared = prepare(seen, factors, anatomy=image, noise_scale=evidence.noise_scale, **asked.settings())
-        plan = solver_steps(self.solver, asked.steps, self.pretrained.config.diffusion)
-        with self._running:  # a plan serves one caller at a time
-            found = estimate(prepared, self._sampler, asked.samples, plan, asked.seed, progress)
-        if asked.checks.shrink == "auto" and evidence.maps:
-            found = shrink(found, evidence.amplitudes())
+        found, after = self._posterior(
+            prepare(seen, factors, anatomy=image, noise_scale=evidence.noise_scale, **asked.settings()),
+            asked,
+            evidence.amplitudes() if asked.checks.shrink == "auto" and evidence.maps else None,
+            progress,
+            lambda one: store.add(np.moveaxis(one, -1, inputs.slice_axis - 3)),
+        )
         prepared, order = found.prepared, back_to(inputs.slice_axis)
         agreed, alarms = agreement(
             inputs.names,
             found.consistency,
-            to_slices(found.uncorrected),
-            to_slices(found.mean),
+            found.before,
+            after,
             order,
             [source in ("crlb", "given") for source in prepared.noise_source],
         )
-        outlying = outlier_sentences(inputs.names, found.outliers, order)
-
-        def finish(values: Float32) -> Float32:
-            return values if asked.keep_filled else restore_nan(values, prepared.trust.trusted, prepared.factors)
-
         provenance = run_record(found, asked, self._runner(), time.monotonic() - started)
         provenance["maps"] = map_facts(prepared, agreed)
         provenance["evidence"] = evidence.as_dict() | {"shrink": asked.checks.shrink}
         provenance["identity"] = identity
         result = Result(
             names=inputs.names,
-            mean=finish(found.mean),
-            std=finish(found.std),
-            samples=None if found.samples is None else np.stack([finish(one) for one in found.samples]),
-            zero_fill=finish(prepared.zero_fill),
+            mean=_finished(found.mean, prepared, asked),
+            std=_finished(found.std, prepared, asked),
+            samples=store.array(),
+            zero_fill=_finished(prepared.zero_fill, prepared, asked),
             affine=prepared.affine,
             lr=seen.maps,
             lr_affine=seen.affine,
@@ -230,12 +236,38 @@ class SuperResolver:
                 *remarks,
                 *prepared.warnings,
                 *range_warnings(prepared, self.pretrained.config),
-                *outlying,
+                *outlier_sentences(inputs.names, found.outliers, order),
                 *alarms,
                 *evidence.alarms(),
             ),
         )
         return _as_given(result, inputs.slice_axis)
+
+    def _posterior(
+        self,
+        prepared: Prepared,
+        asked: Asked,
+        amplitudes: NDArray[np.float64] | None,
+        progress: Progress | None,
+        keep: Callable[[Float32], None],
+    ) -> tuple[Posterior, Departure]:
+        """Mean and deviation, and how that mean departs from the data; each sample goes to ``keep`` as it is drawn."""
+        plan = solver_steps(self.solver, asked.steps, self.pretrained.config.diffusion)
+        draws, counter, spread = Draws(asked.samples, plan, asked.seed), Counter(progress), Spread()
+        with self._running:  # a plan serves one caller at a time
+            counter.expect(draws.evaluations(prepared, self._sampler))
+            found = estimate(prepared, self._sampler, counter)
+            taken = None if amplitudes is None else disbelieved(found.mean, found.prepared.acquisition, amplitudes)
+
+            def less(values: Float32) -> Float32:
+                return values if taken is None else (values - taken).astype(np.float32)
+
+            for one in draws.of(found, self._sampler, counter):
+                if not self._sampler.tells_spread:
+                    spread.add(one)
+                keep(_finished(less(one), found.prepared, asked))
+        found = replace(spread.given_to(found), mean=less(found.mean))
+        return found, departure(found.consistency, found.mean)
 
     def check(self, maps: Any, scale: Any = 2, anatomy: Any = None, mask: Any = None, **options: Any) -> Evidence:
         """Asks a scan about itself without super-resolving it.
@@ -317,8 +349,18 @@ def _factors(scale: Any, slice_axis: int) -> tuple[int, ...]:
     return tuple(factors[axis] for axis in order_with_last(slice_axis))
 
 
+def _finished(values: Float32, prepared: Prepared, asked: Asked) -> Float32:
+    """Maps as the user gets them, in their place: NaN where the data were not trusted, unless these are to be kept."""
+    if not asked.keep_filled:
+        put_nan(values, prepared.trust.trusted, prepared.factors)
+    return values
+
+
 def _as_given(result: Result, slice_axis: int) -> Result:
-    """The result with the slices back on the axis that they were given on, and the facts about the grids with them."""
+    """The result with the slices back on the axis that they were given on, and the facts about the grids with them.
+
+    Samples are there already.
+    """
     result.provenance["slice_axis"] = slice_axis
     if slice_axis == 2:
         return result
@@ -335,7 +377,6 @@ def _as_given(result: Result, slice_axis: int) -> Result:
         result,
         mean=back(result.mean),
         std=back(result.std),
-        samples=None if result.samples is None else back(result.samples),
         zero_fill=back(result.zero_fill),
         lr=back(result.lr),
         affine=reordered(result.affine, order),

@@ -17,6 +17,7 @@ from mrsi_fast.mrsi.mapset import MapInputError
 from mrsi_fast.mrsi.names import bids_label, canonical_name, refuse_equal_labels
 from mrsi_fast.mrsi.ratios import RatioMaps, Reference, ratio_maps
 from mrsi_fast.publication import Place, UnreadableRecord, sha256_of
+from mrsi_fast.sample_store import forget_pages
 
 Float32 = NDArray[np.float32]
 
@@ -30,7 +31,8 @@ class Result:
         mean: The one-step estimate of the posterior mean, always.
         std: Posterior standard deviation from the same evaluation; of a model without a head for it over the samples,
             if there are 8 or more, else NaN. ``provenance["standard_deviation"]`` names the source.
-        samples: [S, M, X, Y, Z], or None if none were drawn.
+        samples: [S, M, X, Y, Z], or None if none were drawn. They take S times the memory of the mean, unless the call
+            named a ``sample_folder``: then they are a read-only memory map of a file.
         zero_fill: Zero-filled interpolation of the measured maps, for comparison: what was measured, nothing inferred.
         affine: [4, 4] voxel index to RAS+ mm of the finer grid.
         lr: [M, x, y, z] the measured maps.
@@ -172,6 +174,7 @@ class Result:
         if samples and self.samples is not None:
             for number, sample in enumerate(self.samples):
                 yield f"sample{number:03d}", "sample", sample[index], self.affine
+                forget_pages(self.samples)
 
     def save(
         self,

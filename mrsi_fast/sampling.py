@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from operator import itemgetter
 
 import numpy as np
@@ -76,13 +77,12 @@ def solver_steps(solver: Solver, steps: int, diffusion: DiffusionConfig) -> tupl
     return make_steps(solver, sigmas)
 
 
-def channel_batch(volume: Volume, layout: Sequence[int | None]) -> dict[str, Tensor]:
-    """Lays the used slices of a volume out on the network's channels: the layout of ``Simulator.batch``."""
-    slices, (width, height) = len(volume.slices), volume.z.shape[1:3]
+def channel_batch(volume: Volume, layout: Sequence[int | None], used: Sequence[int]) -> dict[str, Tensor]:
+    """Lays slices ``used`` of a volume out on the network's channels: the layout of ``Simulator.batch``."""
+    slices, (width, height), used = len(used), volume.z.shape[1:3], list(used)
     shape = (slices, len(layout), width, height)
     z, mask = torch.zeros(shape), torch.zeros(shape)
     presence, scale, noise = (torch.zeros(slices, len(layout)) for _ in range(3))
-    used = list(volume.slices)
     for channel, index in enumerate(layout):
         if index is None or volume.scale[index] <= 0:
             continue
@@ -121,12 +121,17 @@ class Sampler:
     diffusion: DiffusionConfig
     batch_size: int = 8
 
+    @property
+    def tells_spread(self) -> bool:
+        """Whether the model has a head for the standard deviation."""
+        return self.engine.denoiser.tells_spread
+
     def evaluations(self, volume: Volume, samples: int, steps: int) -> int:
         """Batched network evaluations that ``draw`` will report, for a progress bar."""
         rows = len(volume.slices) * max(samples, 1)
         return -(-rows // self.batch_size) * steps * len(assign_channels(volume.names))
 
-    def draw(
+    def draws(
         self,
         volume: Volume,
         samples: Sequence[int],
@@ -134,8 +139,8 @@ class Sampler:
         seed: int,
         projection: Acquisition | None = None,
         on_evaluation: Callable[[], None] | None = None,
-    ) -> Float32:
-        """Samples the maps, all maps of a slice in one draw.
+    ) -> Iterator[Float32]:
+        """Samples the maps, all maps of a slice in one draw; no more samples are held than share a batch.
 
         Args:
             volume: The prepared maps.
@@ -145,8 +150,8 @@ class Sampler:
             projection: For hard data consistency.
             on_evaluation: Called after every network evaluation of a batch; raises to cancel.
 
-        Returns:
-            [S, M, X, Y, Z] in the maps' units; slices outside ``volume.slices`` and empty maps are 0.
+        Yields:
+            Each sample in turn, [M, X, Y, Z] in the maps' units; slices outside ``volume.slices`` and empty maps are 0.
         """
 
         def job(batch: _Batch) -> SamplingJob:
@@ -161,14 +166,22 @@ class Sampler:
                 on_step=_after_each(on_evaluation),
             )
 
-        result = np.zeros((len(samples), *volume.z.shape), dtype=np.float32)
+        begun: dict[int, Float32] = {}
 
         def draw(batch: _Batch) -> None:
-            batch.place(batch.z + self.engine.run(job(batch)) * batch.unit, result, samples)
+            batch.place(batch.z + self.engine.run(job(batch)) * batch.unit, begun)
 
-        for batch in self._batches(volume, samples):
-            in_halves(draw, batch)
-        return result
+        waiting = list(samples)
+        for rows in self._rows(volume, samples):
+            for _, sample in rows:
+                if sample not in begun:
+                    begun[sample] = np.zeros(volume.z.shape, dtype=np.float32)
+            for batch in self._passes(volume, rows):
+                in_halves(draw, batch)
+            while waiting[0] != rows[-1][1]:
+                yield begun.pop(waiting.pop(0))
+        for sample in waiting:
+            yield begun.pop(sample) if begun else np.zeros(volume.z.shape, dtype=np.float32)
 
     def mean(
         self, volume: Volume, projection: Acquisition | None = None, on_evaluation: Callable[[], None] | None = None
@@ -181,20 +194,21 @@ class Sampler:
             on_evaluation: As for ``draw``.
 
         Returns:
-            Mean and standard deviation, each [M, X, Y, Z] in the maps' units, 0 where ``draw`` gives 0. The standard
+            Mean and standard deviation, each [M, X, Y, Z] in the maps' units, 0 where ``draws`` gives 0. The standard
             deviation is None if the model has no head for it.
         """
-        mean, sd = np.zeros((2, 1, *volume.z.shape), dtype=np.float32)
+        mean, sd = (np.zeros(volume.z.shape, dtype=np.float32) for _ in range(2))
 
         def evaluate(batch: _Batch) -> None:
             estimate = self.engine.estimate(batch.cond, projection, _after_each(on_evaluation))
-            batch.place(batch.z + estimate.mean * batch.unit, mean, [0])
+            batch.place(batch.z + estimate.mean * batch.unit, {0: mean})
             if estimate.sd is not None:
-                batch.place(estimate.sd * batch.unit, sd, [0])
+                batch.place(estimate.sd * batch.unit, {0: sd})
 
-        for batch in self._batches(volume, [0]):
-            in_halves(evaluate, batch)
-        return mean[0], sd[0] if self.engine.denoiser.tells_spread else None
+        for rows in self._rows(volume, [0]):
+            for batch in self._passes(volume, rows):
+                in_halves(evaluate, batch)
+        return mean, sd if self.tells_spread else None
 
     def denoise(
         self,
@@ -216,8 +230,8 @@ class Sampler:
         Returns:
             Estimate and noise, each [M, X, Y, Z]. Slices outside ``volume.slices`` keep both; empty maps are 0.
         """
-        better, left = found[None].copy(), noise[None].copy()
-        better[:, volume.scale <= 0] = 0
+        better, left = found.copy(), noise.copy()
+        better[volume.scale <= 0] = 0
         step = (Step(sigma=sigma, base=0.0, now=1.0),)
 
         def evaluate(batch: _Batch) -> None:
@@ -225,35 +239,35 @@ class Sampler:
             state = torch.where(batch.unit > 0, (before - batch.z) / batch.unit.clamp_min(_TINY), 0.0) + sigma * state
             job = SamplingJob(batch.cond, state, step, on_step=_after_each(on_evaluation))
             estimate = self.engine.run(job)
-            batch.place(batch.z + estimate * batch.unit, better, [0])
-            batch.place((state - estimate) / sigma, left, [0])
+            batch.place(batch.z + estimate * batch.unit, {0: better})
+            batch.place((state - estimate) / sigma, {0: left})
 
-        for batch in self._batches(volume, [0]):
-            in_halves(evaluate, batch)
-        return better[0], left[0]
+        for rows in self._rows(volume, [0]):
+            for batch in self._passes(volume, rows):
+                in_halves(evaluate, batch)
+        return better, left
 
-    def _batches(self, volume: Volume, samples: Sequence[int]) -> Iterator[_Batch]:
-        """Every slice for every sample; maps that the network has no channel left for come in another pass."""
+    def _rows(self, volume: Volume, samples: Sequence[int]) -> Iterator[list[tuple[int, int]]]:
+        """(slice, sample) of what runs together: every slice, sample after sample."""
         largest = max(map(float, self.diffusion.residual_rms))
         if (asked := (volume.factors[0] * volume.factors[1]) ** 0.5) > 1.01 * largest:
             raise ValueError(
                 f"The model serves factors up to x{largest:g}; asked is x{asked:.3g}. Choose a smaller scale."
             )
+        every = ((index, sample) for sample in samples for index in volume.slices)
+        while rows := list(islice(every, self.batch_size)):
+            yield rows
+
+    def _passes(self, volume: Volume, rows: list[tuple[int, int]]) -> Iterator[_Batch]:
+        """The rows as the network takes them; maps that it has no channel left for come in another pass."""
         done: set[int] = set()
         for layout in assign_channels(volume.names):
-            whole = channel_batch(volume, layout)
-            cond = batch_condition(whole)
+            whole = channel_batch(volume, layout, [index for index, _ in rows])
             unit = residual_rms(self.diffusion.residual_rms, whole["factors"]) * whole["scale"]
             fresh = [(channel, index) for channel, index in enumerate(layout) if index is not None]
             seen = [(channel, index) for channel, index in fresh if volume.scale[index] > 0]
             maps = [(channel, index) for channel, index in seen if index not in done]
-            rows = [(row, sample) for sample in samples for row in range(len(volume.slices))]
-            for start in range(0, len(rows), self.batch_size):
-                chosen = rows[start : start + self.batch_size]
-                index = torch.tensor([row for row, _ in chosen])
-                keys = [(volume.slices[row], sample) for row, sample in chosen]
-                own = (cond.map(itemgetter(index)), whole["z"][index], unit[index][:, :, None, None])
-                yield _Batch(*own, keys, maps, seen)
+            yield _Batch(batch_condition(whole), whole["z"], unit[:, :, None, None], rows, maps, seen)
             done.update(index for _, index in fresh)
 
 
@@ -295,12 +309,12 @@ class _Batch:
 
         return part(slice(None, middle)), part(slice(middle, None))
 
-    def place(self, values: Tensor, result: Float32, samples: Sequence[int]) -> None:
-        """Writes [B, K, X, Y] to where it belongs in [S, M, X, Y, Z]."""
+    def place(self, values: Tensor, results: Mapping[int, Float32]) -> None:
+        """Writes [B, K, X, Y] to where it belongs in the [M, X, Y, Z] of each sample."""
         array = values.numpy()
         for row, (slice_index, sample) in enumerate(self.keys):
             for channel, map_index in self.maps:
-                result[samples.index(sample), map_index, ..., slice_index] = array[row, channel]
+                results[sample][map_index, ..., slice_index] = array[row, channel]
 
 
 def in_halves(run: Callable[[_Batch], None], batch: _Batch) -> None:

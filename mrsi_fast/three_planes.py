@@ -22,9 +22,10 @@ from mrsi_fast.mrsi.conditioning import WINDOW_DAMPING, estimate, standardise_an
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.mrsi.geometry import voxel_sizes_mm
 from mrsi_fast.mrsi.quality import upsample_nearest
+from mrsi_fast.mrsi.slabs import to_slices, to_volume
 from mrsi_fast.mrsi.through_plane import along_slices
 from mrsi_fast.mrsi.volume_operator import VolumeAcquisition
-from mrsi_fast.preparation import Prepared, to_slices, to_volume
+from mrsi_fast.preparation import Prepared
 from mrsi_fast.sampling import Sampler, Volume
 
 Bool = NDArray[np.bool_]

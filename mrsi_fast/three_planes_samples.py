@@ -14,7 +14,7 @@ keyed by what was measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from mrsi_fast.diffusion.noise import batch_normal, slice_key
 from mrsi_fast.diffusion.solvers import Step
 from mrsi_fast.mrsi.names import assign_channels
-from mrsi_fast.preparation import Prepared, to_slices, to_volume
+from mrsi_fast.mrsi.slabs import to_slices, to_volume
+from mrsi_fast.preparation import Prepared
 from mrsi_fast.sampling import Sampler, Volume
 from mrsi_fast.three_planes import Stack, planes_back, planes_last
 
@@ -35,7 +36,7 @@ def noise_levels(steps: Sequence[Step]) -> tuple[float, ...]:
 
 
 def sample_evaluations(prepared: Prepared, sampler: Sampler, samples: int, steps: Sequence[Step]) -> int:
-    """Batched network evaluations that ``draw`` will report."""
+    """Batched network evaluations that ``draws`` will report."""
     stack, levels = Stack.of(prepared), noise_levels(steps)
     directions = stack.directions()
     nothing = np.zeros_like(prepared.volume.z)
@@ -43,15 +44,15 @@ def sample_evaluations(prepared: Prepared, sampler: Sampler, samples: int, steps
     return samples * sum(each[directions[index % len(directions)]] for index in range(len(levels)))
 
 
-def draw(
+def draws(
     prepared: Prepared,
     sampler: Sampler,
     samples: Sequence[int],
     steps: Sequence[Step],
     seed: int,
     on_evaluation: Callable[[], None] | None = None,
-) -> Float32:
-    """Samples of a volume, before data consistency at the end.
+) -> Iterator[Float32]:
+    """Samples of a volume, one after the other, before data consistency at the end.
 
     Args:
         prepared: The maps.
@@ -61,13 +62,12 @@ def draw(
         seed: The user's seed.
         on_evaluation: Called after every network evaluation of a batch; raises to cancel.
 
-    Returns:
-        [S, M, X, Y, Z] in the maps' units; empty maps are 0.
+    Yields:
+        [M, X, Y, Z] in the maps' units; empty maps are 0.
     """
     stack, levels = Stack.of(prepared), noise_levels(steps)
     directions = stack.directions()
-    drawn = np.zeros((len(samples), *prepared.volume.z.shape), np.float32)
-    for row, sample in enumerate(samples):
+    for sample in samples:
         found, noise = prepared.volume.z, white_noise(prepared.volume, seed, sample)
         for index, level in enumerate(levels):
             across = directions[index % len(directions)]
@@ -78,8 +78,7 @@ def draw(
             found = planes_back(better, across)
             if prepared.consistency.applied == "hard":
                 found = to_volume(prepared.consistency.at_end(to_slices(found)))
-        drawn[row] = found
-    return drawn
+        yield found
 
 
 def unmeasured(stack: Stack, maps: Float32) -> Float32:

@@ -10,7 +10,7 @@ from mrsi_fast.config import DiffusionConfig
 from mrsi_fast.diffusion.denoiser import Denoiser
 from mrsi_fast.engine.eager import EagerEngine
 from mrsi_fast.mrsi.names import assign_channels
-from mrsi_fast.sampling import Sampler, Volume
+from mrsi_fast.sampling import Sampler, Volume, solver_steps
 
 RMS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 DIFFUSION = DiffusionConfig(residual_rms={"4": RMS})
@@ -67,6 +67,23 @@ def test_mean_and_spread_are_in_the_units_of_each_map(names):
             np.testing.assert_allclose(mean[index, ..., place], volume.z[index, ..., place] + c_out * unit, rtol=1e-5)
 
 
+@pytest.mark.parametrize("names", [("tCr", "tNAA", "Ins"), ("tCr", "tNAA", "Lac", "Gln", "GABA")])
+@pytest.mark.parametrize("slices", [(1,), (0, 1, 3)])
+def test_samples_come_one_after_the_other_and_as_if_drawn_alone(names, slices):
+    volume, steps = make_volume(names, slices), solver_steps("dpmpp_2m", 2, DIFFUSION)
+    passes, done = len(assign_channels(names)), []
+    drawn = sampler(False).draws(volume, range(5), steps, 7, None, lambda: done.append(1))
+    together = []
+    for count, one in enumerate(drawn, start=1):
+        together.append(one)
+        batches = min(count * len(slices) // 2 + 1, -(-5 * len(slices) // 2))  # the next sample tells that one is whole
+        assert len(done) == 2 * passes * batches
+    assert len(together) == 5 and len(done) == sampler(False).evaluations(volume, 5, 2)
+    for number, one in enumerate(together):
+        np.testing.assert_allclose(one, *sampler(False).draws(volume, [number], steps, 7), rtol=1e-6)
+    assert not np.allclose(together[0][0], together[1][0])
+
+
 def test_a_model_without_the_head_gives_no_spread():
     volume = make_volume(("tCr", "tNAA", "Ins"), (0, 2))
     mean, sd = sampler(False).mean(volume)
@@ -74,5 +91,8 @@ def test_a_model_without_the_head_gives_no_spread():
 
 
 def test_a_volume_without_slices_has_maps_of_0():
+    steps = solver_steps("dpmpp_2m", 1, DIFFUSION)
+    drawn = list(sampler(True).draws(make_volume(("tCr", "tNAA", "Ins"), ()), range(2), steps, 0))
+    assert len(drawn) == 2 and not np.any(drawn)
     mean, sd = sampler(True).mean(make_volume(("tCr", "tNAA", "Ins"), ()))
     assert not mean.any() and not sd.any()

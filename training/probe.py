@@ -30,7 +30,7 @@ from mrsi_fast.mrsi.geometry import hr_affine
 from mrsi_fast.mrsi.io import read_maps
 from mrsi_fast.mrsi.mapset import MapSet
 from mrsi_fast.mrsi.quality import assess, fill_volume
-from mrsi_fast.preparation import to_slices, to_volume
+from mrsi_fast.mrsi.slabs import to_slices, to_volume
 from mrsi_fast.resolver import SuperResolver
 from mrsi_fast.simulation.config import SimulationConfig
 from mrsi_fast.simulation.volume import SimulatedSubject, simulate_subject

@@ -125,7 +125,7 @@ def run_rows() -> Iterator[str]:
         assert isinstance(prepared.acquisition, Acquisition)  # factors in plane
         projection = prepared.acquisition if hard else None
         drawn = {
-            name: one.draw(prepared.volume, [0], plan, 0, projection)[0].astype(np.float64)
+            name: next(one.draws(prepared.volume, [0], plan, 0, projection)).astype(np.float64)
             for name, one in samplers.items()
         }
         truth = drawn.pop("eager float64")

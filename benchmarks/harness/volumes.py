@@ -81,7 +81,7 @@ def one_sample(label: str, threads: int, size: int, steps: int) -> Runner:
     sampler, maps = Sampler(engine(label, threads), diffusion, BATCH), volume(size)
     acquisition = Acquisition((size // 4, size // 4), (4, 4))
     plan = solver_steps("dpmpp_2m", steps, diffusion)
-    run = lambda: sampler.draw(maps, [0], plan, 0, acquisition)
+    run = lambda: list(sampler.draws(maps, [0], plan, 0, acquisition))
     if label == "compile":
         with compiling():
             run()
@@ -93,7 +93,7 @@ def chain_steps(threads: int, size: int, timed: int) -> Runner:
     diffusion = load_pretrained().config.diffusion
     sampler, maps = Sampler(engine("eager", threads), diffusion, BATCH), volume(size, maps=1)
     plan = solver_steps("ddpm", CHAIN_STEPS, diffusion)[:timed]
-    return lambda: sampler.draw(maps, [0], plan, 0)
+    return lambda: list(sampler.draws(maps, [0], plan, 0))
 
 
 def chain_factor(timed: int) -> float:

@@ -164,7 +164,7 @@ class Worker:
                 self.terminal.say(f"{entry.label}: {home.reason}")
             self.terminal.say(f"{entry.label}: {', '.join(maps.names)} from {maps.source}")
             self.terminal.say(f"  {'memory':13} {self._memory(maps)}")
-            result = self._super_resolve(entry, maps)
+            result = self._super_resolve(entry, maps, home.place.folder)
             _tell(entry, result, self.terminal)
             page, kept = self._write(entry, result, home)
         if kept is not None:
@@ -182,11 +182,13 @@ class Worker:
         from mrsi_fast.mrsi.geometry import parse_factors
 
         factors = parse_factors(self.request.scale, maps.slice_axis)
-        return check_memory(len(maps.names), maps.shape, factors, self.request.samples)
+        return check_memory(len(maps.names), maps.shape, factors)  # samples lie in a file
 
-    def _super_resolve(self, entry: InputSet, maps: MapSet) -> Result:
+    def _super_resolve(self, entry: InputSet, maps: MapSet, folder: Path) -> Result:
+        where = folder if self.request.samples else None
         with self.terminal.progress(entry.label) as progress:
-            result = self.resolver(maps, **self.request.options(entry.anatomy), progress=progress)
+            options = self.request.options(entry.anatomy)
+            result = self.resolver(maps, **options, progress=progress, sample_folder=where)
         result.provenance["request"] = self._record()
         result.provenance["input_key"] = self._key(entry)
         result.provenance["created"] = datetime.now(UTC).isoformat(timespec="seconds")

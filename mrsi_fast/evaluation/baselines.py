@@ -16,8 +16,8 @@ from mrsi_fast.evaluation.interpolation import interpolate
 from mrsi_fast.evaluation.ridge import Ridge, fit_ridge
 from mrsi_fast.evaluation.texture import Texture, fit_texture
 from mrsi_fast.files import atomic_path
+from mrsi_fast.mrsi.slabs import to_slices, to_volume
 from mrsi_fast.mrsi.total_variation import ITERATIONS, total_variation
-from mrsi_fast.preparation import to_slices, to_volume
 
 Float32 = NDArray[np.float32]
 Baseline = Literal["zero-fill", "bicubic", "lanczos", "TV", "ridge", "zero-fill + texture"]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mrsi_fast.evaluation import calibration, lesion, metrics, perceptual, tissue
 from mrsi_fast.evaluation.cases import Problem
 from mrsi_fast.mrsi.geometry import voxel_sizes_mm
-from mrsi_fast.preparation import to_slices
+from mrsi_fast.mrsi.slabs import to_slices
 
 Float32 = NDArray[np.float32]
 Row = dict[str, Any]

@@ -21,9 +21,10 @@ from mrsi_fast.evaluation.ridge import Ridge, fit_ridge
 from mrsi_fast.mrsi.consistency import Mode
 from mrsi_fast.mrsi.mapset import MapSet
 from mrsi_fast.mrsi.quality import fill_volume
+from mrsi_fast.mrsi.slabs import to_slices, to_volume
 from mrsi_fast.mrsi.through_plane import axis_operator
 from mrsi_fast.mrsi.volume_operator import VolumeAcquisition, across_planes
-from mrsi_fast.preparation import AcquisitionSettings, Prepared, prepare, to_slices, to_volume
+from mrsi_fast.preparation import AcquisitionSettings, Prepared, prepare
 from mrsi_fast.simulation.volume import SimulatedSubject
 
 Float32 = NDArray[np.float32]

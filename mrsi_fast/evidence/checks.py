@@ -16,7 +16,6 @@ from mrsi_fast.mrsi.mapset import MapSet
 from mrsi_fast.mrsi.noise import NoiseLevel
 from mrsi_fast.mrsi.quality import assess
 from mrsi_fast.mrsi.volume_operator import Operator
-from mrsi_fast.posterior import Posterior
 from mrsi_fast.preparation import AcquisitionSettings
 
 Float32 = NDArray[np.float32]
@@ -130,24 +129,16 @@ def ask(
     )
 
 
-def shrink(found: Posterior, amplitudes: NDArray[np.float64]) -> Posterior:
-    """A posterior whose mean keeps only a share [M] of the detail outside the measured band; samples move with it."""
-    operator = found.prepared.acquisition
-    samples = None if found.samples is None else shrunk(found.samples, found.mean, operator, amplitudes)
-    return replace(found, mean=shrunk(found.mean, found.mean, operator, amplitudes), samples=samples)
+def disbelieved(mean: Float32, operator: Operator, amplitudes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What to take from maps so that their detail outside the measured band is that of the mean times an amplitude.
 
-
-def shrunk(values: Float32, reference: Float32, operator: Operator, amplitudes: NDArray[np.float64]) -> Float32:
-    """Maps whose detail outside the measured band is that of ``reference`` times an amplitude.
-
-    ``values - (1 - a) null(reference)``: for the mean itself its own detail is scaled; samples are moved with the mean
-    and keep their spread. The measured band stays as it is.
+    ``(1 - a) null(mean)``: taken from the mean itself, its own detail is scaled; samples move with the mean and keep
+    their spread. The measured band stays as it is.
 
     Args:
-        values: [..., M, X, Y, Z] maps.
-        reference: [M, X, Y, Z] the mean.
+        mean: [M, X, Y, Z].
         operator: The acquisition.
         amplitudes: [M], 0 to 1.
     """
-    detail = np.moveaxis(operator.null(np.moveaxis(reference.astype(np.float64), -1, 0)), 0, -1)
-    return (values - (1 - amplitudes[:, None, None, None]) * detail).astype(np.float32)
+    detail = np.moveaxis(operator.null(np.moveaxis(mean.astype(np.float64), -1, 0)), 0, -1)
+    return (1 - amplitudes[:, None, None, None]) * detail

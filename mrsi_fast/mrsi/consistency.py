@@ -46,12 +46,14 @@ class Residual:
 
     Attributes:
         relative: ``|y - A x| / |y|`` over trusted voxels; 0 where ``y`` is empty.
+        absolute: root mean square of ``y - A x`` over trusted voxels, in the unit of ``y``.
         whitened: ``sqrt(sum(((y - A x)/sigma)^2))`` over trusted voxels of known noise level; NaN where there are none.
         expected: what noise alone gives, the square root of the number of those voxels; NaN where there are none.
         outside_band: share of ``|x|^2`` outside the measured band, which the data cannot confirm; 0 for an empty map.
     """
 
     relative: Tensor
+    absolute: Tensor
     whitened: Tensor
     expected: Tensor
     outside_band: Tensor
@@ -133,6 +135,14 @@ class DataConsistency:
         self._modes = acquisition.modes(y.dtype, y.device)
         self._wide_modes = acquisition.modes(y.dtype if y.device.type == "mps" else torch.float64, y.device)
 
+    def of_slices(self, chosen: slice) -> DataConsistency:
+        """Return the same for some of the slices on the first axis, which the operator must act on one by one."""
+        part = copy.copy(self)
+        for name in ("trusted", "weight", "_data", "_known", "_expected"):
+            setattr(part, name, getattr(self, name)[chosen])
+        part.z = None if self.z is None else self.z[chosen]
+        return part
+
     def supported_by(self, x0: Tensor) -> DataConsistency:
         """Return the same with the noise of each map scaled to what the residual of an estimate supports.
 
@@ -144,9 +154,13 @@ class DataConsistency:
         Args:
             x0: ``[..., M, X, Y]`` estimate that was not corrected yet, in the unit of ``y``.
         """
+        return self.scaled_to(self.whitened(x0))
+
+    def scaled_to(self, whitened: Tensor) -> DataConsistency:
+        """As ``supported_by``, from the estimate's whitened residual ``[..., M, nx, ny]``."""
         if self.applied == "hard" or not bool((self._largest_factor > 1).any()):
             return self
-        found = supported_sd(self.whitened(x0), self._known, self._shape)
+        found = supported_sd(whitened, self._known, self._shape)
         scaled = copy.copy(self)
         scaled.noise_factor = torch.minimum(found.clamp_min(1.0).to("cpu", torch.float64), self._largest_factor)
         scaled.weight = self.weight / scaled.noise_factor.to(self.weight)
@@ -158,7 +172,11 @@ class DataConsistency:
         Args:
             x0: ``[..., M, X, Y]`` estimate that was not corrected yet, in the unit of ``y``.
         """
-        found = gross_outliers(self.whitened(x0), self._known)
+        return self.outliers_of(self.whitened(x0))
+
+    def outliers_of(self, whitened: Tensor) -> Tensor:
+        """As ``gross_outliers``, from the estimate's whitened residual ``[..., M, nx, ny]``."""
+        found = gross_outliers(whitened, self._known)
         return torch.zeros_like(found) if self.applied == "hard" else found
 
     def at_end(self, x0: Tensor) -> Tensor:
@@ -196,32 +214,20 @@ class DataConsistency:
             x: ``[..., M, X, Y]`` HR maps, in the unit of ``y``.
             over: axes to sum over; ``(0, -2, -1)`` gives one number per map for a volume whose slices lie on axis 0.
         """
-        misfit = (self._data - self._modes.forward(x)) * self.trusted
-        voxels = self._known.sum(dim=over)
-        unknown = torch.where(voxels > 0, 0.0, torch.nan)
-        invented = x - self._modes.measured(x)
-        return Residual(
-            relative=_ratio(_norm(misfit, over), _norm(self._data, over)),
-            whitened=_norm(misfit * self.weight, over) + unknown,
-            expected=voxels.sqrt() + unknown,
-            outside_band=_ratio(_norm(invented, over), _norm(x, over)) ** 2,
-        )
+        return residual_of(self.squares(x, over))
 
-    def departure(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Departure of an estimate from its measurement, and how much of it noise can be.
-
-        Args:
-            x: ``[Z, M, X, Y]`` HR maps, in the unit of ``y``.
-
-        Returns:
-            ``[M]`` root mean square of ``y - A x`` over trusted voxels, in the unit of ``y``; ``[M]`` the most noise
-            that the measured map leaves room for (``residuals.room_for_noise``), NaN where it does not tell.
-        """
+    def squares(self, x: Tensor, over: tuple[int, ...] = (-2, -1)) -> Tensor:
+        """Return the sums that ``residual_of`` takes, ``[7, ...]``; those of parts of a volume add up."""
         modes = self._wide_modes
         misfit = (self._data.to(modes.gains) - modes.forward(x.to(modes.gains))) * self.trusted
-        voxels = self.trusted.sum((0, -2, -1)).clamp_min(1.0)
-        room = room_for_noise(self._data.to(modes.gains), self.trusted.to(modes.gains), self._shape)
-        return ((misfit**2).sum((0, -2, -1)) / voxels).sqrt(), room
+        invented = x - self._modes.measured(x)
+        every = (misfit, self.trusted, self._data, misfit * self.weight, self._known, invented, x)
+        return torch.stack([one.to(modes.gains).square().sum(dim=over) for one in every])
+
+    def room(self) -> Tensor:
+        """``[M]`` the most noise that each measured map leaves room for (``residuals.room_for_noise``)."""
+        wide = self._wide_modes.gains
+        return room_for_noise(self._data.to(wide), self.trusted.to(wide), self._shape)
 
     def stated_noise(self) -> Tensor:
         """``[M]`` root mean square over voxels of the noise level as it was given, without ``noise_factor``."""
@@ -290,8 +296,17 @@ def fill_smallest(modes: Modes[Tensor] | VolumeModes, values: Tensor, known: Ten
     return filled
 
 
-def _norm(values: Tensor, over: tuple[int, ...]) -> Tensor:
-    return torch.linalg.vector_norm(values, dim=over)
+def residual_of(squares: Tensor) -> Residual:
+    """Make a residual of the sums ``[7, ...]`` that ``DataConsistency.squares`` gives."""
+    misfit, trusted, data, whitened, voxels, invented, image = squares
+    unknown = torch.where(voxels > 0, 0.0, torch.nan)
+    return Residual(
+        relative=_ratio(misfit, data).sqrt(),
+        absolute=(misfit / trusted.clamp_min(1.0)).sqrt(),
+        whitened=whitened.sqrt() + unknown,
+        expected=voxels.sqrt() + unknown,
+        outside_band=_ratio(invented, image),
+    )
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:

@@ -337,15 +337,13 @@ def upsample_nearest(mask: NDArray, factors: tuple[int, int, int]) -> NDArray:
     return mask
 
 
-def restore_nan(values: NDArray[np.floating], trusted: Bool, factors: tuple[int, int, int]) -> NDArray[np.floating]:
+def put_nan(values: NDArray[np.floating], trusted: Bool, factors: tuple[int, int, int]) -> None:
     """Put NaN where the acquired data were not trusted: the last step, after the residual has been computed.
 
     Args:
-        values: HR maps, [..., M, X, Y, Z].
+        values: HR maps, [M, X, Y, Z]; every HR voxel whose LR voxel is untrusted becomes NaN.
         trusted: LR trust, [M, X, Y, Z].
         factors: Refinement per axis.
-
-    Returns:
-        A copy with NaN in every HR voxel whose LR voxel is untrusted.
     """
-    return np.where(upsample_nearest(trusted, factors), values, np.asarray(np.nan, dtype=values.dtype))
+    for one, known in zip(values, trusted, strict=True):
+        one[upsample_nearest(~known, factors)] = np.nan

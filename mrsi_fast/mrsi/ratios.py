@@ -7,6 +7,7 @@ where tNAA nearly vanishes the ratio would be noise over noise, and with the flo
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,11 +17,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from mrsi_fast.mrsi.geometry import voxel_sizes_mm
 from mrsi_fast.mrsi.regions import ReferenceRegion, contralateral_reference, largest_component
+from mrsi_fast.sample_store import forget_pages
 
 FIRST_ORDER = "first order in the deviations of both maps, errors independent (JCGM 100:2008, equation 10)"
 DENOMINATOR_FLOOR = 0.3  # of the reference median
 SD_SAMPLES = 8  # a standard deviation of fewer samples is not shown, as for the maps themselves
 INTERVAL_PERCENT = (5.0, 95.0)
+VALUES_AT_ONCE = 2**20
+"""Values of samples that are divided together."""
 CNI_OUTLIER_SD, CNI_ROUNDS, CNI_LEAST_VOXELS = 2.0, 50, 20
 CNI_CLIPPED_SD = 0.7257  # SD that repeated clipping at 2 SD leaves of a normal distribution: s^2 = var(N | |x| < 2 s)
 EVERYWHERE = "all valid voxels"
@@ -119,32 +123,94 @@ def ratio_maps(
             affine, or a reference region without a positive denominator.
     """
     _check(numerator, denominator, threshold, times_reference)
-    use = np.isfinite(numerator).all(axis=0) & np.isfinite(denominator).all(axis=0) & (True if valid is None else valid)
-    above, below = numerator[:, use].astype(np.float64), denominator[:, use].astype(np.float64)
+    pairs = _Pairs.of(numerator, denominator, valid)
+    average = pairs.image(lambda above, below: below.mean(axis=0))
     if isinstance(reference, str):
-        reference = _opposite(above, below, use, affine, times_reference)
-    region, source = _region(reference, use)
-    floor = _floor(below, region[use])
-    ratio = above / np.maximum(below, floor)
-    median = _image(np.median(ratio, axis=0), use)
+        reference = _opposite(pairs, _floor(average, pairs.use), affine, times_reference)
+    region, source = _region(reference, pairs.use)
+    floor = _floor(average, region)
+    median = pairs.median(floor)
     level = _median(median, region)
     threshold = threshold if times_reference is None else times_reference * level
-    sds = None if deviations is None or len(ratio) > 1 else [one[use].astype(np.float64) for one in deviations]
-    sd = None if sds is None else _first_order(above[0], below[0], floor, *sds)
-    spread, exceeds = _spread(ratio, sd, threshold)
+
+    mean, spread, exceeds, floored = pairs.summary(floor, threshold, deviations)
     return RatioMaps(
         median=median,
-        mean=_image(ratio.mean(axis=0), use),
-        sd=_image(spread, use),
-        probability=None if exceeds is None else _image(exceeds, use),
-        floored=_image((below < floor).mean(axis=0), use),
+        mean=mean,
+        sd=spread,
+        probability=None if threshold is None else exceeds,
+        floored=floored,
         floor=floor,
         reference=level,
         threshold=threshold,
-        samples=len(ratio),
-        exceeding=None if threshold is None else (ratio > threshold).sum(axis=1),
+        samples=len(numerator),
+        exceeding=None if threshold is None else pairs.above(threshold, floor),
         reference_source=source,
     )
+
+
+class _Pairs:
+    """The samples of both maps, a few planes of voxels at a time: all at once they would take many times the memory.
+
+    Attributes:
+        use: [X, Y, Z] voxels that have a ratio.
+    """
+
+    def __init__(self, numerator: NDArray, denominator: NDArray, use: NDArray[np.bool_]) -> None:
+        self._both, self.use = (numerator, denominator), use
+
+    @classmethod
+    def of(cls, numerator: NDArray, denominator: NDArray, valid: NDArray[np.bool_] | None) -> _Pairs:
+        """Of the voxels that are finite in every sample of both maps, and valid."""
+        use = np.ones(numerator.shape[1:], dtype=bool) if valid is None else np.array(valid)
+        for above, below in zip(numerator, denominator, strict=True):
+            use &= np.isfinite(above) & np.isfinite(below)
+        return cls(numerator, denominator, use)
+
+    def _planes(self) -> Iterator[slice]:
+        """Planes across X."""
+        values = len(self._both[0]) * self.use[0].size
+        step = max(1, VALUES_AT_ONCE // max(values, 1))
+        return (slice(start, start + step) for start in range(0, len(self.use), step))
+
+    def _values(self, planes: slice) -> tuple[NDArray, NDArray]:
+        """[S, V] samples of the voxels in use."""
+        use = self.use[planes]
+        above, below = (one[:, planes][:, use].astype(np.float64) for one in self._both)
+        for one in self._both:
+            forget_pages(one)
+        return above, below
+
+    def image(self, function: Callable[..., NDArray], *others: NDArray, parts: int = 0) -> NDArray[np.float64]:
+        """[X, Y, Z] of what a function of samples [S, V] gives, NaN elsewhere; [parts, X, Y, Z] of several results.
+
+        ``others``, [X, Y, Z], follow the samples as [V].
+        """
+        found = np.full((*([parts] if parts else []), *self.use.shape), np.nan)
+        for planes in self._planes():
+            use = self.use[planes]
+            found[..., planes, :, :][..., use] = function(*self._values(planes), *(one[planes][use] for one in others))
+        return found
+
+    def median(self, floor: float) -> Float32:
+        """[X, Y, Z] median of the ratio over samples."""
+        return self.image(lambda above, below: np.median(above / np.maximum(below, floor), axis=0)).astype(np.float32)
+
+    def summary(self, floor: float, threshold: float | None, deviations: tuple[NDArray, NDArray] | None) -> Float32:
+        """[4, X, Y, Z]: mean, standard deviation, probability of exceeding the threshold, share of floored samples."""
+
+        def summarised(above: NDArray, below: NDArray, *deviation: NDArray) -> NDArray:
+            ratio = above / np.maximum(below, floor)
+            sd = _first_order(above[0], below[0], floor, *deviation) if deviation else None
+            return np.stack([ratio.mean(axis=0), *_spread(ratio, sd, threshold), (below < floor).mean(axis=0)])
+
+        others = deviations if deviations is not None and len(self._both[0]) == 1 else ()
+        return self.image(summarised, *others, parts=4).astype(np.float32)
+
+    def above(self, threshold: float, floor: float) -> NDArray[np.int64]:
+        """[S] voxels whose ratio is above the threshold."""
+        values = (self._values(planes) for planes in self._planes())
+        return np.sum([(one / np.maximum(below, floor) > threshold).sum(axis=1) for one, below in values], axis=0)
 
 
 def _check(numerator: NDArray, denominator: NDArray, threshold: float | None, times_reference: float | None) -> None:
@@ -167,9 +233,9 @@ def _region(
     return use & reference, "the given region"
 
 
-def _spread(ratio: NDArray, sd: NDArray | None, threshold: float | None) -> tuple[NDArray, NDArray | None]:
+def _spread(ratio: NDArray, sd: NDArray | None, threshold: float | None) -> tuple[NDArray, NDArray]:
     """Standard deviation [V] and probability [V] of exceeding the threshold, over samples [S, V] or from ``sd`` [V]."""
-    exceeds = None if threshold is None else (ratio > threshold).mean(axis=0)
+    exceeds = np.full(ratio.shape[1], np.nan) if threshold is None else (ratio > threshold).mean(axis=0)
     if sd is None:
         enough = len(ratio) >= SD_SAMPLES
         return ratio.std(axis=0, ddof=1) if enough else np.full(ratio.shape[1], np.nan), exceeds
@@ -273,9 +339,7 @@ def cni_map(cho: NDArray, naa: NDArray, reference: NDArray[np.bool_] | None = No
     return _image(index, use)
 
 
-def _opposite(
-    above: NDArray, below: NDArray, use: NDArray[np.bool_], affine: ArrayLike | None, times: float | None
-) -> ReferenceRegion | None:
+def _opposite(pairs: _Pairs, floor: float, affine: ArrayLike | None, times: float | None) -> ReferenceRegion | None:
     """The mirrored reference region, found on the ratio whose floor comes from all valid voxels.
 
     Raises:
@@ -283,17 +347,16 @@ def _opposite(
     """
     if affine is None or times is None:
         raise ValueError("A mirrored reference needs the grid's affine and a multiple of the reference ratio.")
-    floor = _floor(below, np.ones(below.shape[1], dtype=bool))
-    return contralateral_reference(_image(np.median(above / np.maximum(below, floor), axis=0), use), affine, times)
+    return contralateral_reference(pairs.median(floor), affine, times)
 
 
-def _floor(below: NDArray, region: NDArray[np.bool_]) -> float:
-    """The denominator's floor from its samples [S, V] and the reference voxels [V] among them.
+def _floor(average: NDArray, region: NDArray[np.bool_]) -> float:
+    """The denominator's floor from its mean over samples [X, Y, Z] and the reference region.
 
     Raises:
         ValueError: Its median there is not positive.
     """
-    floor = DENOMINATOR_FLOOR * _median(below.mean(axis=0), region)
+    floor = DENOMINATOR_FLOOR * _median(average, region)
     if not floor > 0:
         raise ValueError(
             "The denominator of the ratio has no positive median in the reference region: check the map and the region."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,9 @@ nine simulated volumes of six maps with fit errors it holds for at most 3 voxels
 
 FEWEST_DIFFERENCES = 16
 """Mixed differences from which ``room_for_noise`` says anything."""
+
+SLAB = 8
+"""Slices that are judged together: statistics of a slice take many times its memory."""
 
 _LOCAL_ALARM = 2.326  # a neighbourhood of noise alone is taken for a departure in one case of a hundred
 
@@ -58,6 +63,10 @@ def gross_outliers(whitened: Tensor, known: Tensor) -> Tensor:
         whitened: ``[..., M, nx, ny]`` residual in noise standard deviations, 0 where unknown.
         known: 1 where the noise level is known, else 0.
     """
+    return _by_slices(_gross_outliers, whitened, known)
+
+
+def _gross_outliers(whitened: Tensor, known: Tensor) -> Tensor:
     bound = GROSS_SD * _robust_sd(whitened, known)
     size = whitened.abs() * known
     nearby = size.amax(dim=-3, keepdim=True).flatten(0, -3)
@@ -99,9 +108,7 @@ def supported_sd(whitened: Tensor, known: Tensor, noise: NoiseShape = WHITE) -> 
         known: 1 where the noise level is known, else 0.
         noise: How noise is correlated.
     """
-    bound = OUTLIER_SD * _robust_sd(whitened, known)
-    used = known * (_lone_weights(whitened, known, bound) == 1)
-    clipped = used * torch.minimum(torch.maximum(whitened, -bound), bound)
+    used, clipped = _by_slices(_used_and_clipped, whitened, known).unbind(-1)
     over = tuple(d for d in range(clipped.ndim) if d != clipped.ndim - 3)
 
     def covariance(lag: int) -> Tensor:
@@ -134,16 +141,36 @@ def room_for_noise(data: Tensor, known: Tensor, noise: NoiseShape = WHITE) -> Te
         known: 1 where a voxel is data, else 0.
         noise: correlation of the maps' noise.
     """
-    over = tuple(d for d in range(data.ndim) if d != data.ndim - 3)
-    corners = [(..., rows, columns) for rows in _ENDS for columns in _ENDS]
-    whole = torch.stack([known[one] for one in corners]).prod(0)
-    first, second, third, fourth = (data[one] for one in corners)
-    count = whole.sum(over)
-    power = (whole * (first - second - third + fourth) ** 2).sum(over) / 4.0 / count.clamp_min(1.0)
+    count, power = _by_slices(_mixed_differences, data, known).reshape(-1, 2, data.shape[-3]).sum(0)
+    power = power / 4.0 / count.clamp_min(1.0)
     return torch.where(count >= FEWEST_DIFFERENCES, (power / max(noise.mixed, 1e-6)).sqrt(), torch.nan)
 
 
+def _mixed_differences(data: Tensor, known: Tensor) -> Tensor:
+    """Of each slice ``[..., 2, M]``: how many mixed differences there are, and the sum of their squares times 4."""
+    corners = [(..., rows, columns) for rows in _ENDS for columns in _ENDS]
+    whole = torch.stack([known[one] for one in corners]).prod(0)
+    first, second, third, fourth = (data[one] for one in corners)
+    squares = whole * (first - second - third + fourth) ** 2
+    return torch.stack((whole.sum((-2, -1)), squares.sum((-2, -1))), dim=-2)
+
+
 _ENDS = (slice(None, -1), slice(1, None))
+
+
+def _used_and_clipped(whitened: Tensor, known: Tensor) -> Tensor:
+    """Voxels (1) that do not stand alone, and their residual within bounds, on a last axis of two."""
+    bound = OUTLIER_SD * _robust_sd(whitened, known)
+    used = known * (_lone_weights(whitened, known, bound) == 1)
+    return torch.stack((used, used * torch.minimum(torch.maximum(whitened, -bound), bound)), dim=-1)
+
+
+def _by_slices(function: Callable[[Tensor, Tensor], Tensor], whitened: Tensor, known: Tensor) -> Tensor:
+    """What a function of slices gives for ``[Z, M, nx, ny]``, a few slices at a time to bound the memory."""
+    if whitened.ndim != 4 or len(whitened) <= SLAB:
+        return function(whitened, known)
+    parts = zip(whitened.split(SLAB), known.expand_as(whitened).split(SLAB), strict=True)
+    return torch.cat([function(*part) for part in parts])
 
 
 def _box_sum(values: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mrsi_fast.evidence.checks import Checks, shrunk
+from mrsi_fast.evidence.checks import Checks, disbelieved
 from mrsi_fast.evidence.halving import Halved
 from mrsi_fast.evidence.selftest import Options, testify
 from mrsi_fast.evidence.testimony import FALSE_DETAIL, NOTHING, TRUE_DETAIL, Evidence
@@ -135,11 +135,11 @@ def test_shrinking_scales_added_detail_alone() -> None:
         slices = np.moveaxis(image.astype(np.float64), -1, 0)
         return operator.measured(slices), operator.null(slices)
 
-    small = shrunk(mean, mean, operator, np.array([0.25, 1.0]))
+    small = mean - disbelieved(mean, operator, np.array([0.25, 1.0]))
     np.testing.assert_allclose(parts(small)[0], parts(mean)[0], atol=1e-5)
     np.testing.assert_allclose(parts(small)[1][:, 0], 0.25 * parts(mean)[1][:, 0], atol=1e-5)
     np.testing.assert_allclose(small[1], mean[1], atol=1e-6)
-    moved = shrunk(samples, mean, operator, np.array([0.0, 1.0]))
+    moved = samples - disbelieved(mean, operator, np.array([0.0, 1.0]))
     np.testing.assert_allclose(moved.std(axis=0), samples.std(axis=0), atol=1e-5)
 
 

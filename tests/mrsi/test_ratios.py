@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
+from mrsi_fast.mrsi import ratios
 from mrsi_fast.mrsi.ratios import cni_map, hotspot, ratio_maps
 
 SHAPE = (5, 4, 3)
@@ -35,6 +38,24 @@ def test_what_both_maps_share_cancels() -> None:
     maps = ratio_maps(3 * gain, 10 * gain)
     np.testing.assert_allclose(maps.median, 0.3, rtol=1e-6)
     assert maps.sd.max() < 1e-12
+
+
+@pytest.mark.parametrize("samples", [1, 9])
+def test_ratios_do_not_depend_on_how_many_voxels_are_divided_together(samples, monkeypatch, tmp_path) -> None:
+    rng = np.random.default_rng(4)
+    both = rng.uniform(1, 3, (2, samples, 6, 5, 4)).astype(np.float32)
+    both[0, 0, 2] = np.nan  # a plane without any voxel
+    both[0, :, 1, :2, :2] *= 4
+    both.tofile(tmp_path / "samples")
+    mapped = np.memmap(tmp_path / "samples", np.float32, "r", shape=both.shape)
+    settings = {"times_reference": 1.5, "reference": "mirror", "affine": np.diag([2.0, 2, 2, 1])}
+    settings["deviations"] = tuple(rng.uniform(0.1, 0.2, (2, 6, 5, 4)))
+    whole = ratio_maps(*both, **settings)
+    monkeypatch.setattr(ratios, "VALUES_AT_ONCE", 1)
+    for field in fields(whole):
+        np.testing.assert_array_equal(
+            getattr(ratio_maps(*mapped, **settings), field.name), getattr(whole, field.name), err_msg=field.name
+        )
 
 
 def test_units_cancel() -> None:

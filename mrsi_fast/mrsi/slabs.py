@@ -1,0 +1,66 @@
+"""Work on volumes a few slices at a time, so that what it takes beside the volumes does not grow with their slices.
+
+The operator of a slice acts on each slice alone, and so does data consistency with it; the operator of a volume, which
+mixes slices, gets them all. Volumes are [M, X, Y, Z]; slices are [Z, M, X, Y], as the operator takes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mrsi_fast.mrsi.consistency import DataConsistency
+from mrsi_fast.mrsi.volume_operator import Operator, VolumeAcquisition
+
+Float32 = NDArray[np.float32]
+
+SLAB = 8
+"""Slices at a time."""
+
+
+def to_slices(volume: NDArray) -> Tensor:
+    """[..., X, Y, Z] array -> [Z, ..., X, Y] tensor."""
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(volume, -1, 0)))
+
+
+def to_volume(slices: Tensor) -> NDArray:
+    """[Z, ..., X, Y] tensor -> [..., X, Y, Z] array."""
+    return np.ascontiguousarray(np.moveaxis(slices.numpy(), 0, -1))
+
+
+def slabs(operator: Operator, count: int) -> Iterator[slice]:
+    """Which of ``count`` slices go together: all where the operator mixes them."""
+    step = max(count, 1) if isinstance(operator, VolumeAcquisition) else SLAB
+    return (slice(start, start + step) for start in range(0, count, step))
+
+
+def filled_by_slab(operator: Operator, shape: tuple[int, ...], function: Callable[[slice], Tensor]) -> Float32:
+    """An array [M, X, Y, Z] of that shape, filled by a function that gives the slices [z, M, X, Y] of a slab."""
+    result = np.empty(shape, dtype=np.float32)
+    for chosen in slabs(operator, shape[-1]):
+        result[..., chosen] = np.moveaxis(function(chosen).numpy(), 0, -1)
+    return result
+
+
+def whitened(consistency: DataConsistency, volume: Float32) -> Tensor:
+    """Whitened residual [Z, M, nx, ny] of an estimate [M, X, Y, Z]."""
+    found = parts(consistency, volume.shape[-1])
+    return torch.cat([part.whitened(to_slices(volume[..., chosen])) for chosen, part in found])
+
+
+def hold(consistency: DataConsistency, volume: Float32) -> Float32:
+    """Applies data consistency to an estimate [M, X, Y, Z], in its place."""
+    for chosen, part in parts(consistency, volume.shape[-1]):
+        volume[..., chosen] = np.moveaxis(part.at_end(to_slices(volume[..., chosen])).numpy(), 0, -1)
+    return volume
+
+
+def parts(consistency: DataConsistency, count: int) -> Iterator[tuple[slice, DataConsistency]]:
+    """Slabs and data consistency of each."""
+    for chosen in slabs(consistency.acquisition, count):
+        whole = chosen == slice(0, count)
+        yield chosen, consistency if whole else consistency.of_slices(chosen)
