@@ -164,19 +164,6 @@ class Measured:
     scale: Float64
 
 
-@dataclass(frozen=True, eq=False)
-class Inverted:
-    """Stage 3: the estimate from the data alone on the fine grid, and data consistency.
-
-    Attributes:
-        z: [M, X, Y, Z] the estimate ``A_lambda+ y``.
-        consistency: Data consistency of all slices, [Z, M, X, Y].
-    """
-
-    z: Float32
-    consistency: DataConsistency
-
-
 def prepare(
     maps: MapSet,
     scale: int | str | Sequence[int],
@@ -234,11 +221,11 @@ def _prepared(
     """Stages 2 and 3, and everything put together."""
     maps, trust, factors, mode = judged.maps, judged.trust, request.factors, request.data_consistency
     measured = measure(judged, request)
-    inverted = invert(judged, measured, factors, mode)
+    z, consistency = invert(judged, measured, factors, mode)
     affine = hr_affine(maps.affine, factors)
     volume = Volume(
         names=maps.names,
-        z=inverted.z,
+        z=z,
         trusted=upsample_nearest(trust.trusted, factors),
         scale=measured.scale,
         noise=measured.noise.level * request.noise_scale,
@@ -257,7 +244,7 @@ def _prepared(
         noise_source=measured.noise.source,
         acquisition=measured.operator,
         volume=volume,
-        consistency=inverted.consistency,
+        consistency=consistency,
         filled=judged.filled,
         anatomy_warnings=remarks,
         warnings=(
@@ -328,10 +315,13 @@ def measure(judged: Judged, request: Request) -> Measured:
     return Measured(operator, found, content, scale)
 
 
-def invert(judged: Judged, measured: Measured, factors: Factors, mode: Mode) -> Inverted:
+def invert(judged: Judged, measured: Measured, factors: Factors, mode: Mode) -> tuple[Float32, DataConsistency]:
     """Stage 3: brings the measured data to the fine grid and sets up data consistency.
 
     A map declared noise-free is inverted exactly, whatever its neighbours are.
+
+    Returns:
+        [M, X, Y, Z] the estimate ``A_lambda+ y``, and data consistency of all slices, [Z, M, X, Y].
     """
     low, operator, noise = to_slices(judged.filled), measured.operator, measured.noise
     noisy = [bool(level > 0) for level in noise.level]
@@ -350,7 +340,7 @@ def invert(judged: Judged, measured: Measured, factors: Factors, mode: Mode) -> 
         exact=None if any(noisy) else torch.from_numpy(z).movedim(-1, 0),
         largest_factor=torch.from_numpy(noise.largest_factor),
     )
-    return Inverted(z, consistency)
+    return z, consistency
 
 
 def content_key(judged: Judged) -> bytes:
