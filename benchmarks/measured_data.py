@@ -29,7 +29,8 @@ from mrsi_fast.mrsi.consistency import fill_smallest
 from mrsi_fast.mrsi.io import read_maps
 from mrsi_fast.mrsi.mapset import MapSet
 from mrsi_fast.mrsi.quality import TrustRules, assess
-from mrsi_fast.preparation import Prepared, prepare, to_slices, to_volume
+from mrsi_fast.mrsi.slabs import to_slices, to_volume
+from mrsi_fast.preparation import Prepared, prepare
 from mrsi_fast.simulation import SimulationConfig, simulate
 
 
