@@ -50,5 +50,5 @@ def bench_evidence(row, contest, label, threads):
     def entries(threads: int) -> list[Entry]:
         return [Entry(one, functools.partial(build, one, threads), backend="mrsi_fast") for one in RUNS]
 
-    held = contest("evidence", threads, entries, than="8-samples", same=False, rounds=7)
+    held = contest("evidence", threads, entries, than="8-samples", same=False, rounds=3)
     row(held, label, than="8-samples")

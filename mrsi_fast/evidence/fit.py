@@ -5,6 +5,9 @@ like the maps (``A``), and every map is explained as a combination of the bands 
 of the maps' variance is the correlation ratio (Roche et al. 1998, 10.1007/BFb0056301) between image and maps, at the
 resolution and with the point spread of the maps. It knows nothing of contrasts, so T2 and FLAIR serve as T1 does.
 
+Errors of the maps are not independent, since texture and signal level are common to all metabolites of a voxel. So the
+likelihood goes by the determinant of their covariance, and what moves all maps alike counts once.
+
 The weights of the bands follow from the place (variable projection, Golub & Pereyra 1973, 10.1137/0710036): a place has
 six numbers, and slope and curvature of the likelihood follow from the slopes of the bands between their voxels.
 """
@@ -78,19 +81,19 @@ class Explanation:
     observations: float
 
     @property
-    def unexplained(self) -> Float64:
-        """Share of each map's variance [M] that is left."""
-        return np.maximum((self.residual**2).mean(0), 1e-6)
-
-    @property
     def explained(self) -> float:
         """Share of the maps' variance that is explained, mean over maps."""
-        return 1 - float(self.unexplained.mean())
+        return 1 - float((self.residual**2).mean())
+
+    @property
+    def covariance(self) -> Float64:
+        """[M, M] of what is left; of two maps that are alike it can still be inverted."""
+        return self.residual.T @ self.residual / len(self.residual) + 1e-6 * np.eye(self.residual.shape[1])
 
     @property
     def likelihood(self) -> float:
-        """Logarithm of the likelihood of the place, up to a constant, each map's error unknown."""
-        return -0.5 * self.observations * float(np.log(self.unexplained).sum())
+        """Logarithm of the likelihood of the place, up to a constant, the covariance of the maps' errors unknown."""
+        return -0.5 * self.observations * float(np.linalg.slogdet(self.covariance)[1])
 
 
 class Fit:
@@ -171,9 +174,9 @@ class Fit:
     def slopes(self, found: Explanation) -> tuple[Float64, Float64]:
         """Slope [6] and curvature [6, 6] of the likelihood about a place; the curvature as Gauss and Newton take it.
 
-        With r the residual of a map, s its mean square and J what the image adds to the map as it moves, the
-        likelihood rises by ``n/N sum r'J/s``, and its curvature is ``-n/N sum J'PJ/s``, P taking away what other
-        weights would explain.
+        With r the residuals of a voxel's maps, S their covariance and J what the image adds to the maps as it moves,
+        the likelihood rises by ``n/N sum r'S^-1 J``, and its curvature is ``-n/N sum (PJ)'S^-1 PJ``, P taking away
+        what other weights would explain.
         """
         slopes = self._bands.slopes(_transformed(self._to_bands(found.values), self._points))
         moved = []
@@ -184,9 +187,10 @@ class Fit:
         jacobian = np.moveaxis(acquired @ found.weights[: acquired.shape[-1]], 0, -1)  # [voxels, M, 6]
         flat = jacobian.reshape(len(jacobian), -1)
         own = (flat - found.design @ _solved(found.design, flat)).reshape(jacobian.shape)
-        share = found.observations / len(found.residual) / found.unexplained
-        slope = np.einsum("nm,nmj,m->j", found.residual, jacobian, share)
-        return slope, -np.einsum("nmi,nmj,m->ij", own, own, share, optimize=True)
+        precision = found.observations / len(found.residual) * np.linalg.inv(found.covariance)
+        slope = np.einsum("nk,nkj->j", found.residual @ precision, jacobian)
+        weighted = np.einsum("mk,nkj->nmj", precision, own)
+        return slope, -np.einsum("nmi,nmj->ij", own, weighted)
 
     def explained_by_field(self) -> float:
         """Share of the maps' variance that the smooth field alone explains, mean over maps."""
