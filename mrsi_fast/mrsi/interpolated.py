@@ -38,6 +38,7 @@ _SHORTEST_RUN = 8
 _FREQUENCIES = 129  # from 0 to half a cycle per voxel
 _FEWEST_LINES = 6
 _MOST_OF_MATRIX = 0.8
+_LINES_AT_ONCE = 256
 _SMALLEST_MATRIX = 16  # below, a spectrum has too few lines to tell an edge from a slope
 
 
@@ -137,29 +138,27 @@ def _power(lines: NDArray) -> tuple[Float64 | None, float]:
     if level <= 0:
         return None, 0.0
     tissue &= np.abs(lines) < 5.0 * level
-    total, weight, longest = np.zeros(_FREQUENCIES), 0.0, 0.0
-    for values, inside in zip(lines, tissue, strict=True):
-        start, stop = _longest_run(inside)
-        length = stop - start
-        if length < _SHORTEST_RUN:
-            continue
-        run = values[start:stop].astype(np.float64) / level
+    starts, lengths = _longest_runs(tissue)
+    total, weight = np.zeros(_FREQUENCIES), 0.0
+    for length in np.unique(lengths[lengths >= _SHORTEST_RUN]):
         place = np.linspace(-1.0, 1.0, length)
-        run = run - np.polyval(np.polyfit(place, run, 1), place)
         taper = np.hanning(length + 2)[1:-1]
-        total += np.abs(np.fft.rfft(run * taper, 2 * (_FREQUENCIES - 1))) ** 2
-        weight += float((taper**2).sum())
-        longest = max(longest, float(length))
-    return (total / weight, longest) if weight else (None, 0.0)
+        alike = np.flatnonzero(lengths == length)
+        for some in np.array_split(alike, -(-len(alike) // _LINES_AT_ONCE)):
+            run = lines[some[:, None], starts[some, None] + np.arange(length)].astype(np.float64) / level
+            run -= run.mean(axis=1, keepdims=True)
+            run -= (run @ place / (place @ place))[:, None] * place  # the straight line that fits best
+            total += (np.abs(np.fft.rfft(run * taper, 2 * (_FREQUENCIES - 1))) ** 2).sum(axis=0)
+        weight += len(alike) * float((taper**2).sum())
+    return (total / weight, float(lengths.max())) if weight else (None, 0.0)
 
 
-def _longest_run(inside: NDArray[np.bool_]) -> tuple[int, int]:
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], inside, [False])).astype(np.int8)))
-    if edges.size == 0:
-        return 0, 0
-    starts, stops = edges[::2], edges[1::2]
-    best = int(np.argmax(stops - starts))
-    return int(starts[best]), int(stops[best])
+def _longest_runs(inside: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Start and length of the first longest run of true values in each of [L, n] lines."""
+    place = np.arange(1, inside.shape[1] + 1)
+    length = place - np.maximum.accumulate(np.where(inside, 0, place), axis=1)  # of the run that ends here
+    stop, longest = length.argmax(axis=1) + 1, length.max(axis=1)
+    return stop - longest, longest
 
 
 def _near_whole_factor(estimate: float, n: int) -> int | None:
