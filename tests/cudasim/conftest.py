@@ -216,6 +216,7 @@ def sanitized(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]
         ]
         setup = (
             "import importlib.util, pathlib, sys, torch\n"
+            f"sys.path.insert(0, {str(HERE.parent)!r})\n"
             f"spec = importlib.util.spec_from_file_location('conftest', {str(HERE / 'conftest.py')!r})\n"
             "conftest = importlib.util.module_from_spec(spec)\n"
             "spec.loader.exec_module(conftest)\n"
