@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional
 
 from mrsi_fast.evidence.bands import Bands
 from mrsi_fast.mrsi.forward import Acquisition
@@ -139,7 +139,8 @@ class Fit:
         shape, known = self._valid.shape[1:], self._known
         planes = max(1, int(np.ceil(voxel_sizes_mm(self._affine)[2] / plane_mm)))
         self._operator = Acquisition.assume(shape, (factor, factor), known.support, known.window, acquired=known.matrix)
-        near = ndimage.maximum_filter(self._valid, (1, 2 * REACH_VOXELS + 1, 2 * REACH_VOXELS + 1))
+        valid = torch.from_numpy(self._valid).float()
+        near = functional.max_pool2d(valid, 2 * REACH_VOXELS + 1, stride=1, padding=REACH_VOXELS).numpy() > 0
         near = near.repeat(factor, 1).repeat(factor, 2)[:, None].repeat(planes, 1)
         self._grid = near.shape
         self._near = torch.from_numpy(np.flatnonzero(near))
