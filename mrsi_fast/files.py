@@ -1,12 +1,23 @@
-"""Files that are either whole or absent: written beside their target, flushed to disk, then renamed over it."""
+"""Files that are either whole or absent: written beside their target, flushed to disk, then renamed over it.
+
+And reading of files that somebody else may have put there: only regular ones, none without end.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
+import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+LARGEST_TEXT = 2**26
+"""Bytes of a JSON file or a table; the record of a result has some 10 kB."""
 
 
 def flush_to_disk(path: Path) -> None:
@@ -49,3 +60,39 @@ def write_text(target: str | Path, text: str) -> None:
     """Writes UTF-8 text atomically."""
     with atomic_path(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def open_regular(path: str | Path) -> io.BufferedReader:
+    """Opens a file for reading. A pipe or a device, which could block or never end, is refused.
+
+    Raises:
+        OSError: It is no regular file or cannot be opened.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
+    return open(descriptor, "rb")
+
+
+def read_json(path: str | Path) -> Any:
+    """Content of a JSON file.
+
+    Raises:
+        OSError: It is no regular file, cannot be read, or is larger than :data:`LARGEST_TEXT`.
+        ValueError: It is not JSON.
+    """
+    with open_regular(path) as stream:
+        text = stream.read(LARGEST_TEXT + 1)
+    if len(text) > LARGEST_TEXT:
+        raise OSError(errno.EFBIG, f"is larger than {LARGEST_TEXT} bytes", str(path))
+    try:
+        return json.loads(text.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply for a JSON file of this program") from None
+
+
+def leads_out(path: Path, folder: Path) -> bool:
+    """Whether links on the way to a file lead out of a folder."""
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mrsi_fast.files import flush_to_disk, write_text
+from mrsi_fast.files import flush_to_disk, open_regular, read_json, write_text
 
 try:
     import fcntl
@@ -52,7 +52,7 @@ class UnreadableRecord(ValueError):
 
 def sha256_of(path: Path) -> str:
     """Hexadecimal sha256 of a file."""
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -117,7 +117,7 @@ def read_record(path: Path) -> dict[str, Any]:
         OSError: It cannot be read.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         if isinstance(record["identity"]["sha256"], str) and isinstance(record["files"], dict):
             return record
     except (ValueError, KeyError, TypeError) as error:
@@ -135,6 +135,29 @@ def missing_files(folder: Path, record: Mapping[str, Any]) -> list[str]:
         except (OSError, KeyError, TypeError):
             bad.append(str(name))
     return bad
+
+
+class _NoJournal(ValueError):
+    """A staging folder without a journal that this package can have written."""
+
+
+def _journal(staging: Path) -> dict[str, Any]:
+    """The change that a staging folder stands for. Its names are names of files in the folder, not paths.
+
+    Raises:
+        _NoJournal: There is none, or it names anything else.
+    """
+    try:
+        journal = read_json(staging / _JOURNAL)
+        names = [*journal["gone"], *journal["come"], *journal["aside"]]
+        kept = [Path(path).parts for path in journal["aside"].values()]
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _NoJournal(str(error)) from error
+    if any(Path(name).name != name for name in names):
+        raise _NoJournal("it names files of other folders")
+    if any(len(parts) != 3 or parts[0] != EARLIER or ".." in parts for parts in kept):
+        raise _NoJournal(f"it moves files elsewhere than to {EARLIER}")
+    return dict(journal)
 
 
 @dataclass(frozen=True)
@@ -241,7 +264,7 @@ class Place:
 
     def _carry_out(self, staging: Path) -> None:
         """Executes the journal; may be interrupted anywhere and called again."""
-        journal = json.loads((staging / _JOURNAL).read_text(encoding="utf-8"))
+        journal = _journal(staging)
         if (staging / self.record_path.name).exists():  # it is moved last: without it everything is done
             for name, kept in journal["aside"].items():
                 if (self.folder / name).exists() and not (self.folder / kept).exists():
@@ -262,9 +285,9 @@ class Place:
         """Finishes a change that was begun, removes what was staged in vain; only the holder of the lock may."""
         for path in sorted(self.folder.glob(f".{_escaped(self.stem)}[._]*")):
             if path.is_dir() and path.name.endswith(".part"):
-                if (path / _JOURNAL).exists():
+                try:
                     self._carry_out(path)
-                else:
+                except _NoJournal:
                     shutil.rmtree(path, ignore_errors=True)
             elif ".part" in path.name and path.is_file():
                 path.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mrsi_fast.files import atomic_path, write_text
+from mrsi_fast.files import atomic_path, leads_out, open_regular, read_json, write_text
 
 
 def test_failure_keeps_the_old_file_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -31,3 +31,43 @@ def test_suffix_is_kept_and_mode_follows_the_umask(tmp_path: Path) -> None:
         os.umask(previous)
     assert (tmp_path / "map.nii.gz").stat().st_mode & 0o777 == 0o640
     assert (tmp_path / "note.json").read_text(encoding="utf-8") == "ä"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
+def test_pipes_devices_and_folders_are_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "device.json").symlink_to("/dev/zero")
+    for name in ("pipe", "folder", "device"):
+        for read in (open_regular, read_json):
+            with pytest.raises(OSError, match="regular file|directory"):
+                read(tmp_path / f"{name}.json")
+
+
+def test_json_without_end_and_without_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"ä": [1, null]}', encoding="utf-8")
+    assert read_json(path) == {"ä": [1, None]}
+    path.write_text("[" * 200_000)
+    with pytest.raises(ValueError):
+        read_json(path)
+    path.write_bytes(b'"\xff"')
+    with pytest.raises(ValueError):
+        read_json(path)
+    monkeypatch.setattr("mrsi_fast.files.LARGEST_TEXT", 100)
+    path.write_text(f'"{"a" * 100}"')
+    with pytest.raises(OSError, match="larger than 100 bytes"):
+        read_json(path)
+
+
+def test_links_are_followed_within_a_folder_alone(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    for folder in (inside, outside):
+        folder.mkdir()
+        (folder / "file").touch()
+    (inside / "near").symlink_to("file")
+    (inside / "far").symlink_to(outside / "file")
+    (inside / "folder").symlink_to(outside)
+    (tmp_path / "alias").symlink_to(inside)
+    assert not leads_out(inside / "near", inside) and not leads_out(tmp_path / "alias" / "near", inside)
+    assert leads_out(inside / "far", inside) and leads_out(inside / "folder" / "file", inside)

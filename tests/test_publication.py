@@ -157,3 +157,40 @@ def test_a_record_reaches_no_file_outside_its_folder(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     record = {"files": {"../secret": {"sha256": sha256_of(tmp_path / "secret")}}}
     assert missing_files(tmp_path / "in", record) == ["../secret"]
+
+
+@pytest.mark.parametrize(
+    "journal",
+    [
+        {"aside": {}, "gone": ["../precious"], "come": []},
+        {"aside": {}, "gone": [], "come": ["../precious"]},
+        {"aside": {"../precious": "earlier/a/precious"}, "gone": [], "come": []},
+        {"aside": {f"{STEM}_desc-sr_mrsi.json": "../precious"}, "gone": [], "come": []},
+        {"aside": {f"{STEM}_desc-sr_mrsi.json": "earlier/../precious"}, "gone": [], "come": []},
+        {"aside": [], "gone": 3},
+        None,
+    ],
+)
+def test_a_planted_journal_moves_and_removes_nothing(tmp_path: Path, journal: object) -> None:
+    (tmp_path / "precious").write_text("mine")
+    place = Place(tmp_path / "results", STEM)
+    publish(place, "one", ("a",))
+    planted = place.folder / f".{STEM}.abc.part"
+    planted.mkdir()
+    (planted / place.record_path.name).write_text("{}")
+    (planted / "journal.json").write_text("{" if journal is None else json.dumps(journal))
+    with place.locked():
+        pass
+    assert (tmp_path / "precious").read_text() == "mine" and texts(place) == {"one a"} and not planted.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
+def test_a_pipe_in_place_of_a_file_is_a_missing_file(tmp_path: Path) -> None:
+    place = Place(tmp_path, STEM)
+    publish(place, "one", ("a",))
+    record = place.record()
+    assert record is not None
+    (name,) = record["files"]
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    assert missing_files(tmp_path, record) == [name]

@@ -14,7 +14,7 @@ import typer
 from mrsi_fast._version import __version__
 from mrsi_fast.cli.exits import CommandError
 from mrsi_fast.cli.inputs import InputSet
-from mrsi_fast.files import write_text
+from mrsi_fast.files import read_json, write_text
 
 Output = Annotated[
     Path | None,
@@ -129,7 +129,7 @@ def _subject_folder(label: str) -> Path:
 
 def _description(folder: Path) -> dict[str, Any]:
     try:
-        facts = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        facts = read_json(folder / DESCRIPTION)
     except (OSError, ValueError):
         return {}
     return facts if isinstance(facts, dict) else {}

@@ -52,7 +52,8 @@ def report(
     if results.is_file():
         complete, incomplete = ([path for path in found if path == results] for found in (complete, incomplete))
     for record in incomplete:
-        Terminal().warn(f"{record.name}: files are missing or have changed; the result is left out")
+        why = "files are missing, have changed or are links out of the folder"
+        Terminal().warn(f"{record.name}: {why}; the result is left out")
     if incomplete and not complete:
         raise CommandError(f"{results}: holds no complete result. Run `mrsi-fast sr` again.", ExitCode.NO_VALID_INPUT)
     try:
@@ -99,8 +100,10 @@ def _looks_like_html(path: Path) -> bool:
 def results_below(folder: Path) -> tuple[list[Path], list[Path]]:
     """Records of the results in a folder and below: the complete ones, and those that miss files.
 
-    Links to folders are not followed; hidden folders and former results (``earlier``) are not looked at.
+    Links to folders and links that lead out of the folder are not followed; hidden folders and former results
+    (``earlier``) are not looked at.
     """
+    from mrsi_fast.files import leads_out
     from mrsi_fast.publication import EARLIER, RECORD_TAIL, UnreadableRecord, missing_files, read_record
 
     complete: list[Path] = []
@@ -110,8 +113,13 @@ def results_below(folder: Path) -> tuple[list[Path], list[Path]]:
         for path in (Path(where) / name for name in sorted(names)):
             if not path.name.endswith(RECORD_TAIL) or path.name.startswith(".") or not path.is_file():
                 continue
+            if leads_out(path, folder):
+                incomplete.append(path)
+                continue
             try:
-                bad = missing_files(path.parent, read_record(path))
+                record = read_record(path)
+                away = [name for name in record["files"] if leads_out(path.with_name(str(name)), folder)]
+                bad = away or missing_files(path.parent, record)
             except (UnreadableRecord, OSError):
                 bad = [path.name]
             (incomplete if bad else complete).append(path)

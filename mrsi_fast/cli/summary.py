@@ -24,7 +24,7 @@ from mrsi_fast.cli.exits import ExitCode, interruption
 from mrsi_fast.cli.inputs import InputSet
 from mrsi_fast.cli.layout import DESCRIPTION, IGNORED
 from mrsi_fast.cli.terminal import Terminal
-from mrsi_fast.files import atomic_path, write_text
+from mrsi_fast.files import atomic_path, read_json, write_text
 from mrsi_fast.publication import RECORD_TAIL, UnreadableRecord, exclusive, read_record
 from mrsi_fast.report.cohort import FRONT_PAGE, page_name, verdict_of
 
@@ -100,7 +100,7 @@ def without_folders(text: str) -> str:
 def _former_rows(output: Path) -> list[dict[str, Any]]:
     """Rows of other runs; none of a result that is no longer there."""
     try:
-        rows = json.loads((output / RUN).read_text(encoding="utf-8"))["inputs"]
+        rows = read_json(output / RUN)["inputs"]
         known = [row for row in rows if isinstance(row["label"], str) and isinstance(row["status"], str)]
     except (OSError, ValueError, KeyError, TypeError):
         return []

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mrsi_fast.config import ConfigError, DiffusionConfig, ModelConfig, Settings
-from mrsi_fast.files import atomic_path, write_text
+from mrsi_fast.files import atomic_path, read_json, write_text
 from mrsi_fast.models.unet import SelfAttentionUNet
 
 _CHANNELS = "channels"
@@ -115,7 +115,7 @@ def save_pretrained(
 
 def _verify(folder: Path) -> str:
     try:
-        sums = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"]
+        sums = read_json(folder / MANIFEST)["sha256"]
         expected = {name: str(sums[name]) for name in (CONFIG, WEIGHTS, CARD)}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelFolderError(

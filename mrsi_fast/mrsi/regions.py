@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mrsi_fast.files import LARGEST_TEXT
 from mrsi_fast.mrsi.geometry import check_affine, hr_affine, voxel_sizes_mm
 from mrsi_fast.mrsi.images import read_image
 from mrsi_fast.mrsi.mapset import MapInputError
@@ -286,8 +287,10 @@ def label_names(path: Path) -> dict[int, str]:
     table = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".tsv")
     if not table.is_file():
         return {}
-    lines = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines() if line.strip()]
     try:
+        if table.stat().st_size > LARGEST_TEXT:
+            raise ValueError("too large")
+        lines = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines() if line.strip()]
         index, name = lines[0].index("index"), lines[0].index("name")
         return {int(line[index]): line[name].strip() for line in lines[1:]}
     except (ValueError, IndexError) as error:

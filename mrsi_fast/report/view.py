@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mrsi_fast.files import read_json
 from mrsi_fast.mrsi.mapset import MapInputError
 from mrsi_fast.mrsi.names import bids_label
 from mrsi_fast.mrsi.nifti import Volume, read_nifti
@@ -108,7 +108,7 @@ def read_view(sidecar: Path, title: str) -> ResultView:
     """
     stem = sidecar.name.removesuffix(SIDECAR)
     try:
-        record = json.loads(sidecar.read_text(encoding="utf-8"))
+        record = read_json(sidecar)
         names, files = list(record["maps"]), set(record["files"])
     except (ValueError, KeyError, TypeError) as error:
         raise ReportError(f"{sidecar.name}: is not a result of `mrsi-fast sr`, or is damaged ({error!r}).") from error
