@@ -34,7 +34,7 @@ fuzz: $(VENV)/.dev ## ten minutes of random inputs: readers, names, configuratio
 	  $(BIN)/pytest -s tests/engine/test_kernel_sources.py
 
 signals: $(VENV)/.dev ## 200 signals at random moments of sr and train (SIGNALS=, SEED=): exit codes, nothing lost, nothing mixed
-	SIGNALS=$(or $(SIGNALS),200) SEED=$(or $(SEED),0) $(BIN)/python tests/faults/signals.py
+	SIGNALS=$(or $(SIGNALS),200) SEED=$(or $(SEED),0) PYTHONPATH=tests $(BIN)/python tests/faults/signals.py
 
 bench: $(VENV)/.dev ## time everything against its peers in three processes; adds the rows to benchmarks/results/<machine>.json
 	for process in 1 2 3; do $(BIN)/pytest benchmarks/ --benchmark-only --save-results || exit 1; done

@@ -10,7 +10,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -26,8 +26,9 @@ from mrsi_fast.diffusion.losses import SigmaDistribution
 from mrsi_fast.files import write_text
 from mrsi_fast.models.pretrained import FolderConfig, load_pretrained, save_pretrained
 from mrsi_fast.models.unet import SelfAttentionUNet
+from mrsi_fast.publication import Busy, exclusive
 from mrsi_fast.simulation.config import BatchConfig
-from mrsi_fast.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from mrsi_fast.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from mrsi_fast.training.config import Precision, TrainConfig
 from mrsi_fast.training.data import (
     DROPOUT_STREAM,
@@ -163,11 +164,16 @@ class Trainer:
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"step": self.step, "slices": self.step * self.config.batch_size, **facts}) + "\n")
 
-    def prepare(self) -> None:
-        """Resumes the folder's checkpoint, or starts anew (from ``initial`` if given); writes config.toml."""
-        comparable = self.config.model_dump(mode="json", exclude=RESUMABLE_CHANGES)
-        if self.ranks.of_first((self.folder / CHECKPOINT).exists()):
-            meta = load_checkpoint(self.folder, {"network": self.network, "average": self.average}, self.optimiser)
+    def prepare(self) -> str:
+        """Resumes the folder's checkpoint, or starts anew (from ``initial`` if given); writes config.toml.
+
+        Returns:
+            A sentence for the user if the last checkpoint could not be resumed and the one before was.
+        """
+        comparable, remark = self.config.model_dump(mode="json", exclude=RESUMABLE_CHANGES), ""
+        if self.ranks.of_first(has_checkpoint(self.folder)):
+            states = {"network": self.network, "average": self.average}
+            meta, remark = load_checkpoint(self.folder, states, self.optimiser)
             if meta["config"] != comparable:
                 changed = sorted(key for key in comparable if comparable[key] != meta["config"].get(key))
                 raise ConfigError(
@@ -182,6 +188,7 @@ class Trainer:
             self.rms = self.ranks.of_first(self._measured_rms() if self.ranks.first else {})
         if self.ranks.first:
             write_text(self.folder / "config.toml", self.config.to_toml())
+        return remark
 
     def _measured_rms(self) -> dict[str, tuple[float, ...]]:
         stream = BatchStream(self.config.simulation, self.config.seed, 8, 0, RMS_BATCHES)
@@ -298,9 +305,11 @@ class Trainer:
             Diverged: The loss was not finite.
         """
         config = self.config
-        self.prepare()
-        saved = time.monotonic()
         report = report if self.ranks.first else lambda step, steps, message: None
+        if remark := self.prepare():
+            self.log(remark=remark)
+            report(self.step, config.steps, remark)
+        saved = time.monotonic()
         with self._stop:
             for batch in self.batches():
                 self._losses.append(self.update(batch))
@@ -375,13 +384,35 @@ def train(config: TrainConfig | str | Path, report: Callable[[int, int, str], No
         The model folder, ready for ``SuperResolver.from_pretrained``.
 
     Raises:
-        ConfigError: The settings do not fit, or differ from the checkpoint's.
+        ConfigError: The settings do not fit, or differ from the checkpoint's, or another training runs in the folder.
         ModelFolderError: The folder to start from cannot be used.
-        CheckpointError: The checkpoint is damaged.
+        CheckpointError: The checkpoint and the one before it are damaged.
         Interrupted: SIGINT or SIGTERM arrived; the checkpoint was written first.
         Diverged: The loss was not finite; the last checkpoint is from before that.
         RankLost: Another process of the run died.
     """
     settings = config if isinstance(config, TrainConfig) else TrainConfig.load(config)
-    with open_ranks(choose_device(settings.device)) as ranks:
+    with open_ranks(choose_device(settings.device)) as ranks, _alone_in(settings.output, ranks):
         return Trainer(settings, ranks).run(report or (lambda step, steps, message: None))
+
+
+@contextmanager
+def _alone_in(folder: Path, ranks: Ranks) -> Iterator[None]:
+    """Keeps other trainings out of the run folder; the first process holds the lock for all of a run.
+
+    Raises:
+        ConfigError: Another training is at work there.
+    """
+    with ExitStack() as held:
+        busy = False
+        if ranks.first:
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                held.enter_context(exclusive(folder / ".training.lock", wait=False))
+            except Busy:
+                busy = True
+        if ranks.of_first(busy):
+            raise ConfigError(
+                f"{folder}: another training is at work there. Wait for its end, or choose another output."
+            )
+        yield

@@ -9,40 +9,15 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from typer.testing import Result
 
-from mrsi_fast.config import DiffusionConfig, ModelConfig
-from mrsi_fast.models.pretrained import FolderConfig, save_pretrained
-from mrsi_fast.models.unet import SelfAttentionUNet
 from support.faults import AFFINE, command, head, save
-
-SHAPE = ModelConfig(
-    widths=(32,),
-    encoder_blocks=(1,),
-    decoder_blocks=(1,),
-    encoder_attention=(True,),
-    decoder_attention=(False,),
-    embedding_width=32,
-    spread=True,
-)
-
-
-def make_model(folder: Path, factors: tuple[str, ...] = ("2", "4", "8")) -> Path:
-    """A model folder whose maps mean nothing."""
-    torch.manual_seed(0)
-    rms = {factor: (0.1,) * len(SHAPE.channels) for factor in factors}
-    diffusion = DiffusionConfig(residual_rms=rms)
-    config = FolderConfig(
-        name="random", model=SHAPE, diffusion=diffusion, trained_voxel_mm=(3.0, 20.0), trained_grid=(12, 128)
-    )
-    save_pretrained(folder, config, SelfAttentionUNet(SHAPE).state_dict(), "Random weights.\n")
-    return folder
+from support.tiny import tiny_model
 
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("model") / "random")
+    return tiny_model(tmp_path_factory.mktemp("model") / "random", spread=True)
 
 
 @pytest.fixture(scope="session")

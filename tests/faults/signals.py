@@ -22,35 +22,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from support.tiny import tiny_training
+
 PROGRAM = [sys.executable, "-c", "import sys; from mrsi_fast.cli import main; sys.argv[0] = 'mrsi-fast'; main()"]
 CODES = {signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2), signal.SIGKILL: (-9,)}
-TRAINING = """
-output = "{output}"
-steps = 12
-batch_size = 2
-workers = 0
-checkpoint_minutes = 1e-9
-validation_steps = 12
-validation_batches = 1
-[diffusion.residual_rms]
-2 = [0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]
-4 = [0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2]
-8 = [0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3]
-[model]
-widths = [32]
-encoder_blocks = [1]
-decoder_blocks = [1]
-encoder_attention = [true]
-decoder_attention = [false]
-embedding_width = 16
-[simulation]
-object_voxel_mm = 3.0
-object_plane_mm = 6.0
-[simulation.anatomy]
-heads = "phantom"
-[simulation.batch]
-main_grid = 32
-"""
 
 
 def make_inputs(folder: Path) -> Path:
@@ -136,7 +111,7 @@ def main() -> int:
               "native", "--threads", "1", "--evidence", "off"]  # fmt: skip
         failures = rounds("sr", sr, folder / "out", (".nii.gz",), count - count // 2, rng)
         config = folder / "training.toml"
-        config.write_text(TRAINING.format(output=folder / "model"))
+        config.write_text(tiny_training(folder / "model", 12, checkpoint_minutes=1e-9))
         train = ["train", str(config)]
         failures += rounds("train", train, folder / "model", ("model.safetensors",), count // 2, rng)
     return int(failures > 0)

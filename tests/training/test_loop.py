@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,58 +15,20 @@ import torch
 from mrsi_fast.config import ConfigError
 from mrsi_fast.models.pretrained import load_pretrained
 from mrsi_fast.training import Interrupted, TrainConfig, train
-from mrsi_fast.training.checkpoint import CHECKPOINT, CheckpointError
+from mrsi_fast.training.checkpoint import CHECKPOINT, DAMAGED, PREVIOUS, CheckpointError
 from mrsi_fast.training.config import ConditionDropout, OptimiserConfig
 from mrsi_fast.training.data import revisited, step_generator, visits, withhold
 from mrsi_fast.training.loop import Diverged, Trainer
 from mrsi_fast.training.objective import measure_residual_rms
 from mrsi_fast.training.optimiser import learning_rate_share
-
-TINY = """
-output = {output!r}
-steps = {steps}
-batch_size = 2
-workers = {workers}
-checkpoint_minutes = {checkpoint_minutes}
-log_steps = 1
-validation_steps = {steps}
-validation_batches = 1
-
-[diffusion.residual_rms]
-2 = [0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]
-4 = [0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2]
-8 = [0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3]
-
-[model]
-widths = [32]
-encoder_blocks = [1]
-decoder_blocks = [1]
-encoder_attention = [true]
-decoder_attention = [false]
-embedding_width = 16
-
-[optimiser]
-warmup_steps = 4
-cooldown_steps = 4
-
-[simulation]
-object_voxel_mm = 3.0
-object_plane_mm = 6.0
-
-[simulation.anatomy]
-heads = "phantom"
-
-[simulation.batch]
-main_grid = 32
-"""
+from support.tiny import tiny_training
 
 
 def write_config(
     folder: Path, output: str, steps: int = 40, workers: int = 0, checkpoint_minutes: float = 10.0
 ) -> Path:
     path = folder / f"{output}.toml"
-    text = TINY.format(output=str(folder / output), steps=steps, workers=workers, checkpoint_minutes=checkpoint_minutes)
-    path.write_text(text)
+    path.write_text(tiny_training(folder / output, steps, workers=workers, checkpoint_minutes=checkpoint_minutes))
     return path
 
 
@@ -179,13 +142,58 @@ def test_fine_tuning_starts_from_weights_and_scales_of_a_model(tmp_path: Path) -
         Trainer(TrainConfig.load(path)).prepare()
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+def flip(path: Path, where: float) -> None:
+    """Flips one bit, which safetensors does not see among the values."""
+    data = bytearray(path.read_bytes())
+    data[int(where * len(data))] ^= 4
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("harm", ["cut", "bit", "pipe"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_resumed(tmp_path: Path, harm: str) -> None:
+    path = write_config(tmp_path, "run", steps=4, checkpoint_minutes=1e-9)
+    expected = load_pretrained(train(path)).network.state_dict()
+    checkpoint, said = tmp_path / "run" / CHECKPOINT, list[str]()
+    if harm == "cut":
+        checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    elif harm == "bit":
+        flip(checkpoint, 0.9)
+    else:
+        checkpoint.unlink()
+        os.mkfifo(checkpoint)
+    again = load_pretrained(train(path, lambda step, steps, message: said.append(message))).network.state_dict()
+    assert said[0].startswith("run/checkpoint.safetensors is damaged (")
+    assert "resumed from the checkpoint before, at step" in said[0]
+    assert all(torch.equal(expected[name], again[name]) for name in expected)
+    assert (tmp_path / "run" / DAMAGED).exists() and checkpoint.is_file()
+    flip(checkpoint, 0.9)
+    flip(tmp_path / "run" / PREVIOUS, 0.9)
+    with pytest.raises(CheckpointError, match="checkpoint.safetensors is damaged .*previous.safetensors is damaged"):
+        train(path)
+
+
+@pytest.mark.parametrize("where", [0.9, 0.999])
+def test_no_flipped_bit_is_resumed(tmp_path: Path, where: float) -> None:
     path = write_config(tmp_path, "run", steps=1)
     train(path)
-    checkpoint = tmp_path / "run" / CHECKPOINT
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match="is damaged"):
+    flip(tmp_path / "run" / CHECKPOINT, where)
+    (tmp_path / "run" / PREVIOUS).unlink(missing_ok=True)
+    with pytest.raises(CheckpointError, match="checksum"):
         train(path)
+
+
+def test_one_training_owns_its_folder(tmp_path: Path) -> None:
+    path = write_config(tmp_path, "run", steps=2)
+    seen = list[str]()
+
+    def second(step: int, steps: int, message: str) -> None:
+        with pytest.raises(ConfigError, match="another training is at work there"):
+            train(path)
+        seen.append(message)
+
+    train(path, second)
+    assert seen and not (tmp_path / "run" / ".training.lock").exists()
+    train(path)  # free again
 
 
 def test_interrupted_is_a_system_exit_with_its_code() -> None:

@@ -26,46 +26,7 @@ from mrsi_fast.training.data import BatchStream, step_generator, withhold
 from mrsi_fast.training.loop import Trainer
 from mrsi_fast.training.objective import training_loss
 from mrsi_fast.training.ranks import ALONE, Ranks, launched
-
-CONFIG = """
-output = {output!r}
-steps = 20
-batch_size = 4
-workers = 0
-log_steps = 1
-validation_steps = 20
-validation_batches = 1
-
-[loss]
-spread = {spread}
-
-[diffusion.residual_rms]
-2 = [0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]
-4 = [0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2]
-8 = [0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3]
-
-[model]
-widths = [32]
-encoder_blocks = [1]
-decoder_blocks = [1]
-encoder_attention = [true]
-decoder_attention = [false]
-embedding_width = 16
-spread = {head}
-
-[optimiser]
-{optimiser}
-
-[simulation]
-object_voxel_mm = 3.0
-object_plane_mm = 6.0
-
-[simulation.anatomy]
-heads = "phantom"
-
-[simulation.batch]
-main_grid = 32
-"""
+from support.tiny import FULL_RATE, tiny_training
 
 PROGRAM = """
 import os, signal, sys
@@ -93,13 +54,9 @@ train(path)
 """
 
 
-FULL_RATE = "warmup_steps = 4\ncooldown_steps = 4"
-
-
 def config(folder: Path, name: str, spread: float = 0.0, optimiser: str = FULL_RATE) -> Path:
     path = folder / f"{name}.toml"
-    head = str(spread > 0).lower()
-    path.write_text(CONFIG.format(output=str(folder / name), spread=spread, head=head, optimiser=optimiser))
+    path.write_text(tiny_training(folder / name, 20, spread, optimiser, batch_size=4))
     return path
 
 
