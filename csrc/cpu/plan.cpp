@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "mrsi_fast/checks.h"
 #include "mrsi_fast/pack.h"
 #include "mrsi_fast/partition.h"
 
@@ -19,6 +20,33 @@ const ConvKernels& kernels_of(ConvMethod method, const NetworkKernels& kernels) 
     return *pair_kernels();
 }
 
+void check(const ConvSpec& spec, std::size_t film_width) {
+    const std::string& name = spec.name;
+    require(spec.sources.size() == 1 || spec.sources.size() == 2, name + ": a convolution reads one or two values.");
+    std::int64_t channels = 0;
+    for (const SourceSpec& from : spec.sources) {
+        values_of(name.c_str(), {spec.batch, spec.height, spec.width, from.channels}, 1);
+        require(!from.upsample || (spec.height % 2 == 0 && spec.width % 2 == 0),
+                name + ": an upsampled image has an even size.");
+        channels += from.channels;
+    }
+    require((spec.kernel == 1 || spec.kernel == 3) && (spec.stride == 1 || spec.stride == 2),
+            name + ": a convolution has kernel 1 or 3 and stride 1 or 2.");
+    require(spec.method == kDirect || spec.method == kPairs || (spec.kernel == 3 && spec.stride == 1),
+            name + ": Winograd's method needs kernel 3 and stride 1.");
+    values_of(name.c_str(), {spec.out_channels, channels, spec.kernel, spec.kernel}, 1);
+    require_tensor((name + ".weight").c_str(), spec.weight), require_aligned((name + ".bias").c_str(), spec.bias);
+    if (spec.groups != 0) {
+        require_groups(spec.groups, channels);
+        require(spec.eps >= 0.0, name + ": eps must not be negative.");
+        require_tensor((name + ".gamma").c_str(), spec.gamma), require_tensor((name + ".beta").c_str(), spec.beta);
+    }
+    for (const std::int64_t offset : {spec.film_scale, spec.film_shift})
+        require(offset < 0 || offset + channels <= static_cast<std::int64_t>(film_width),
+                name + ": scale or shift lies outside a row of the FiLM table.");
+    require((spec.film_scale < 0) == (spec.film_shift < 0), name + ": scale and shift come together.");
+}
+
 }  // namespace
 
 Plan::Plan(std::size_t arena_floats, std::size_t film_width, int threads, std::shared_ptr<PackedWeights> weights)
@@ -28,8 +56,18 @@ Plan::Plan(std::size_t arena_floats, std::size_t film_width, int threads, std::s
       film_width_(film_width),
       arena_(arena_floats),
       weights_(weights ? std::move(weights) : std::make_shared<PackedWeights>()) {
+    require_threads(threads_);
     scratch_.resize(threads_);
     std::fill_n(arena_.data(), arena_floats, 0.0f);
+}
+
+float* Plan::place(const std::string& what, std::int64_t offset, std::int64_t count, bool none) {
+    if (offset < 0 && none) return nullptr;
+    const std::int64_t size = static_cast<std::int64_t>(arena_.size());
+    require(offset >= 0 && count >= 0 && count <= size && offset <= size - count,
+            what + ": " + std::to_string(count) + " values from " + std::to_string(offset) +
+                " on do not lie within the arena of " + std::to_string(size) + ".");
+    return arena_.data() + offset;
 }
 
 const float* Plan::keep(const float* values, std::size_t count) {
@@ -46,6 +84,7 @@ void Plan::need_scratch(std::size_t floats) {
 }
 
 void Plan::add_conv(const ConvSpec& spec) {
+    check(spec, film_width_);
     Operation op{};
     op.name = spec.name, op.kind = Kind::conv;
     op.kernels = &kernels_of(spec.method, *kernels_);
@@ -53,7 +92,12 @@ void Plan::add_conv(const ConvSpec& spec) {
     c.sources = static_cast<int>(spec.sources.size());
     for (int s = 0; s < c.sources; ++s) {
         const SourceSpec& from = spec.sources[s];
-        c.source[s] = {at(from.data), at(from.stats), from.channels, from.upsample};
+        const int height = spec.height >> from.upsample, width = spec.width >> from.upsample;
+        const std::int64_t images = spec.batch;
+        c.source[s] = {
+            place(spec.name + ".source", from.data, images * height * width * from.channels),
+            place(spec.name + ".stats", from.stats, images * strips_of(height) * 2 * from.channels, spec.groups == 0),
+            from.channels, from.upsample};
         c.in_channels += from.channels;
     }
     c.batch = spec.batch, c.height = spec.height, c.width = spec.width;
@@ -72,7 +116,11 @@ void Plan::add_conv(const ConvSpec& spec) {
     const std::int64_t own = -1 - static_cast<std::int64_t>(operations_.size());
     c.weight = weights_->get(spec.key < 0 ? own : spec.key, filters, *op.kernels, threads_);
     c.bias = keep(spec.bias, c.out_channels);
-    c.residual = at(spec.residual), c.out = at(spec.out), c.out_stats = at(spec.out_stats);
+    const std::int64_t out = values_of("out", {spec.batch, c.out_height, c.out_width, spec.out_channels});
+    c.out = place(spec.name + ".out", spec.out, out),
+    c.residual = place(spec.name + ".residual", spec.residual, out, true);
+    c.out_stats = place(spec.name + ".out_stats", spec.out_stats,
+                        values_of("stats", {spec.batch, strips_of(c.out_height), 2, spec.out_channels}), true);
     op.film_scale = spec.film_scale, op.film_shift = spec.film_shift;
     cut_work(&c, threads_, op.kernels->panel);
     op.items = conv_items(&c);
@@ -83,8 +131,9 @@ void Plan::add_conv(const ConvSpec& spec) {
 void Plan::add_attention(const AttentionSpec& spec) {
     Operation op{};
     op.name = spec.name, op.kind = Kind::attention;
-    op.attention = {at(spec.qkv),
-                    at(spec.out),
+    const std::int64_t out = values_of("attention", {spec.batch, spec.tokens, spec.heads, spec.head_channels}, 1);
+    op.attention = {place(spec.name + ".qkv", spec.qkv, 3 * out),
+                    place(spec.name + ".out", spec.out, out),
                     spec.batch,
                     spec.tokens,
                     spec.heads,
@@ -96,6 +145,19 @@ void Plan::add_attention(const AttentionSpec& spec) {
 }
 
 void Plan::set_solver(const SolverSpec& spec) {
+    const std::int64_t maps = values_of("solver", {spec.batch, spec.maps, spec.x, spec.y}, 1);
+    const std::int64_t area = values_of("solver", {spec.factor, spec.factor}, 1);
+    const std::int64_t cells = values_of("solver", {spec.batch, spec.grid_x, spec.grid_y}, 1);
+    require(std::int64_t{spec.grid_x} * spec.factor >= spec.x && std::int64_t{spec.grid_y} * spec.factor >= spec.y,
+            "solver: the grid of stem and head does not cover the maps.");
+    require(spec.stem_channels == (3 * std::int64_t{spec.maps} + 2) * area,
+            "solver: the stem has not the channels of residual, z, mask, anatomy and field of view.");
+    const std::int64_t head = values_of("head", {cells, spec.maps, area});
+    place("eval", spec.eval, maps), place("base", spec.base, maps), place("previous", spec.previous, maps);
+    place("noise", spec.noise, maps), place("presence", spec.presence, std::int64_t{spec.batch} * spec.maps);
+    place("head", spec.head, head), place("stem", spec.stem, values_of("stem", {cells, spec.stem_channels}));
+    place("spread", spec.spread, maps, true), place("both_heads", spec.both_heads, 2 * head, spec.spread < 0);
+    require(spec.spread < 0 || operations_.size() >= 2, "solver: two heads are two operations.");
     SolverStep& s = solver_;
     s.batch = spec.batch, s.maps = spec.maps, s.x = spec.x, s.y = spec.y;
     s.factor = spec.factor, s.grid_x = spec.grid_x, s.grid_y = spec.grid_y, s.stem_channels = spec.stem_channels;
@@ -109,6 +171,9 @@ void Plan::set_solver(const SolverSpec& spec) {
 void Plan::set_projection(int rank_x, int rank_y, const float* qx, const float* qy, const float* kept) {
     const Caller caller(this);
     SolverStep& s = solver_;
+    require(rank_x >= 0 && rank_x <= s.x && (!rank_x || (rank_y >= 1 && rank_y <= s.y)),
+            "projection: a rank is below 1 or larger than its axis.");
+    if (rank_x) require_tensor("qx", qx), require_tensor("qy", qy), require_aligned("kept", kept);
     s.rank_x = rank_x, s.rank_y = rank_y;
     if (!rank_x) return;
     const int panel = kernels_->panel;
@@ -140,6 +205,8 @@ void Plan::set_projection(int rank_x, int rank_y, const float* qx, const float* 
 }
 
 void Plan::set_film(int depth, const float* weight, const float* bias) {
+    require(depth >= 1, "film: the embedding has at least one value.");
+    require_tensor("film.weight", weight), require_tensor("film.bias", bias);
     const int width = static_cast<int>(film_width_);
     Block panels(packed_matrix_size(depth, width, kernels_->lanes));
     pack_matrix(weight, depth, width, kernels_->lanes, panels.data());

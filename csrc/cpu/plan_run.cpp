@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "mrsi_fast/checks.h"
 #include "mrsi_fast/plan.h"
 
 #ifdef _OPENMP
@@ -23,6 +24,8 @@ double now_seconds() {
 }  // namespace
 
 void Plan::film_rows(const double* embedding, int rows, float* out) const {
+    require(rows >= 0, "film: a number of rows is negative.");
+    require_tensor("embedding", embedding, rows), require_tensor("out", out, rows);
     Film film = film_;
     film.embedding = embedding, film.rows = rows, film.out = out;
     const int items = (film.width + kernels_->lanes - 1) / kernels_->lanes;
@@ -34,6 +37,9 @@ void Plan::film_rows(const double* embedding, int rows, float* out) const {
 
 void Plan::start(const SolverStart& start, const float* presence) {
     const Caller caller(this);
+    require(solver_.batch > 0, "this plan has no solver.");
+    require_tensor("presence", presence), require_tensor("initial", start.initial), require_tensor("z", start.z);
+    require_tensor("mask", start.mask), require_tensor("anatomy", start.anatomy);
     std::copy_n(presence, static_cast<std::size_t>(solver_.batch) * solver_.maps, const_cast<float*>(solver_.presence));
     const SolverStep* solver = &solver_;
 #ifdef _OPENMP
@@ -43,6 +49,7 @@ void Plan::start(const SolverStart& start, const float* presence) {
 }
 
 void Plan::execute(const float* film, const SolverStep* solver) {
+    require_tensor("film", film, film_width_ > 0);
     seconds_.resize(operations_.size() + 1, 0.0);
     for (Operation& op : operations_) {
         op.conv.scale = op.film_scale < 0 ? nullptr : film + op.film_scale;
@@ -94,6 +101,7 @@ void Plan::run(const std::vector<StepCoefficients>& steps, const float* film,
                const std::function<void(int)>& before_noise, const std::function<void(int)>& after_step, bool spread) {
     const Caller caller(this);
     if (spread && both_heads_ < 0) throw std::runtime_error("this network has no head for the spread.");
+    require(solver_.batch > 0, "this plan has no solver.");
     const std::size_t row = film_width_ * solver_.batch;
     for (std::size_t i = 0; i < steps.size(); ++i) {
         const StepCoefficients& c = steps[i];

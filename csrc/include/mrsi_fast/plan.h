@@ -130,6 +130,8 @@ class Plan {
     };
 
     float* at(std::int64_t offset) { return offset < 0 ? nullptr : arena_.data() + offset; }
+    // The same for a value of `count` floats: refused where it does not lie within the arena. -1 is "none" if allowed.
+    float* place(const std::string& what, std::int64_t offset, std::int64_t count, bool none = false);
     const float* keep(const float* values, std::size_t count);
     void need_scratch(std::size_t floats);
     void execute(const float* film, const SolverStep* solver);
