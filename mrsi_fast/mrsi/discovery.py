@@ -152,15 +152,20 @@ def refusal(what: Finding) -> str:
     return f"{words.get(what.role, 'no map')} by its name, not a map of concentrations{step}"
 
 
+UNNAMED = "map"
+"""Name of the map of a lone file or array that nobody named."""
+
+
 def name_from_file(path: str | Path) -> str:
     """Metabolite name that a map's file name carries, by the table of naming schemes.
 
     Returns:
-        The canonical name; the whole stem where nothing in it is known, or where the file is no map by its name.
+        The canonical name; :data:`UNNAMED` where nothing in it is known, or where the file is no map by its name: a
+        name of a person must not become one of a metabolite, in every file and picture of the result.
     """
     stem = image_stem(path)
     what = classify(stem)
-    return what.name if what.role == "map" and what.name != ALL_MAPS else stem
+    return what.name if what.role == "map" and what.name != ALL_MAPS else UNNAMED
 
 
 def names_in(stem: str, count: int) -> tuple[str, ...]:

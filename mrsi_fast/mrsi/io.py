@@ -14,7 +14,7 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from mrsi_fast.mrsi.discovery import name_from_file
+from mrsi_fast.mrsi.discovery import UNNAMED, name_from_file
 from mrsi_fast.mrsi.mapfiles import MapFiles
 from mrsi_fast.mrsi.mapset import Float32, MapInputError, MapSet, checked_name
 from mrsi_fast.mrsi.marks import shared_values
@@ -304,7 +304,12 @@ def _read_stack(reader: Reader, source: Source, names: Sequence[str] | None) -> 
             f"the first axis; if it holds {count} maps of one slice, give their {count} names",
         )
     if names is None and data.shape[0] == 1:
-        names = [name_from_file(source)] if isinstance(source, (str, Path)) else ["map"]
+        named = isinstance(source, (str, Path))
+        names = [name_from_file(source) if named else UNNAMED]
+        if named and names == [UNNAMED]:
+            reader.remark(
+                where, f"its name holds no metabolite, so its map is called '{UNNAMED}'; give names, e.g. tNAA"
+            )
     if names is None or len(names) != data.shape[0]:
         raise MapInputError(
             f"{where}: holds {data.shape[0]} maps but {len(names or ())} names were given. Name each "

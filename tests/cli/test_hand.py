@@ -69,7 +69,7 @@ def test_files_of_one_person_are_one_set_and_others_stay_apart(tmp_path: Path) -
     assert together.names == ("tNAA", "tCr")
     np.testing.assert_array_equal(together.maps, np.stack([values(0), values(1)]))
     np.testing.assert_array_equal(together.crlb[0], values(2))
-    assert found["anything"].read(None).names == ("anything",)
+    assert found["anything"].read(None).names == ("map",)
     with pytest.raises(MapInputError, match="a ratio of metabolites.*mrsi-fast ratio"):
         found["P07_tCr_to_tNAA"].read(None)
 

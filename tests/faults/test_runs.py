@@ -257,6 +257,21 @@ def test_no_personal_data(run, row):
     )
 
 
+@fault(68)
+@pytest.mark.parametrize("name", ["Smith_John", "Müller Anna", "smith"])
+def test_a_person_in_a_file_name_is_no_metabolite(sr, tmp_path, row, name):
+    """The file's name stands where inputs are listed, not in names of results, maps and pictures."""
+    path = save(tmp_path / "private" / f"{name}.nii.gz", head((9, 8, 1)))
+    done = sr("-i", path, "-o", tmp_path / "out", "--evidence", "off")
+    assert done.exit_code == 0 and "is called 'map'" in " ".join(done.output.split()), done.output
+    record = json.loads(next((tmp_path / "out").glob("*_desc-sr_mrsi.json")).read_text())
+    assert list(record["maps"]) == ["map"] and list((tmp_path / "out").glob("*_met-map_desc-sr_mrsi.nii.gz"))
+    for file in (file for file in (tmp_path / "out").rglob("*") if file.is_file()):
+        assert name.split()[0].split("_")[0].lower() not in file.name.lower()
+        raw = file.read_bytes()
+        assert str(tmp_path).encode() not in (gzip.decompress(raw) if file.suffix == ".gz" else raw), file.name
+
+
 @fault(69)
 def test_two_names_one_file(sr, tmp_path, row):
     for name in ("Foo1", "Foo-1"):

@@ -150,7 +150,9 @@ def test_a_loop_of_links_ends(tmp_path):
 @pytest.mark.parametrize(
     ("file", "name"),
     [("conc_GPC-PCh.nii.gz", "tCho"), ("sub-1_space-orig_met-GluGln_desc-signal_mrsi.nii.gz", "Glx"), ("mI.nii", "Ins"),
-     ("scan7_tNAA.nii.gz", "tNAA"), ("Cr+PCr.nii.gz", "tCr"), ("unknown.nii.gz", "unknown")],
+     ("scan7_tNAA.nii.gz", "tNAA"), ("Cr+PCr.nii.gz", "tCr"), ("unknown.nii.gz", "map"),
+     ("Smith_John.nii.gz", "map"), ("DOE^JOHN.nii", "map"), ("Müller Anna 1970.nii", "map"),
+     ("conc_Foo.nii", "Foo")],
 )  # fmt: skip
 def test_name_from_a_file_name(file, name):
     assert name_from_file(file) == name
