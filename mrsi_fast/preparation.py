@@ -26,6 +26,7 @@ from mrsi_fast.config import Settings
 from mrsi_fast.mrsi.anatomy import resample_anatomy
 from mrsi_fast.mrsi.conditioning import estimate, standardise_anatomy
 from mrsi_fast.mrsi.consistency import DataConsistency, Mode
+from mrsi_fast.mrsi.declared_window import remarks_on_window
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.mrsi.geometry import IN_PLANE_FACTORS, hr_affine, parse_factors, voxel_sizes_mm
 from mrsi_fast.mrsi.interpolated import remarks_on_interpolation
@@ -253,6 +254,7 @@ def _prepared(
             *([] if request.acquisition.matrix is not None else remarks_on_interpolation(maps)),
             *remarks,
             *remarks_on_slices(measured.operator),
+            *remarks_on_window(maps.maps, judged.valid, measured.operator),
             *remarks_on_noise(maps, measured.content, measured.noise.source, mode == "hard"),
         ),
     )
