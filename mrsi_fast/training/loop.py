@@ -10,7 +10,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -26,7 +26,6 @@ from mrsi_fast.diffusion.losses import SigmaDistribution
 from mrsi_fast.files import write_text
 from mrsi_fast.models.pretrained import FolderConfig, load_pretrained, save_pretrained
 from mrsi_fast.models.unet import SelfAttentionUNet
-from mrsi_fast.publication import Busy, exclusive
 from mrsi_fast.simulation.config import BatchConfig
 from mrsi_fast.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from mrsi_fast.training.config import Precision, TrainConfig
@@ -41,6 +40,7 @@ from mrsi_fast.training.data import (
     visits,
     withhold,
 )
+from mrsi_fast.training.folder import alone_in
 from mrsi_fast.training.objective import measure_residual_rms, training_loss, validate
 from mrsi_fast.training.optimiser import Optimiser, learning_rate_share
 from mrsi_fast.training.ranks import ALONE, Ranks, local_device, open_ranks
@@ -392,27 +392,5 @@ def train(config: TrainConfig | str | Path, report: Callable[[int, int, str], No
         RankLost: Another process of the run died.
     """
     settings = config if isinstance(config, TrainConfig) else TrainConfig.load(config)
-    with open_ranks(choose_device(settings.device)) as ranks, _alone_in(settings.output, ranks):
+    with open_ranks(choose_device(settings.device)) as ranks, alone_in(settings.output, ranks):
         return Trainer(settings, ranks).run(report or (lambda step, steps, message: None))
-
-
-@contextmanager
-def _alone_in(folder: Path, ranks: Ranks) -> Iterator[None]:
-    """Keeps other trainings out of the run folder; the first process holds the lock for all of a run.
-
-    Raises:
-        ConfigError: Another training is at work there.
-    """
-    with ExitStack() as held:
-        busy = False
-        if ranks.first:
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                held.enter_context(exclusive(folder / ".training.lock", wait=False))
-            except Busy:
-                busy = True
-        if ranks.of_first(busy):
-            raise ConfigError(
-                f"{folder}: another training is at work there. Wait for its end, or choose another output."
-            )
-        yield
