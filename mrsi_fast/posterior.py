@@ -31,6 +31,10 @@ OUTLIER_PASSES = 3
 UNCHANGED = "Data consistency moves the mean inside the measured band and leaves the standard deviation as it is."
 
 
+class NotFinite(ValueError):
+    """The network's output is no number somewhere; the message says in which maps."""
+
+
 @dataclass(frozen=True, eq=False)
 class Posterior:
     """What is known of one set of maps. Arrays are [M, X, Y, Z] in the maps' units, without NaN but in ``std``.
@@ -175,10 +179,27 @@ def _mean(prepared: Prepared, sampler: Sampler, counter: Counter) -> tuple[Float
     if prepared.factors[2] > 1:
         counter.expect(three_planes.mean_evaluations(prepared, sampler))
         mean, sd = three_planes.mean(prepared, sampler, counter)
-        return _passed_on(prepared, mean), sd
-    counter.expect(sampler.evaluations(prepared.volume, 1, 1))
-    mean, sd = sampler.mean(prepared.volume, _projection(prepared), counter)
+    else:
+        counter.expect(sampler.evaluations(prepared.volume, 1, 1))
+        mean, sd = sampler.mean(prepared.volume, _projection(prepared), counter)
+    if sd is not None:
+        _require_numbers(prepared, sd, "standard deviation")
     return _passed_on(prepared, mean), sd
+
+
+def _require_numbers(prepared: Prepared, values: Float32, what: str) -> None:
+    """Refuses a result that the network made no number of.
+
+    Raises:
+        NotFinite: One of the values [M, X, Y, Z] is NaN or infinite.
+    """
+    lost = {name: int(one.size - np.isfinite(one).sum()) for name, one in zip(prepared.maps.names, values, strict=True)}
+    if any(lost.values()):
+        listed = ", ".join(f"{name} {count}" for name, count in lost.items() if count)
+        raise NotFinite(
+            f"The network's {what} is NaN or infinite (voxels: {listed} of {values[0].size}). Its weights, or the "
+            "engine that ran them, are at fault: try --engine eager, or another model. No result was written."
+        )
 
 
 def _projection(prepared: Prepared) -> Acquisition | None:
@@ -186,7 +207,12 @@ def _projection(prepared: Prepared) -> Acquisition | None:
 
 
 def _passed_on(prepared: Prepared, values: Float32) -> Float32:
-    """Maps of noise or of one value as they were measured, in place of what the network made of them."""
+    """Maps of noise or of one value as they were measured, in place of what the network made of them.
+
+    Raises:
+        NotFinite: The network made no number of a value.
+    """
+    _require_numbers(prepared, values, "estimate")
     noise = [index for index, kind in enumerate(prepared.content) if kind == "noise"]
     values[noise] = prepared.volume.z[noise]
     for index, kind in enumerate(prepared.content):

@@ -180,6 +180,7 @@ class SuperResolver:
 
         Raises:
             MapInputError: The maps cannot be used.
+            NotFinite: The network made no number of a voxel (see ``posterior``).
             NotEnoughMemory: The run would need more memory than there is (see ``memory``).
             OSError: The file of the samples cannot be written.
             ValueError: An argument is out of range; the message names it and the allowed values.

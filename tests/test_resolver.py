@@ -16,7 +16,9 @@ from mrsi_fast.engine.job import EngineError
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.mrsi.mapset import MapInputError, MapSet
 from mrsi_fast.mrsi.quality import TrustRules
+from mrsi_fast.posterior import NotFinite
 from mrsi_fast.report.html import write_report
+from mrsi_fast.sampling import Sampler
 from support.networks import random_resolver
 
 AFFINE = np.array([[-10.0, 0.5, 0, 70], [0.5, 10.0, 0, -60], [0, 0, 12.0, 5], [0, 0, 0, 1]])
@@ -246,6 +248,21 @@ def test_a_residual_beyond_three_times_the_noise_is_a_warning_with_its_place(res
     assert abs(facts["largest_departure"]["noise_sd"]) > 5 and len(facts["largest_departure"]["voxel"]) == 3
     alarms = [sentence for sentence in result.warnings if "times the residual expected from noise" in sentence]
     assert len(alarms) == 1 and alarms[0].startswith("tNAA: the residual of the result")
+
+
+@pytest.mark.parametrize("part", ["mean", "standard deviation"])
+def test_a_network_that_makes_no_numbers_is_an_error(resolver: SuperResolver, monkeypatch, part: str) -> None:
+    original = Sampler.mean
+
+    def broken(*arguments: object) -> object:
+        mean, sd = original(*arguments)
+        sd = np.ones_like(mean) if sd is None else sd
+        (mean if part == "mean" else sd)[0, 3, 2, 1] = np.nan
+        return mean, sd
+
+    monkeypatch.setattr(Sampler, "mean", broken)
+    with pytest.raises(NotFinite, match="tNAA 1 of"):
+        resolver(make_maps(), evidence="off")
 
 
 def test_untrusted_voxels_become_nan_and_do_not_spread(resolver: SuperResolver) -> None:

@@ -182,5 +182,10 @@ def load_pretrained(path: str | Path | None = None) -> Pretrained:
         raise ModelFolderError(
             f"{folder.name}: {WEIGHTS} does not hold the network that {CONFIG} describes. Copy the model folder again."
         )
+    if bad := [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]:
+        raise ModelFolderError(
+            f"{folder.name}: {WEIGHTS} holds weights that are NaN or infinite ({bad[0]}"
+            f"{f' and {len(bad) - 1} more' if len(bad) > 1 else ''}). The training diverged: use another model."
+        )
     network.load_state_dict({name: tensor.to(torch.float32) for name, tensor in weights.items()}, assign=True)
     return Pretrained(network.eval().requires_grad_(False), config, digest, folder)

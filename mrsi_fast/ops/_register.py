@@ -120,6 +120,17 @@ def same_device(**tensors: Tensor | None) -> None:
         raise ValueError(f"{', '.join(f'{name} on {device}' for name, device in there.items())}: give one device.")
 
 
+def floating_point(**tensors: Tensor | None) -> None:
+    """Refuses tensors of whole or complex numbers.
+
+    Raises:
+        ValueError: One holds such.
+    """
+    for name, one in tensors.items():
+        if one is not None and not one.is_floating_point():
+            raise ValueError(f"{name} must be floating point, got {one.dtype}.")
+
+
 def _fake(operation: Operation) -> Callable[..., Tensor]:
     def fake(*inputs: Any) -> Tensor:
         operation.check(*inputs)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mrsi_fast.ops import _native
 from mrsi_fast.ops._dispatch import Implementation
-from mrsi_fast.ops._register import Operation, register, same_device
+from mrsi_fast.ops._register import Operation, floating_point, register, same_device
 from mrsi_fast.ops.group_norm_silu import check_inputs as check_norm_inputs
 from mrsi_fast.ops.reference import conv3x3_gn_silu as reference
 from mrsi_fast.ops.reference.layout import memory_format_of
@@ -74,6 +74,7 @@ def _check(
     if x.dim() != 4:
         raise ValueError(f"x must have shape [B, C, H, W], got {list(x.shape)}.")
     check_norm_inputs(x, norm_weight, norm_bias, num_groups, scale, shift)
+    floating_point(weight=weight, bias=bias, residual=residual)
     if weight.dim() != 4 or weight.shape[1:] != (x.shape[1], 3, 3):
         raise ValueError(f"weight must have shape [K, C, 3, 3] with C = {x.shape[1]}, got {list(weight.shape)}.")
     if bias is not None and bias.shape != weight.shape[:1]:

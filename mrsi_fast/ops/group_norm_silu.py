@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from mrsi_fast.ops import _cuda, _native
 from mrsi_fast.ops._dispatch import Implementation
-from mrsi_fast.ops._register import Operation, register, same_device
+from mrsi_fast.ops._register import Operation, floating_point, register, same_device
 from mrsi_fast.ops.reference import group_norm_silu as reference
 from mrsi_fast.ops.reference.layout import memory_format_of
 
@@ -67,6 +68,9 @@ def check_inputs(
     batch, channels = x.shape[:2]
     if num_groups < 1 or channels % num_groups:
         raise ValueError(f"num_groups must divide the {channels} channels of x, got {num_groups}.")
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"eps must be a number of at least 0, got {eps}.")
+    floating_point(weight=weight, bias=bias, scale=scale, shift=shift, conv_bias=conv_bias, embedding=embedding)
     for name, v in (("weight", weight), ("bias", bias), ("conv_bias", conv_bias)):
         if v is not None and v.shape != (channels,):
             raise ValueError(f"{name} must have shape [C] = [{channels}], got {list(v.shape)}.")

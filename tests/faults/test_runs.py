@@ -341,6 +341,10 @@ def test_hostile_tensors_of_other_operations(row):
     ):
         with pytest.raises(ValueError):
             calls.conv3x3_gn_silu(x, *fine, weight, bias, None, None, residual, 1e-5)
+    complex_scale = torch.ones(2, 8, dtype=torch.complex64)
+    for scale, eps in ((complex_scale, 1e-5), (torch.ones(2, 8, dtype=torch.long), 1e-5), (None, -1.0), (None, np.nan)):
+        with pytest.raises(ValueError, match="must be floating point|eps must be"):
+            calls.group_norm_silu(x, *fine, scale, None, eps)
     for qkv in (torch.randn(2, 7, 2, 4, 8), torch.randn(7), torch.ones(2, 7, 3, 4, 8, dtype=torch.long)):
         with pytest.raises(ValueError):
             calls.self_attention(qkv, 1.0)

@@ -103,6 +103,19 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         load_pretrained(tmp_path / "model")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
+    write_model(tmp_path / "model")
+    good = load_pretrained(tmp_path / "model")
+    weights = good.network.state_dict()
+    name = next(iter(weights))
+    weights[name] = weights[name].clone()
+    weights[name].view(-1)[0] = value
+    save_pretrained(tmp_path / "bad", good.config, weights, "card")
+    with pytest.raises(ModelFolderError, match=f"NaN or infinite .{name}.. The training diverged"):
+        load_pretrained(tmp_path / "bad")
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ModelFolderError, match="there is no such model folder"):
         load_pretrained(tmp_path / "nothing")
