@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from mrsi_fast.cli.app import app
+
+TABLE = "MRSI_FAST_FAULTS_TABLE"
+"""Environment variable: file that takes a line of JSON for every command that a test runs."""
 
 AFFINE = np.array([[0.0, -10, 0, 40], [9, 0, 0, -30], [0, 0, 12, 5], [0, 0, 0, 1]])
 
@@ -140,6 +145,10 @@ def patched(path: Path, offset: int, what: str, *values: Any) -> Path:
 def command(name: str, *arguments: Any) -> Result:
     """Runs a command in this process."""
     done = CliRunner().invoke(app, [name, *map(str, arguments)])
+    if TABLE in os.environ:  # see support/faults_table.py
+        facts = {"test": os.environ["PYTEST_CURRENT_TEST"], "command": name, "exit": done.exit_code}
+        with Path(os.environ[TABLE]).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(facts | {"output": done.output}) + "\n")
     assert "Traceback" not in done.output, done.output
     return done
 
