@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(shell find csrc -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test browser cluster pictures fuzz signals bench bench-long bench-report lint clean gpu gpu-record gpu-static
+.PHONY: help demo test browser cluster pictures fuzz signals memory bench bench-long bench-report lint clean gpu gpu-record gpu-static
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ fuzz: $(VENV)/.dev ## ten minutes of random inputs: readers, names, configuratio
 
 signals: $(VENV)/.dev ## 200 signals at random moments of sr and train (SIGNALS=, SEED=): exit codes, nothing lost, nothing mixed
 	SIGNALS=$(or $(SIGNALS),200) SEED=$(or $(SEED),0) PYTHONPATH=tests $(BIN)/python tests/faults/signals.py
+
+memory: $(VENV)/.dev ## peak memory of sr over slices and samples, as in docs/numerics.md (Linux; about 10 minutes)
+	$(BIN)/python benchmarks/memory.py
 
 bench: $(VENV)/.dev ## time everything against its peers in three processes; adds the rows to benchmarks/results/<machine>.json
 	for process in 1 2 3; do $(BIN)/pytest benchmarks/ --benchmark-only --save-results || exit 1; done

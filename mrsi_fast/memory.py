@@ -8,8 +8,10 @@ whole.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -90,6 +92,13 @@ def check_memory(maps: int, shape: Sequence[int], factors: Sequence[int], sample
             f"Choose fewer maps or samples or a smaller scale, or set another limit ({VARIABLE}, --max-memory)."
         )
     return f"up to {_gb(needed)}" + ("" if limit is None else f" of {_gb(limit)}")
+
+
+def return_freed() -> None:
+    """Gives memory that was freed back to the system; glibc keeps holes that the next stage may not fit into."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _gb(count: int) -> str:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from mrsi_fast import three_planes, three_planes_samples
 from mrsi_fast.agreement import Departure, departure
 from mrsi_fast.diffusion.solvers import Step
+from mrsi_fast.mrsi import slabs
 from mrsi_fast.mrsi.consistency import DataConsistency
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.mrsi.names import ABSENT_IN_HEALTHY_BRAIN
-from mrsi_fast.mrsi.slabs import hold, to_volume, whitened
 from mrsi_fast.preparation import Prepared, prepare, without
 from mrsi_fast.sampling import Sampler
 
@@ -75,10 +75,10 @@ def estimate(prepared: Prepared, sampler: Sampler, counter: Counter) -> Posterio
         outliers = _outliers_of_slices(prepared, sampler, counter)
         prepared = without(prepared, outliers) if outliers.any() else prepared
         mean, sd = _mean(prepared, sampler, counter)
-    consistency = prepared.consistency.scaled_to(whitened(prepared.consistency, mean))
+    consistency = slabs.supported_by(prepared.consistency, mean)
     before = departure(consistency, mean)
     std, source = _deviation(prepared, sd)
-    return Posterior(prepared, outliers, consistency, before, hold(consistency, mean), std, source)
+    return Posterior(prepared, outliers, consistency, before, slabs.hold(consistency, mean), std, source)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,8 @@ class Draws:
         else:
             drawn = sampler.draws(prepared.volume, numbers, self.steps, self.seed, _projection(prepared), counter)
         for one in drawn:
-            yield hold(found.consistency, _passed_on(prepared, one))
+            yield slabs.hold(found.consistency, _passed_on(prepared, one))
+            del one  # else it lives until the next one is whole
 
 
 class Spread:
@@ -239,8 +240,7 @@ def _gross_outliers(prepared: Prepared, uncorrected: Float32) -> Bool:
 
     There a high value in a low map is the finding itself.
     """
-    consistency = prepared.consistency
-    found = to_volume(consistency.outliers_of(whitened(consistency, uncorrected)))
+    found = slabs.gross_outliers(prepared.consistency, uncorrected)
     found[[name in ABSENT_IN_HEALTHY_BRAIN for name in prepared.maps.names]] = False
     return found
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from operator import itemgetter
 from typing import Any
 
@@ -35,7 +34,7 @@ from mrsi_fast.mrsi.mapset import MapSet
 from mrsi_fast.mrsi.noise import Noise, NoiseLevel, noise_of, remarks_on_noise
 from mrsi_fast.mrsi.quality import Trust, TrustRules, assess, fill_volume, upsample_nearest
 from mrsi_fast.mrsi.scaling import Content, map_content, map_scale
-from mrsi_fast.mrsi.slabs import filled_by_slab, to_slices
+from mrsi_fast.mrsi.slabs import fill_by_slab, to_slices
 from mrsi_fast.mrsi.through_plane import Kind
 from mrsi_fast.mrsi.volume_operator import Operator, VolumeAcquisition, operator_of, remarks_on_slices
 from mrsi_fast.sampling import Volume
@@ -118,11 +117,11 @@ class Prepared:
         """Super-resolution factor per axis, slices last."""
         return self.request.factors
 
-    @cached_property
-    def zero_fill(self) -> Float32:
-        """[M, X, Y, Z] zero-filled interpolation, in the maps' units; made when it is asked for."""
+    def zero_fill(self, out: Float32 | None = None) -> Float32:
+        """[M, X, Y, Z] zero-filled interpolation, in the maps' units, written to ``out`` if that is given."""
         low, operator = to_slices(self.filled), self.acquisition
-        return filled_by_slab(operator, self.volume.z.shape, lambda chosen: operator.zero_fill(low[chosen]))
+        result = np.empty_like(self.volume.z) if out is None else out
+        return fill_by_slab(operator, result, lambda chosen: operator.zero_fill(low[chosen]))
 
     @property
     def plane(self) -> Acquisition:
@@ -328,9 +327,9 @@ def invert(judged: Judged, measured: Measured, factors: Factors, mode: Mode) -> 
     low, operator, noise = to_slices(judged.filled), measured.operator, measured.noise
     noisy = [bool(level > 0) for level in noise.level]
     fine = (len(noisy), *(n * f for n, f in zip(judged.maps.shape, factors, strict=True)))
-    z = filled_by_slab(
+    z = fill_by_slab(
         operator,
-        fine,
+        np.empty(fine, dtype=np.float32),
         lambda slab: torch.stack([estimate(operator, low[slab, i], one) for i, one in enumerate(noisy)], dim=1),
     )
     consistency = DataConsistency(

@@ -25,7 +25,7 @@ from mrsi_fast.engine.device import choose_device
 from mrsi_fast.evidence.checks import ask, disbelieved
 from mrsi_fast.evidence.testimony import Evidence
 from mrsi_fast.identity import identity_record
-from mrsi_fast.memory import check_memory
+from mrsi_fast.memory import check_memory, return_freed
 from mrsi_fast.models.pretrained import ModelFolderError, Pretrained, load_pretrained
 from mrsi_fast.mrsi.consistency import Mode
 from mrsi_fast.mrsi.geometry import parse_factors
@@ -200,6 +200,7 @@ class SuperResolver:
         check_memory(len(seen.names), seen.shape, factors, 0 if store.on_disk else asked.samples)
         cost = 1 + asked.samples * asked.steps
         evidence, image, remarks = ask(self, seen, factors, asked.anatomy, asked.settings(), cost, asked.checks)
+        return_freed()
         found, after = self._posterior(
             prepare(seen, factors, anatomy=image, noise_scale=evidence.noise_scale, **asked.settings()),
             asked,
@@ -207,6 +208,7 @@ class SuperResolver:
             progress,
             lambda one: store.add(np.moveaxis(one, -1, inputs.slice_axis - 3)),
         )
+        return_freed()
         prepared, order = found.prepared, back_to(inputs.slice_axis)
         agreed, alarms = agreement(
             inputs.names,
@@ -225,7 +227,7 @@ class SuperResolver:
             mean=_finished(found.mean, prepared, asked),
             std=_finished(found.std, prepared, asked),
             samples=store.array(),
-            zero_fill=_finished(prepared.zero_fill, prepared, asked),
+            zero_fill=_finished(prepared.zero_fill(prepared.volume.z), prepared, asked),  # z has done its work
             affine=prepared.affine,
             lr=seen.maps,
             lr_affine=seen.affine,
@@ -267,6 +269,7 @@ class SuperResolver:
                 if not self._sampler.tells_spread:
                     spread.add(one)
                 keep(_finished(less(one), found.prepared, asked))
+                del one  # else it lives until the next one is whole
         found = replace(spread.given_to(found), mean=less(found.mean))
         return found, departure(found.consistency, found.mean)
 

@@ -55,7 +55,7 @@ def validation_problems(slices: int = 1) -> list[Problem]:
 
 def zero_fill_quality(problems: Sequence[Problem]) -> Quality:
     """Of the estimate that the measured data alone give."""
-    return _mean([(problem, problem.prepared.zero_fill, "point estimate") for problem in problems])
+    return _mean([(problem, problem.prepared.zero_fill(), "point estimate") for problem in problems])
 
 
 def quality(problems: Sequence[Problem], resolver: SuperResolver, steps: int, apart: bool = False) -> Quality:

@@ -88,7 +88,7 @@ def fit(problems: Sequence[Problem]) -> Fits:
         return (problem.case.truth - problem.prepared.volume.z) / problem.scale
 
     ridge = fit_ridge(((p.case.head, p.low / p.scale, detail(p)) for p in problems), problems[0].case.factors)
-    texture = fit_texture((p.prepared.zero_fill / p.scale, p.case.truth / p.scale) for p in problems)
+    texture = fit_texture((p.prepared.zero_fill() / p.scale, p.case.truth / p.scale) for p in problems)
     fidelity = None if problems[0].case.noise_free else _tune(problems[:_TUNING_CASES])
     return Fits(ridge, texture, fidelity)
 
@@ -128,7 +128,7 @@ def estimate(name: Baseline, problem: Problem, fits: Fits | None, seed: int = 0)
     """
     prepared, scale = problem.prepared, problem.scale
     if name == "zero-fill":
-        found: NDArray = prepared.zero_fill
+        found: NDArray = prepared.zero_fill()
     elif name in ("bicubic", "lanczos"):
         found = interpolate(problem.low, problem.case.factors, name)
     elif name not in BASELINES:
@@ -140,7 +140,7 @@ def estimate(name: Baseline, problem: Problem, fits: Fits | None, seed: int = 0)
     elif name == "ridge":
         found = fits.ridge.estimate(problem.low / scale, prepared.volume.z / scale) * scale
     else:
-        found = fits.texture.draw(prepared.zero_fill / scale, seed) * scale
+        found = fits.texture.draw(prepared.zero_fill() / scale, seed) * scale
     return _held(problem, found)
 
 

@@ -102,7 +102,7 @@ def _methods(
     def plain(make: Callable[[], NDArray]) -> Callable[[], tuple[Float32, Row]]:
         return lambda: (problem.held(make()), {})
 
-    yield "zero-fill", False, plain(lambda: problem.prepared.zero_fill)
+    yield "zero-fill", False, plain(lambda: problem.prepared.zero_fill())
     yield "cubic", False, plain(lambda: base.cubic_everywhere(problem))
     yield "TV", False, plain(lambda: base.total_variation(problem, fidelity))
     yield "ridge", False, plain(lambda: base.ridge_estimate(problem, ridge))

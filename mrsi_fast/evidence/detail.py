@@ -29,6 +29,7 @@ DRAWS = 400
 INTERVAL_PERCENT = (5.0, 95.0)
 ENOUGH_VOXELS = 32
 _SEED = 20_261_128
+_DRAWN_AT_ONCE = 2**16
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,9 @@ def _one(true: Float64, added: Float64, where: NDArray[np.bool_], noise_sd: Floa
     power, product, size, wrong = (
         _block_sums(np.where(where, image, 0.0)) for image in (true**2, true * added, added**2, (added - true) ** 2)
     )
-    draws = _resampled(np.flatnonzero(_block_sums(where.astype(np.float64))))
+    drawn = _resampled(np.flatnonzero(_block_sums(where.astype(np.float64))), np.stack((wrong, power, product, size)))
     with np.errstate(divide="ignore", invalid="ignore"):
-        errors = np.sqrt(wrong[draws].sum(1) / power[draws].sum(1))
-        slopes = product[draws].sum(1) / size[draws].sum(1)
+        errors, slopes = np.sqrt(drawn[0] / drawn[1]), drawn[2] / drawn[3]
         amplitude = float(product.sum() / size.sum()) if size.sum() > 1e-12 * power.sum() else np.nan
     known = where & np.isfinite(noise_sd)
     floor = np.nan
@@ -107,9 +107,13 @@ def _block_sums(image: Float64) -> Float64:
     return image.ravel()
 
 
-def _resampled(blocks: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Block indices [draws, blocks], drawn with replacement."""
-    return np.random.default_rng(_SEED).choice(blocks, (DRAWS, len(blocks)))
+def _resampled(blocks: NDArray[np.intp], sums: Float64) -> Float64:
+    """[4, draws] of [4, blocks]: totals over as many blocks, drawn with replacement."""
+    generator = np.random.default_rng(_SEED)
+    rows = max(1, _DRAWN_AT_ONCE // len(blocks))
+    counts = [min(rows, DRAWS - start) for start in range(0, DRAWS, rows)]
+    drawn = (generator.choice(blocks, (count, len(blocks))) for count in counts)
+    return np.concatenate([np.stack([one[draws].sum(axis=1) for one in sums]) for draws in drawn], axis=1)
 
 
 def _interval(values: Float64) -> tuple[float, float]:

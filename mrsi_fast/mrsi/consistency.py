@@ -28,7 +28,7 @@ from torch import Tensor
 
 from mrsi_fast.mrsi.forward import Modes
 from mrsi_fast.mrsi.noise_shape import noise_shape
-from mrsi_fast.mrsi.residuals import gross_outliers, room_for_noise, supported_sd, unexplained
+from mrsi_fast.mrsi.residuals import gross_outliers, products, room_for_noise, sd_of_products, unexplained
 from mrsi_fast.mrsi.volume_operator import Operator, VolumeAcquisition, VolumeModes
 
 # Conjugate-gradient steps for voxels without weight; the change is then within a few percent of the smallest. Without
@@ -154,13 +154,17 @@ class DataConsistency:
         Args:
             x0: ``[..., M, X, Y]`` estimate that was not corrected yet, in the unit of ``y``.
         """
-        return self.scaled_to(self.whitened(x0))
+        return self.scaled_to(self.products(x0).flatten(0, -4).sum(0))
 
-    def scaled_to(self, whitened: Tensor) -> DataConsistency:
-        """As ``supported_by``, from the estimate's whitened residual ``[..., M, nx, ny]``."""
+    def products(self, x0: Tensor) -> Tensor:
+        """Return ``residuals.products`` of the whitened residual of an estimate, ``[..., 3, 2, M]``."""
+        return products(self.whitened(x0), self._known)
+
+    def scaled_to(self, sums: Tensor) -> DataConsistency:
+        """As ``supported_by``, from the ``products`` of the estimate's slices, summed over these."""
         if self.applied == "hard" or not bool((self._largest_factor > 1).any()):
             return self
-        found = supported_sd(whitened, self._known, self._shape)
+        found = sd_of_products(sums, self._shape)
         scaled = copy.copy(self)
         scaled.noise_factor = torch.minimum(found.clamp_min(1.0).to("cpu", torch.float64), self._largest_factor)
         scaled.weight = self.weight / scaled.noise_factor.to(self.weight)
@@ -172,11 +176,7 @@ class DataConsistency:
         Args:
             x0: ``[..., M, X, Y]`` estimate that was not corrected yet, in the unit of ``y``.
         """
-        return self.outliers_of(self.whitened(x0))
-
-    def outliers_of(self, whitened: Tensor) -> Tensor:
-        """As ``gross_outliers``, from the estimate's whitened residual ``[..., M, nx, ny]``."""
-        found = gross_outliers(whitened, self._known)
+        found = gross_outliers(self.whitened(x0), self._known)
         return torch.zeros_like(found) if self.applied == "hard" else found
 
     def at_end(self, x0: Tensor) -> Tensor:
@@ -226,8 +226,7 @@ class DataConsistency:
 
     def room(self) -> Tensor:
         """``[M]`` the most noise that each measured map leaves room for (``residuals.room_for_noise``)."""
-        wide = self._wide_modes.gains
-        return room_for_noise(self._data.to(wide), self.trusted.to(wide), self._shape)
+        return room_for_noise(self._data, self.trusted, self._shape)
 
     def stated_noise(self) -> Tensor:
         """``[M]`` root mean square over voxels of the noise level as it was given, without ``noise_factor``."""

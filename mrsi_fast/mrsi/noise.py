@@ -121,8 +121,8 @@ def _room(maps: MapSet, trust: Trust, operator: Operator) -> NDArray[np.float64]
     plane = operator.plane if isinstance(operator, VolumeAcquisition) else operator
     shape = noise_shape(replace(plane, window="hamming") if plane.assumed and plane.window == "none" else plane)
     valid = np.moveaxis(trust.trusted & trust.support & np.isfinite(maps.maps), -1, 0)
-    data = torch.from_numpy(np.where(valid, np.moveaxis(maps.maps, -1, 0), 0.0).astype(np.float64))
-    known = torch.from_numpy(valid.astype(np.float64))
+    data = torch.from_numpy(np.where(valid, np.moveaxis(maps.maps, -1, 0), np.float32(0)))
+    known = torch.from_numpy(valid.astype(np.float32))
     return room_for_noise(data, known, shape).numpy()
 
 

@@ -108,22 +108,14 @@ def supported_sd(whitened: Tensor, known: Tensor, noise: NoiseShape = WHITE) -> 
         known: 1 where the noise level is known, else 0.
         noise: How noise is correlated.
     """
-    used, clipped = _by_slices(_used_and_clipped, whitened, known).unbind(-1)
-    over = tuple(d for d in range(clipped.ndim) if d != clipped.ndim - 3)
+    return sd_of_products(_by_slices(products, whitened, known).flatten(0, -4).sum(0), noise)
 
-    def covariance(lag: int) -> Tensor:
-        total, pairs = torch.zeros(()), torch.zeros(())
-        for axis in (-2, -1) if lag else (-1,):
-            count = max(clipped.shape[axis] - lag, 0)
-            first, second = (
-                (values.narrow(axis, 0, count), values.narrow(axis, values.shape[axis] - count, count))
-                for values in (clipped, used)
-            )
-            total = total + (first[0] * first[1]).sum(over)
-            pairs = pairs + (second[0] * second[1]).sum(over)
-        return total / pairs.clamp_min(1.0)
 
-    whole, shared = covariance(0), (4.0 * covariance(1) - covariance(2)) / 3.0
+def sd_of_products(sums: Tensor, noise: NoiseShape = WHITE) -> Tensor:
+    """:func:`supported_sd` from ``[3, 2, M]`` :func:`products`, summed over slices."""
+    totals, pairs = sums.unbind(1)
+    whole, one, two = totals / pairs.clamp_min(1.0)
+    shared = (4.0 * one - two) / 3.0
     white = (whole - shared.clamp_min(0.0)).clamp_min(0.0)
     return torch.minimum(white / max(noise.white, 1e-6), whole).sqrt()[:, None, None]
 
@@ -150,19 +142,30 @@ def _mixed_differences(data: Tensor, known: Tensor) -> Tensor:
     """Of each slice ``[..., 2, M]``: how many mixed differences there are, and the sum of their squares times 4."""
     corners = [(..., rows, columns) for rows in _ENDS for columns in _ENDS]
     whole = torch.stack([known[one] for one in corners]).prod(0)
-    first, second, third, fourth = (data[one] for one in corners)
+    first, second, third, fourth = (data[one].double() for one in corners)
     squares = whole * (first - second - third + fourth) ** 2
-    return torch.stack((whole.sum((-2, -1)), squares.sum((-2, -1))), dim=-2)
+    return torch.stack((whole.double().sum((-2, -1)), squares.sum((-2, -1))), dim=-2)
 
 
 _ENDS = (slice(None, -1), slice(1, None))
 
 
-def _used_and_clipped(whitened: Tensor, known: Tensor) -> Tensor:
-    """Voxels (1) that do not stand alone, and their residual within bounds, on a last axis of two."""
+def products(whitened: Tensor, known: Tensor) -> Tensor:
+    """Sums over the pairs of voxels 0, 1 and 2 apart in each slice, ``[..., 3, 2, M]``: of products, and of pairs.
+
+    Voxels that stand alone are left out, what else is large is clipped.
+    """
     bound = OUTLIER_SD * _robust_sd(whitened, known)
     used = known * (_lone_weights(whitened, known, bound) == 1)
-    return torch.stack((used, used * torch.minimum(torch.maximum(whitened, -bound), bound)), dim=-1)
+    clipped = used * torch.minimum(torch.maximum(whitened, -bound), bound)
+    sums = torch.zeros((*whitened.shape[:-3], 3, 2, whitened.shape[-3]), dtype=whitened.dtype, device=whitened.device)
+    for lag in range(3):
+        for axis in (-2, -1) if lag else (-1,):
+            count = max(clipped.shape[axis] - lag, 0)
+            for kind, values in enumerate((clipped, used)):
+                first, second = values.narrow(axis, 0, count), values.narrow(axis, values.shape[axis] - count, count)
+                sums[..., lag, kind, :] += (first * second).sum((-2, -1))
+    return sums
 
 
 def _by_slices(function: Callable[[Tensor, Tensor], Tensor], whitened: Tensor, known: Tensor) -> Tensor:

@@ -38,18 +38,24 @@ def slabs(operator: Operator, count: int) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, count, step))
 
 
-def filled_by_slab(operator: Operator, shape: tuple[int, ...], function: Callable[[slice], Tensor]) -> Float32:
-    """An array [M, X, Y, Z] of that shape, filled by a function that gives the slices [z, M, X, Y] of a slab."""
-    result = np.empty(shape, dtype=np.float32)
-    for chosen in slabs(operator, shape[-1]):
+def fill_by_slab(operator: Operator, result: Float32, function: Callable[[slice], Tensor]) -> Float32:
+    """Fills an array [M, X, Y, Z] by a function that gives the slices [z, M, X, Y] of a slab."""
+    for chosen in slabs(operator, result.shape[-1]):
         result[..., chosen] = np.moveaxis(function(chosen).numpy(), 0, -1)
     return result
 
 
-def whitened(consistency: DataConsistency, volume: Float32) -> Tensor:
-    """Whitened residual [Z, M, nx, ny] of an estimate [M, X, Y, Z]."""
+def supported_by(consistency: DataConsistency, volume: Float32) -> DataConsistency:
+    """``DataConsistency.supported_by`` for an estimate [M, X, Y, Z]."""
     found = parts(consistency, volume.shape[-1])
-    return torch.cat([part.whitened(to_slices(volume[..., chosen])) for chosen, part in found])
+    every = torch.cat([part.products(to_slices(volume[..., chosen])) for chosen, part in found])
+    return consistency.scaled_to(every.sum(0))
+
+
+def gross_outliers(consistency: DataConsistency, volume: Float32) -> NDArray[np.bool_]:
+    """``DataConsistency.gross_outliers`` [M, nx, ny, z] of an estimate [M, X, Y, Z]."""
+    found = parts(consistency, volume.shape[-1])
+    return to_volume(torch.cat([part.gross_outliers(to_slices(volume[..., chosen])) for chosen, part in found]))
 
 
 def hold(consistency: DataConsistency, volume: Float32) -> Float32:

@@ -8,9 +8,11 @@ import pickle
 import re
 import subprocess
 import sys
+import tracemalloc
 from importlib import resources
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import safetensors.torch
@@ -19,6 +21,7 @@ import torch
 import mrsi_fast
 from mrsi_fast import memory
 from mrsi_fast.config import ConfigError, ModelConfig
+from mrsi_fast.engine.eager import EagerEngine
 from mrsi_fast.models import pretrained
 from mrsi_fast.models.pretrained import ModelFolderError, load_pretrained, sha256_of
 from mrsi_fast.resolver import SuperResolver
@@ -225,6 +228,46 @@ def test_memory_is_asked_for_before(model, tmp_path, row, monkeypatch):
     for bad in ("-1", "nan", "much"):
         done = command("sr", f"--max-memory={bad}", "-i", tmp_path / "in", "-o", tmp_path / "out")
         assert done.exit_code == 2, done.output
+
+
+@fault(51)
+def test_out_of_memory_halves_the_batches_of_samples(model, tmp_path, row, monkeypatch):
+    """The command line, end to end: results are written, and a line says what was halved."""
+    whole = EagerEngine.run
+
+    def run(engine, job):
+        if len(job.initial) > 2:
+            raise MemoryError
+        return whole(engine, job)
+
+    monkeypatch.setattr(EagerEngine, "run", run)
+    drawn = ("--model", model, "--engine", "eager", "--samples", "3", "--steps", "1", "--save-samples")
+    with pytest.warns(UserWarning, match="slices at once do not fit into memory"):
+        done = command("sr", "-i", scan(tmp_path / "in", (8, 8, 4)), "-o", tmp_path / "halved", *drawn)
+    monkeypatch.undo()
+    again = command("sr", "-i", tmp_path / "in", "-o", tmp_path / "whole", *drawn)
+    assert done.exit_code == again.exit_code == 0, done.output
+    files = sorted(path.name for path in (tmp_path / "whole").glob("*_desc-sample*.nii.gz"))
+    assert len(files) == 3
+    for name in files:
+        halved, wanted = (nib.load(tmp_path / one / name).get_fdata() for one in ("halved", "whole"))
+        np.testing.assert_allclose(halved, wanted, rtol=1e-4, atol=1e-4)
+
+
+@fault(52)
+def test_more_samples_take_no_more_memory(model, tmp_path, row):
+    """Arrays of Python (tracemalloc) in the command; the process as a whole: benchmarks/memory.py."""
+    scan(tmp_path / "in", (16, 16, 24))
+    peaks = []
+    for samples in (2, 2, 12):  # the first one pays for what is made once
+        drawn = ("--samples", str(samples), "--steps", "1", "--save-samples", "--evidence", "off")
+        tracemalloc.start()
+        options = ("--model", model, "--engine", "eager", "-o", tmp_path / f"out{len(peaks)}", *drawn)
+        done = command("sr", "-i", tmp_path / "in", *options)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert done.exit_code == 0, done.output
+    assert peaks[2] < 1.1 * peaks[1], peaks
 
 
 @pytest.mark.slow
