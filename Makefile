@@ -36,7 +36,7 @@ fuzz: $(VENV)/.dev ## ten minutes of random inputs: readers, names, configuratio
 signals: $(VENV)/.dev ## 200 signals at random moments of sr and train (SIGNALS=, SEED=): exit codes, nothing lost, nothing mixed
 	SIGNALS=$(or $(SIGNALS),200) SEED=$(or $(SEED),0) PYTHONPATH=tests $(BIN)/python tests/faults/signals.py
 
-memory: $(VENV)/.dev ## peak memory of sr over slices and samples, as in docs/numerics.md (Linux; about 10 minutes)
+memory: $(VENV)/.dev ## peak memory of sr over slices and samples, as in docs/memory.md (Linux; about 10 minutes)
 	$(BIN)/python benchmarks/memory.py
 
 bench: $(VENV)/.dev ## time everything against its peers in three processes; adds the rows to benchmarks/results/<machine>.json

@@ -1,6 +1,6 @@
 """Peak memory of ``mrsi-fast sr`` over slices and samples, each run in a process of its own (developers only).
 
-``python benchmarks/memory.py`` prints the table of docs/numerics.md: five maps of 32x32 voxels with CRLB at x2, 10, 40
+``python benchmarks/memory.py`` prints the table of docs/memory.md: five maps of 32x32 voxels with CRLB at x2, 10, 40
 and 160 slices, 0, 8 and 32 samples of one solver step (steps do not count for memory). ``--slices``, ``--samples``,
 ``--matrix`` and ``--scale`` choose others. Linux: peaks are the high-water mark of the resident set (VmHWM).
 """

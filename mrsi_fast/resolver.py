@@ -200,7 +200,6 @@ class SuperResolver:
         check_memory(len(seen.names), seen.shape, factors, 0 if store.on_disk else asked.samples)
         cost = 1 + asked.samples * asked.steps
         evidence, image, remarks = ask(self, seen, factors, asked.anatomy, asked.settings(), cost, asked.checks)
-        return_freed()
         found, after = self._posterior(
             prepare(seen, factors, anatomy=image, noise_scale=evidence.noise_scale, **asked.settings()),
             asked,
@@ -255,6 +254,7 @@ class SuperResolver:
         keep: Callable[[Float32], None],
     ) -> tuple[Posterior, Departure]:
         """Mean and deviation, and how that mean departs from the data; each sample goes to ``keep`` as it is drawn."""
+        return_freed()
         plan = solver_steps(self.solver, asked.steps, self.pretrained.config.diffusion)
         draws, counter, spread = Draws(asked.samples, plan, asked.seed), Counter(progress), Spread()
         with self._running:  # a plan serves one caller at a time

@@ -273,6 +273,7 @@ class Worker:
 
     def _write(self, entry: InputSet, result: Result, home: _Home) -> tuple[Path, Path | None]:
         """Writes everything in a staging folder, then publishes it; returns the page and where former files went."""
+        from mrsi_fast.memory import return_freed
         from mrsi_fast.report.html import write_page
         from mrsi_fast.report.view import view_of
 
@@ -283,6 +284,7 @@ class Worker:
                 from mrsi_fast.report.pages import write_pages  # matplotlib takes seconds to import
 
                 files += write_pages(result, staging, entry.label, prefix)
+            return_freed()
             page = write_page(view_of(result, entry.label), staging / page_name(place.stem), entry.anatomy)
             result.seal(staging / place.record_path.name, [*files, page])
             kept = place.publish(staging, home.keep)
