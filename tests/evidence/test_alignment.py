@@ -73,14 +73,14 @@ def test_slope_is_that_of_the_fit(coarse: bool) -> None:
     assert (np.linalg.eigvalsh(curvature) < 0).all()
 
 
-def test_the_search_ends_within_a_hundred_evaluations_of_the_fine_model() -> None:
+def test_the_search_needs_few_evaluations_of_the_fine_model_and_a_hundred_in_all() -> None:
     """And counts each once: a control does not inherit the count of the search before it."""
     image, affine = head()
     values, valid, where = maps()
     fit = Fit(image, rigid((4, -3, 5), (3, -5, 2)) @ affine, values, valid, where)
     found = align(fit)
     assert fit.mirrored(found.placement.matrix).evaluations == 0 == fit.coarser().evaluations
-    assert fit.evaluations < 50 and fit.evaluations < found.evaluations < 500
+    assert fit.evaluations <= 10 and fit.evaluations < found.evaluations <= 100
 
 
 def test_of_an_image_that_is_too_far_away_no_mirror_image_is_tried() -> None:
