@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -124,7 +124,7 @@ def ratio_maps(
     """
     _check(numerator, denominator, threshold, times_reference)
     pairs = _Pairs.of(numerator, denominator, valid)
-    average = pairs.image(lambda above, below: below.mean(axis=0))
+    average = pairs.image(lambda above, below: below.mean(axis=0), kind=np.float64)
     if isinstance(reference, str):
         reference = _opposite(pairs, _floor(average, pairs.use), affine, times_reference)
     region, source = _region(reference, pairs.use)
@@ -181,12 +181,14 @@ class _Pairs:
             forget_pages(one)
         return above, below
 
-    def image(self, function: Callable[..., NDArray], *others: NDArray, parts: int = 0) -> NDArray[np.float64]:
+    def image(
+        self, function: Callable[..., NDArray], *others: NDArray, parts: int = 0, kind: Any = np.float32
+    ) -> NDArray:
         """[X, Y, Z] of what a function of samples [S, V] gives, NaN elsewhere; [parts, X, Y, Z] of several results.
 
         ``others``, [X, Y, Z], follow the samples as [V].
         """
-        found = np.full((*([parts] if parts else []), *self.use.shape), np.nan)
+        found = np.full((*([parts] if parts else []), *self.use.shape), np.nan, dtype=kind)
         for planes in self._planes():
             use = self.use[planes]
             found[..., planes, :, :][..., use] = function(*self._values(planes), *(one[planes][use] for one in others))
@@ -194,7 +196,7 @@ class _Pairs:
 
     def median(self, floor: float) -> Float32:
         """[X, Y, Z] median of the ratio over samples."""
-        return self.image(lambda above, below: np.median(above / np.maximum(below, floor), axis=0)).astype(np.float32)
+        return self.image(lambda above, below: np.median(above / np.maximum(below, floor), axis=0))
 
     def summary(self, floor: float, threshold: float | None, deviations: tuple[NDArray, NDArray] | None) -> Float32:
         """[4, X, Y, Z]: mean, standard deviation, probability of exceeding the threshold, share of floored samples."""
@@ -205,7 +207,7 @@ class _Pairs:
             return np.stack([ratio.mean(axis=0), *_spread(ratio, sd, threshold), (below < floor).mean(axis=0)])
 
         others = deviations if deviations is not None and len(self._both[0]) == 1 else ()
-        return self.image(summarised, *others, parts=4).astype(np.float32)
+        return self.image(summarised, *others, parts=4)
 
     def above(self, threshold: float, floor: float) -> NDArray[np.int64]:
         """[S] voxels whose ratio is above the threshold."""

@@ -62,6 +62,7 @@ def packed_entries(view: ResultView, ratios: list[RatioView], limit: int = PACKE
     """
     entries: list[dict[str, Any]] = []
     for precision in PRECISIONS:
+        entries = []  # the former ones need not be there any more
         entries = [_packed(view, entry, precision) for entry in all_entries(view, ratios)]
         if sum(len(stage["nifti"]) for entry in entries for stage in entry["stages"].values()) <= limit:
             break
