@@ -142,6 +142,7 @@ class OneSolverStep(NativePlan):
         self.row = step_coefficients(dict(zip(STEP_FIELDS, row, strict=True)))
         self.view(self.plan.head).copy_(head.permute(0, 2, 3, 1))
         self.view(self.plan.state["presence"]).fill_(1.0)
+        self.modulation = torch.zeros(self.film.width)  # what run asks for; no operation takes it
         self.project(projection)
 
     def _add(self, operation: Operation, index: int) -> None:
@@ -158,5 +159,5 @@ class OneSolverStep(NativePlan):
         state = {name: self.view(self.plan.state[name]) for name in ("eval", "base", "previous")}
         for name, value in (("eval", x), ("base", base), ("previous", previous)):
             state[name].copy_(value)
-        self.native.run([self.row], 0, lambda step: None, lambda step: None)
+        self.native.run([self.row], self.modulation.data_ptr(), lambda step: None, lambda step: None)
         return state["eval"], self.view(self.plan.stem).permute(0, 3, 1, 2)
