@@ -293,13 +293,17 @@ def _start(workers: Workers, stack: ExitStack) -> Any:
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mrsi-fast-", ignore_cleanup_errors=True))
     threading_variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     try:
+        security = Security.temporary()
+    except ImportError as error:
+        raise PoolError("Workers need the package cryptography: pip install 'mrsi_fast[cluster]'.") from error
+    try:
         return stack.enter_context(
             LocalCluster(
                 n_workers=workers.count,
                 threads_per_worker=1,
                 memory_limit=0,  # the system's own limit: Dask would kill a worker for what its allocator keeps
                 protocol="tls",
-                security=Security.temporary(),
+                security=security,
                 host="127.0.0.1",
                 dashboard_address=None,
                 local_directory=folder,

@@ -100,9 +100,10 @@ def test_a_scheduler_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch)
             pass
 
 
-def test_without_dask_the_extra_is_named() -> None:
+@pytest.mark.parametrize("missing", ["distributed", "cryptography"])
+def test_without_what_workers_need_the_extra_is_named(missing: str) -> None:
     code = (
-        "import sys; sys.modules['dask'] = sys.modules['distributed'] = None\n"
+        f"import sys; sys.modules[{missing!r}] = None\n"
         "from mrsi_fast.cli import main; sys.argv[0] = 'mrsi-fast'; main()"
     )
     words = ["simulate", "--heads", "phantom", "--workers", "2", "-o", "never"]
