@@ -25,7 +25,7 @@ import torch
 
 from mrsi_fast import SuperResolver
 from mrsi_fast.evaluation.cases import simulated_case
-from mrsi_fast.mrsi.consistency import fill_smallest
+from mrsi_fast.mrsi.consistency import FILL_ITERATIONS, fill_smallest
 from mrsi_fast.mrsi.io import read_maps
 from mrsi_fast.mrsi.mapset import MapSet
 from mrsi_fast.mrsi.quality import TrustRules, assess
@@ -142,7 +142,7 @@ def _old_correction(prepared: Prepared, maps: MapSet, estimate: np.ndarray) -> n
     whitened = torch.where(known > 0, residual / torch.where(known > 0, sigma, 1.0), 0.0)
     size = torch.linalg.vector_norm(whitened, dim=(-2, -1), keepdim=True)
     excess = 1 - (known.sum((-2, -1), keepdim=True).sqrt() / size.clamp_min(1e-300)).clamp_max(1)
-    iterations = {"none": 0, "hamming": 8, "hann": 16}[prepared.plane.window]
+    iterations = FILL_ITERATIONS[prepared.plane.window]
     return to_volume(x + modes.pinv(fill_smallest(modes, excess * residual, known, iterations)))
 
 

@@ -127,7 +127,7 @@ class Sampler:
         return self.engine.denoiser.tells_spread
 
     def evaluations(self, volume: Volume, samples: int, steps: int) -> int:
-        """Batched network evaluations that ``draw`` will report, for a progress bar."""
+        """Batched network evaluations that ``draws`` will report, for a progress bar."""
         rows = len(volume.slices) * max(samples, 1)
         return -(-rows // self.batch_size) * steps * len(assign_channels(volume.names))
 
@@ -191,7 +191,7 @@ class Sampler:
         Args:
             volume: The prepared maps.
             projection: For hard data consistency; it acts on the mean.
-            on_evaluation: As for ``draw``.
+            on_evaluation: As for ``draws``.
 
         Returns:
             Mean and standard deviation, each [M, X, Y, Z] in the maps' units, 0 where ``draws`` gives 0. The standard
@@ -225,7 +225,7 @@ class Sampler:
             found: [M, X, Y, Z] estimate, in the maps' units.
             noise: [M, X, Y, Z] of unit variance; ``u`` is the RMS of the residual at the volume's factors.
             sigma: The noise level.
-            on_evaluation: As for ``draw``.
+            on_evaluation: As for ``draws``.
 
         Returns:
             Estimate and noise, each [M, X, Y, Z]. Slices outside ``volume.slices`` keep both; empty maps are 0.

@@ -33,7 +33,7 @@ from mrsi_fast.mrsi.volume_operator import Operator, VolumeAcquisition, VolumeMo
 
 # Conjugate-gradient steps for voxels without weight; the change is then within a few percent of the smallest. Without
 # a window all measured lines have about the same gain, and zeros in those voxels are as good.
-_FILL_ITERATIONS = {"none": 0, "hamming": 8, "hann": 16}
+FILL_ITERATIONS = {"none": 0, "hamming": 8, "hann": 16}
 
 Mode = Literal["auto", "hard", "soft", "off"]
 
@@ -194,7 +194,7 @@ class DataConsistency:
             return x0 - self._modes.measured(x0) + self.z
         residual = self._misfit(x0)
         pull, held = unexplained(residual * self.weight, self._known, self._shape)
-        iterations = _FILL_ITERATIONS[self.acquisition.window]
+        iterations = FILL_ITERATIONS[self.acquisition.window]
         wanted = fill_smallest(self._wide_modes, pull * residual, self._known * held, iterations)
         return x0 + self._wide_modes.pinv(wanted).to(x0)
 

@@ -9,34 +9,13 @@ from typer.testing import CliRunner, Result
 
 from mrsi_fast.cli.app import app
 from mrsi_fast.models.pretrained import load_pretrained
+from support.tiny import tiny_training
 
-SETTINGS = """
-name = "tiny"
-output = "{output}"
-steps = {steps}
-batch_size = 1
-workers = 0
-log_steps = 1
-validation_steps = 1000
-validation_batches = 1
-device = "cpu"
-[model]
-widths = [32]
-encoder_blocks = [1]
-decoder_blocks = [1]
-encoder_attention = [true]
-decoder_attention = [false]
-embedding_width = 32
-[diffusion.residual_rms]
-2 = [0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]
-4 = [0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2]
-8 = [0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3]
-[simulation.anatomy]
-heads = "phantom"
-[simulation.batch]
-main_grid = 16
-main_grid_share = 1.0
-"""
+
+def settings(folder: Path) -> str:
+    """A run of two steps, one slice each, that validates once at its end."""
+    run = folder / "run"
+    return tiny_training(run, 2, name="tiny", batch_size=1, validation_steps=1000, device="cpu")
 
 
 def train(config: Path, *arguments: str) -> Result:
@@ -46,7 +25,7 @@ def train(config: Path, *arguments: str) -> Result:
 @pytest.mark.slow
 def test_a_run_ends_in_a_model_folder_and_says_how_it_went(tmp_path: Path) -> None:
     config = tmp_path / "tiny.toml"
-    config.write_text(SETTINGS.format(output=(tmp_path / "run").as_posix(), steps=2))
+    config.write_text(settings(tmp_path))
     done = train(config)
     assert done.exit_code == 0, done.output
     assert "step: 2 of 2" in done.stderr and "loss" in done.stderr
@@ -75,7 +54,7 @@ def test_bad_settings(text: str, expected: str, tmp_path: Path) -> None:
 
 def test_a_damaged_checkpoint_is_a_model_problem(tmp_path: Path) -> None:
     config = tmp_path / "tiny.toml"
-    config.write_text(SETTINGS.format(output=(tmp_path / "run").as_posix(), steps=2))
+    config.write_text(settings(tmp_path))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoint.safetensors").write_bytes(b"damaged")
     done = train(config)
