@@ -205,7 +205,7 @@ class SuperResolver:
             asked,
             evidence.amplitudes() if asked.checks.shrink == "auto" and evidence.maps else None,
             progress,
-            lambda one: store.add(np.moveaxis(one, -1, inputs.slice_axis - 3)),
+            lambda one: store.add(slices_back(one, inputs.slice_axis)),
         )
         return_freed()
         prepared, order = found.prepared, back_to(inputs.slice_axis)
