@@ -7,24 +7,30 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
+import tomli_w
 import torch
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mrsi_fast.config import ConfigError, ModelConfig
-from mrsi_fast.models.pretrained import FolderConfig
+from mrsi_fast.config import ConfigError, ModelConfig, Settings
+from mrsi_fast.evaluation.plan import EvaluationConfig
+from mrsi_fast.models.pretrained import FolderConfig, shipped_folder
 from mrsi_fast.mrsi.discovery import discover
+from mrsi_fast.mrsi.io import read_maps
 from mrsi_fast.mrsi.mapset import MapInputError
 from mrsi_fast.mrsi.nifti import read_nifti
+from mrsi_fast.simulation.config import SimulationConfig
+from mrsi_fast.training.config import TrainConfig
 from support.faults import head, save
+from support.fuzzing import examples
 
-EXAMPLES = int(os.environ.get("MRSI_FAST_FUZZ_EXAMPLES", "40"))
-FEW = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = examples(40)
 CHANGES = st.lists(st.tuples(st.integers(0, 351), st.integers(0, 255)), max_size=6)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
@@ -69,6 +75,26 @@ def test_any_bytes_are_a_volume_or_a_sentence(tmp_path, raw):
             assert str(error).startswith(name)
 
 
+@given(st.sampled_from(["conc_NAA", "crlb_NAA", "conc_Cr", "mask", "snr", "fwhm"]), CHANGES, st.integers(0, 99))
+@FEW
+def test_any_image_among_others_is_read_or_named(tmp_path, which, changes, fill):
+    """A folder of maps and quality maps, one of which holds other bytes."""
+    for number, name in enumerate(("conc_NAA", "crlb_NAA", "conc_Cr", "crlb_Cr", "mask", "snr", "fwhm")):
+        save(tmp_path / f"{name}.nii", head((4, 3, 2), 5 + number))
+    path = tmp_path / f"{which}.nii"
+    raw = bytearray(path.read_bytes())
+    for place, value in changes:
+        raw[place] = value
+    raw[352 : 352 + fill % 96] = bytes([fill * 2]) * (fill % 96)
+    path.write_bytes(raw)
+    try:
+        maps = read_maps(tmp_path)
+    except MapInputError as error:
+        assert str(error) and "\n" not in str(error)
+        return
+    assert maps.maps.dtype == np.float32 and not np.isinf(maps.maps).any() and np.isfinite(maps.affine).all()
+
+
 @given(JSON)
 @FEW
 @example({"widths": [10**400], "encoder_blocks": None})
@@ -81,6 +107,54 @@ def test_any_configuration_is_read_or_refused(tmp_path, values):
             kind.load(path)
         except ConfigError as error:
             assert str(error)
+
+
+TRAINING = TrainConfig(name="a", output=Path("b"), steps=3)
+KINDS: list[type[Settings]] = [ModelConfig, FolderConfig, TrainConfig, SimulationConfig, EvaluationConfig]
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+VALUES = st.booleans() | st.integers(-(2**63), 2**63) | st.floats() | st.text(max_size=5) | st.lists(FINITE, max_size=3)
+
+
+def leaves(values: dict[str, Any], above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Where the values of a configuration stand."""
+    found = []
+    for key, value in values.items():
+        found += leaves(value, (*above, key)) if isinstance(value, dict) and value else [(*above, key)]
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(st.data())
+@FEW
+def test_any_value_in_a_whole_configuration_is_taken_or_refused(tmp_path, kind, data):
+    whole = {FolderConfig: FolderConfig.load(shipped_folder() / "config.json"), TrainConfig: TRAINING}.get(kind) or kind()
+    values = json.loads(json.dumps(whole.model_dump(mode="json", exclude_none=True)))
+    for keys in data.draw(st.lists(st.sampled_from(leaves(values)), min_size=1, max_size=3)):
+        place = values
+        for key in keys[:-1]:
+            place = place[key] if isinstance(place.get(key), dict) else {}
+        place[keys[-1]] = data.draw(VALUES)
+    path = tmp_path / "settings.toml"
+    path.write_text(tomli_w.dumps(values), encoding="utf-8")
+    try:
+        read = kind.load(path)
+    except ConfigError as error:
+        assert str(error)
+        return
+    path.write_text(read.to_toml(), encoding="utf-8")
+    assert kind.load(path) == read
+
+
+@given(st.binary(max_size=200) | st.text(max_size=99).map(str.encode))
+@FEW
+def test_any_bytes_are_no_configuration(tmp_path, raw):
+    for name in ("settings.toml", "settings.json"):
+        (tmp_path / name).write_bytes(raw)
+        for kind in KINDS:
+            try:
+                kind.load(tmp_path / name)
+            except ConfigError as error:
+                assert str(error)
 
 
 @given(st.lists(PATHS, min_size=1, max_size=6, unique=True))

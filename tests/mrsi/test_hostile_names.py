@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mrsi_fast.mrsi.foreign import kind_of
@@ -15,6 +15,7 @@ from mrsi_fast.mrsi.mapset import MapInputError
 from mrsi_fast.mrsi.names import bids_label, canonical_name, is_known
 from mrsi_fast.mrsi.patterns import Pattern
 from mrsi_fast.mrsi.schemes import classify, split_name
+from support.fuzzing import examples
 
 PARTS = st.sampled_from(
     ["tNAA", "NAA", "+", "_", "-", "/", ".", " ", "crlb", "sub-01", "met-", "desc-signal", "mrsi", "conc", "map", "2",
@@ -25,7 +26,7 @@ NAMES = st.one_of(st.lists(PARTS, max_size=9).map("".join), st.text(max_size=30)
 
 
 @given(NAMES)
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_any_name_is_classified(name):
     what = classify(name)
     assert what.reason if what.role in ("ratio", "other") else what.name
@@ -35,7 +36,7 @@ def test_any_name_is_classified(name):
 
 
 @given(NAMES)
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_any_name_has_a_label_or_is_refused(name):
     try:
         label = bids_label(name)
@@ -45,7 +46,7 @@ def test_any_name_has_a_label_or_is_refused(name):
 
 
 @given(NAMES, NAMES)
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_any_pattern_is_read_or_refused(text, name):
     try:
         Pattern.parse(text).read(name)
@@ -63,7 +64,7 @@ TABLE = st.lists(
 
 
 @given(st.one_of(TABLE, st.text(max_size=200)))
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_any_table_gives_numbers(text):
     voxel = parse_table(text, Place())
     assert all(isinstance(number, float) for pair in voxel.values.values() for number in pair)
@@ -76,7 +77,7 @@ CELLS = st.lists(
 
 
 @given(st.lists(CELLS.map(", ".join), max_size=5).map("\n".join))
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_any_spreadsheet_is_read_or_refused(text):
     try:
         voxels = parse_csv("Row, Col, Cr, Cr %SD\n" + text, "a.csv", Place())
@@ -95,7 +96,7 @@ JSON = st.recursive(
 
 
 @given(JSON)
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(100)
 def test_any_json_file_has_names_or_none(tmp_path, record):
     (tmp_path / "a.json").write_text(json.dumps(record))
     found = names_beside(tmp_path / "a.nii.gz")
@@ -103,7 +104,7 @@ def test_any_json_file_has_names_or_none(tmp_path, record):
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(100)
 def test_any_bytes_have_a_kind_or_none(tmp_path, content):
     (tmp_path / "x").write_bytes(content)
     kind_of(tmp_path / "x")
