@@ -27,9 +27,8 @@ pictures: $(VENV)/.dev ## draw docs/example.png and the guide's cases again, wit
 cluster: $(VENV)/.dev ## test Dask workers, killed processes, a scheduler elsewhere and several training processes
 	$(BIN)/pytest -m cluster tests
 
-fuzz: $(VENV)/.dev ## ten minutes of random inputs: readers, names, configuration, operations; kernels under sanitizers (ROUNDS=, SEED=)
-	HYPOTHESIS_PROFILE=search MRSI_FAST_FUZZ_EXAMPLES=$(or $(EXAMPLES),20000) timeout --preserve-status 600 \
-	  $(BIN)/pytest -q -n 2 tests/faults/test_fuzz.py tests/mrsi/test_hostile_names.py
+fuzz: $(VENV)/.dev ## random inputs for ten minutes a target: reader, discovery, configuration, operations, extension (MINUTES=, TARGETS=, SEED=)
+	PYTHONPATH=tests $(BIN)/python tests/faults/fuzz.py
 	MRSI_FAST_FUZZ_ROUNDS=$(or $(ROUNDS),3000) MRSI_FAST_FUZZ_SEED=$(or $(SEED),$$(date +%s)) \
 	  $(BIN)/pytest -s tests/engine/test_kernel_sources.py
 

@@ -63,6 +63,16 @@ void check_convolution(const Conv3x3GnSilu& op) {
     require_aligned("bias", op.bias), require_aligned("residual", op.residual);
 }
 
+// Filters as a result: dense, so that no value lies outside of 9 in_channels out_channels.
+void check_result(const Filters& filters, const Conv3x3GnSilu& op) {
+    const std::int64_t count = values_of("filters", {op.in_channels, op.out_channels, 9}, 1);
+    for (const std::int64_t step : {filters.out_step, filters.in_step, filters.tap_step})
+        require(step >= 0 && step <= count, "filters: a step is negative or too large.");
+    const std::int64_t last =
+        (op.out_channels - 1) * filters.out_step + (op.in_channels - 1) * filters.in_step + 8 * filters.tap_step;
+    require(last == count - 1, "filters: the result is not dense.");
+}
+
 void check_attention(const Attention& op, int threads) {
     values_of("attention", {op.heads, op.head_channels}, 1);
     const std::int64_t count = values_of("out", {op.batch, op.tokens, op.heads, op.head_channels});
@@ -180,7 +190,7 @@ void bind_conv3x3_gn_silu(py::module_& module) {
             const std::int64_t count = checked(request);
             require(request.method != kDirect, "the gradient of the filters is computed by Winograd's method.");
             require_tensor("grad", pointer<float>(grad), count), require_tensor("out", pointer<float>(out));
-            require_tensor("workspace", pointer<float>(workspace));
+            require_tensor("workspace", pointer<float>(workspace)), check_result(filters, request);
             conv3x3_filter_gradient(request, pointer<const float>(grad), filters, pointer<float>(workspace),
                                     pointer<float>(out));
         },

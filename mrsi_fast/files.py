@@ -56,6 +56,16 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def sweep(folder: Path) -> None:
+    """Removes the temporary files of :func:`atomic_path` that killed processes left in a folder.
+
+    Only for the holder of a lock that keeps other writers out: a file that is being written would be removed too.
+    """
+    for path in folder.glob(".*.part*"):
+        if not path.is_symlink() and path.is_file():
+            path.unlink(missing_ok=True)
+
+
 def write_text(target: str | Path, text: str) -> None:
     """Writes UTF-8 text atomically."""
     with atomic_path(target) as temporary:

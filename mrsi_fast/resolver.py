@@ -28,6 +28,7 @@ from mrsi_fast.identity import identity_record
 from mrsi_fast.memory import check_memory, return_freed
 from mrsi_fast.models.pretrained import ModelFolderError, Pretrained, load_pretrained
 from mrsi_fast.mrsi.consistency import Mode
+from mrsi_fast.mrsi.declared_size import refuse_by_headers
 from mrsi_fast.mrsi.geometry import parse_factors
 from mrsi_fast.mrsi.io import read_maps, with_mask
 from mrsi_fast.mrsi.mapset import MapSet
@@ -189,7 +190,7 @@ class SuperResolver:
         progress = callable_or_none("progress", progress)
         self._settle_in_this_process()
         with SampleStore(asked.samples, sample_folder) as store:
-            return self._run(_maps_in(maps, mask), asked, progress, store)
+            return self._run(_maps_that_fit(maps, mask, asked, store), asked, progress, store)
 
     def _run(self, inputs: MapSet, asked: Asked, progress: Progress | None, store: SampleStore) -> Result:
         """Evidence, preparation, estimate, agreement, result: the parts of a call in their order."""
@@ -340,6 +341,11 @@ class SuperResolver:
             "engine_reason": engine.reason,
             "engine_error_bound": engine.error_bound,
         }
+
+
+def _maps_that_fit(maps: Any, mask: Any, asked: Asked, store: SampleStore) -> MapSet:
+    refuse_by_headers(maps, asked.scale, 0 if store.on_disk else asked.samples)
+    return _maps_in(maps, mask)
 
 
 def _maps_in(maps: Any, mask: Any) -> MapSet:

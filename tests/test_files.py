@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mrsi_fast.files import atomic_path, leads_out, open_regular, read_json, write_text
+from mrsi_fast.files import atomic_path, leads_out, open_regular, read_json, sweep, write_text
 
 
 def test_failure_keeps_the_old_file_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -31,6 +31,17 @@ def test_suffix_is_kept_and_mode_follows_the_umask(tmp_path: Path) -> None:
         os.umask(previous)
     assert (tmp_path / "map.nii.gz").stat().st_mode & 0o777 == 0o640
     assert (tmp_path / "note.json").read_text(encoding="utf-8") == "ä"
+
+
+def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "a.nii.gz") as temporary:
+        (tmp_path / temporary.name.replace(".a.", ".b.")).touch()
+    kept = {"a.nii.gz", "b.part.txt", ".hidden", ".link.part"}
+    for name in kept - {"a.nii.gz", ".link.part"}:
+        (tmp_path / name).touch()
+    (tmp_path / ".link.part").symlink_to(tmp_path / "a.nii.gz")
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == kept
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")

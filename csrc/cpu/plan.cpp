@@ -159,12 +159,13 @@ void Plan::set_solver(const SolverSpec& spec) {
     place("spread", spec.spread, maps, true), place("both_heads", spec.both_heads, 2 * head, spec.spread < 0);
     require(spec.spread < 0 || operations_.size() >= 2, "solver: two heads are two operations.");
     SolverStep& s = solver_;
+    s.rank_x = s.rank_y = 0;  // a projection belongs to the solver that it was set for
     s.batch = spec.batch, s.maps = spec.maps, s.x = spec.x, s.y = spec.y;
     s.factor = spec.factor, s.grid_x = spec.grid_x, s.grid_y = spec.grid_y, s.stem_channels = spec.stem_channels;
     s.head_channels = s.maps * s.factor * s.factor;
     s.head = at(spec.head), s.stem = at(spec.stem), s.eval = at(spec.eval), s.base = at(spec.base);
     s.previous = at(spec.previous), s.noise = at(spec.noise), s.presence = at(spec.presence);
-    if (spec.spread >= 0) both_heads_ = static_cast<int>(operations_.size()) - 1;
+    both_heads_ = spec.spread < 0 ? -1 : static_cast<int>(operations_.size()) - 1;
     both_out_ = spec.both_heads, spread_ = spec.spread;
 }
 

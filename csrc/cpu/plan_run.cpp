@@ -26,6 +26,7 @@ double now_seconds() {
 void Plan::film_rows(const double* embedding, int rows, float* out) const {
     require(rows >= 0, "film: a number of rows is negative.");
     require_tensor("embedding", embedding, rows), require_tensor("out", out, rows);
+    require(film_.panels || film_width_ == 0, "film: the plan has no weights for it.");
     Film film = film_;
     film.embedding = embedding, film.rows = rows, film.out = out;
     const int items = (film.width + kernels_->lanes - 1) / kernels_->lanes;

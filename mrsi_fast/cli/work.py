@@ -150,12 +150,16 @@ class Worker:
             Busy: Another process writes there and ``wait`` is False.
             CommandError: The folder holds results of this input that were made with other settings.
             MapInputError: It cannot be used.
+            NotEnoughMemory: It needs more than there is.
         """
+        from mrsi_fast.mrsi.declared_size import refuse_by_headers
         from mrsi_fast.mrsi.geometry import parse_factors
         from mrsi_fast.publication import Place
         from mrsi_fast.result import result_stem
 
         asked = self.request
+        axis = asked.stated.get("slice_axis")
+        refuse_by_headers(entry.files or entry.path, asked.scale, 0, asked.metabolites, asked.names, axis)
         maps = entry.read(asked.metabolites, asked.names, asked.units, asked.mask, asked.stated)
         identity = self.resolver.identity(maps, **asked.options(entry.anatomy))
         stem = f"{prefix_of(entry)}{result_stem(parse_factors(asked.scale, maps.slice_axis), maps.slice_axis)}"

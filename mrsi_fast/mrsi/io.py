@@ -14,12 +14,12 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from mrsi_fast.mrsi.choice import chosen_names, wanted_names
 from mrsi_fast.mrsi.discovery import UNNAMED, name_from_file
 from mrsi_fast.mrsi.mapfiles import MapFiles
 from mrsi_fast.mrsi.mapset import Float32, MapInputError, MapSet, checked_name
 from mrsi_fast.mrsi.marks import shared_values
 from mrsi_fast.mrsi.masks import remarks_on_mask
-from mrsi_fast.mrsi.names import NAMED_CHANNELS, STAND_INS, is_lipid_or_macromolecule
 from mrsi_fast.mrsi.nifti import Form, Volume
 from mrsi_fast.mrsi.planes import find_slice_axis
 from mrsi_fast.mrsi.read_options import QualitySource, ReadOptions
@@ -72,7 +72,7 @@ def _read(
     clip_negative: bool = False,
 ) -> MapSet:
     if isinstance(source, MapSet):
-        source = _judged(source.select(_wanted(metabolites, source.names)) if metabolites else source)
+        source = _judged(source.select(wanted_names(metabolites, source.names)) if metabolites else source)
         return source if mask is None else with_mask(source, mask, mask_labels)
     check_mhz(mhz)
     reader = Reader(form)
@@ -193,7 +193,7 @@ def _read_values(
     maps, found = _read_stack(reader, source, names)
     if not metabolites:
         return maps, found
-    wanted = _wanted(metabolites, found)
+    wanted = wanted_names(metabolites, found)
     return maps[[found.index(name) for name in wanted]], tuple(wanted)
 
 
@@ -256,27 +256,10 @@ def _canonical(names: Sequence[str], values: Mapping[str, Source]) -> dict[str, 
     return renamed
 
 
-def _wanted(metabolites: str | Sequence[str], found: Sequence[str]) -> list[str]:
-    parts = metabolites.split(",") if isinstance(metabolites, str) else list(metabolites)
-    if [part.strip().lower() for part in parts] == ["all"]:
-        return list(found)
-    wanted = list(dict.fromkeys(checked_name(part) for part in parts if part.strip()))
-    if not wanted:
-        raise MapInputError("metabolites: the list is empty. Name at least one, or leave it out.")
-    if missing := [name for name in wanted if name not in found]:
-        raise MapInputError(f"{', '.join(missing)}: there is no map of that name; found were {', '.join(found)}.")
-    return wanted
-
-
 def _choose(found: Mapping[str, Source], metabolites: str | Sequence[str] | None, reader: Reader) -> dict[str, Source]:
     """Take the maps asked for; by default those with a channel, or with a component's map in its place."""
-    if metabolites:
-        return {name: found[name] for name in _wanted(metabolites, list(found))}
-    chosen = []
-    for channel in NAMED_CHANNELS:
-        chosen += [name for name in (channel, *STAND_INS.get(channel, ())) if name in found][:1]
-    chosen = chosen or [name for name in found if not is_lipid_or_macromolecule(name)] or list(found)
-    if left := [name for name in found if name not in chosen]:
+    chosen = chosen_names(metabolites, list(found))
+    if not metabolites and (left := [name for name in found if name not in chosen]):
         reader.remark("maps", f"{len(left)} more were found and not read ({', '.join(left)}); choose with metabolites")
     return {name: found[name] for name in chosen}
 

@@ -122,6 +122,19 @@ def read_nifti(path: str | Path, form: Form = "auto", max_values: int = MAX_VALU
         return Volume(_as_stack(values), affine, code, tuple(remarks), placed)
 
 
+def declared_grid(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64]]:
+    """Shape and affine (mm) in the header of a ``.nii`` or ``.nii.gz`` file; nothing after the header is read.
+
+    Raises:
+        MapInputError: The header cannot be used.
+    """
+    with _one_error(path.name), LoggingOutputSuppressor(), _open_checked(path) as stream:
+        header = _read_header(stream, path.name)
+        _check_header(header, path.name, MAX_VALUES)
+        shape = tuple(int(n) for n in header["dim"][1 : int(header["dim"][0]) + 1])
+        return shape, _oriented(header, "auto", path.name, [])[0]
+
+
 def volume_from_image(image: SpatialImage, where: str, form: Form = "auto", max_values: int = MAX_VALUES) -> Volume:
     """Take an image object that the caller has loaded or built; same checks as :func:`read_nifti` but for the CRC.
 

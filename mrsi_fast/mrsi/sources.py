@@ -81,7 +81,7 @@ def _sorted(
     if isinstance(source, MapFiles):
         return _of_set(source, names, like, table_axes, form)
     if isinstance(source, Mapping):
-        return _of_mapping(source), None, names
+        return of_mapping(source), None, names
     if isinstance(source, (str, Path)):
         return _of_file(Path(source), names, form)
     source = one_slice_each(source, names)
@@ -223,8 +223,12 @@ def _put(files: MapFiles, what: Finding, name: str, one: Any) -> None:
     table[key] = one
 
 
-def _of_mapping(source: Mapping[Any, Any]) -> MapFiles:
-    """Sort ``{"maps": {...}, "crlb": {...}, "snr": ...}``, or names of maps with names of quality data among them."""
+def of_mapping(source: Mapping[Any, Any]) -> MapFiles:
+    """Sort ``{"maps": {...}, "crlb": {...}, "snr": ...}``, or names of maps with names of quality data among them.
+
+    Raises:
+        MapInputError: A key or role that is none, or no map.
+    """
     files = MapFiles("named")
     if not all(isinstance(key, str) for key in source):
         odd = next(key for key in source if not isinstance(key, str))

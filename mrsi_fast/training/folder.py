@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from mrsi_fast.config import ConfigError
+from mrsi_fast.files import sweep
 from mrsi_fast.publication import Busy, exclusive
 from mrsi_fast.training.ranks import Ranks
 
@@ -14,6 +15,8 @@ from mrsi_fast.training.ranks import Ranks
 @contextmanager
 def alone_in(folder: Path, ranks: Ranks) -> Iterator[None]:
     """Keeps other trainings out of the run folder; the first process holds the lock for all of a run.
+
+    Checkpoints that a killed training had begun to write are removed.
 
     Raises:
         ConfigError: Another training is at work there.
@@ -24,6 +27,7 @@ def alone_in(folder: Path, ranks: Ranks) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             try:
                 held.enter_context(exclusive(folder / ".training.lock", wait=False))
+                sweep(folder)
             except Busy:
                 busy = True
         if ranks.of_first(busy):

@@ -127,7 +127,9 @@ def leaves(values: dict[str, Any], above: tuple[str, ...] = ()) -> list[tuple[st
 @given(st.data())
 @FEW
 def test_any_value_in_a_whole_configuration_is_taken_or_refused(tmp_path, kind, data):
-    whole = {FolderConfig: FolderConfig.load(shipped_folder() / "config.json"), TrainConfig: TRAINING}.get(kind) or kind()
+    whole = {FolderConfig: FolderConfig.load(shipped_folder() / "config.json"), TrainConfig: TRAINING}.get(
+        kind
+    ) or kind()
     values = json.loads(json.dumps(whole.model_dump(mode="json", exclude_none=True)))
     for keys in data.draw(st.lists(st.sampled_from(leaves(values)), min_size=1, max_size=3)):
         place = values

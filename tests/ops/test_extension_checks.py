@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -134,6 +135,55 @@ def test_plans_refuse_to_run_without_what_they_need() -> None:
             filled.set_projection(rank_x, rank_y, AT, AT, 0)
     with pytest.raises(ValueError, match="qx is missing"):
         filled.set_projection(2, 2, 0, AT, 0)
+    with pytest.raises(ValueError, match="no weights for it"):
+        filled.film_rows(AT, 1, AT)
+
+
+def test_weights_of_one_key_have_one_shape() -> None:
+    shared = C.Plan(1024, 0, 1, C.PackedWeights())
+    facts = {"name": "one", "batch": 1, "height": 2, "width": 2, "weight": AT, "out": 512, "key": 3}
+    source = [_native.struct("SourceSpec", data=0, channels=2)]
+    for height in (2, 4):  # as plans of several batch shapes share them
+        shared.add_conv(_native.struct("ConvSpec", **facts | {"height": height}, sources=source, out_channels=2))
+    for change in ({"out_channels": 9}, {"out_channels": 2, "kernel": 1}):
+        with pytest.raises(ValueError, match="key 3 have another shape"):
+            shared.add_conv(_native.struct("ConvSpec", **facts, sources=source, **change))
+
+
+def test_the_head_for_the_spread_ends_with_its_solver() -> None:
+    one, step = plan(), _native.struct("StepCoefficients")
+    source = [_native.struct("SourceSpec", **SOURCE)]
+    for _ in range(2):
+        one.add_conv(_native.struct("ConvSpec", **PLANNED, sources=source))
+    one.set_solver(_native.struct("SolverSpec", **SOLVER | {"spread": 200, "both_heads": 300}))
+    one.set_solver(_native.struct("SolverSpec", **SOLVER))
+    with pytest.raises(RuntimeError, match="no head for the spread"):
+        one.run([step], AT, lambda step: None, lambda step: None, True)
+
+
+def test_a_projection_ends_with_its_solver() -> None:
+    """Else the bases of the smaller maps would be read as those of the larger ones."""
+    one, step = plan(), _native.struct("StepCoefficients", c_out=1.0, now=1.0, next_c_in=1.0)
+    basis = torch.eye(4)
+    arena = torch.frombuffer((ctypes.c_float * 1024).from_address(one.arena), dtype=torch.float32)
+    for projected in (True, False):
+        one.set_solver(_native.struct("SolverSpec", **SOLVER))
+        if projected:
+            one.set_projection(4, 4, basis.data_ptr(), basis.data_ptr(), 0)
+        arena[:16] = 1.0
+        one.run([step], AT, lambda step: None, lambda step: None)
+        assert arena[96:112].abs().sum() == (0 if projected else 16)
+
+
+def test_gradients_of_filters_stay_in_their_tensor() -> None:
+    request = _native.struct("Conv3x3GnSilu", **CONVOLUTION | {"method": _native.conv_method("winograd2")})
+    workspace = torch.zeros(C.conv3x3_filter_gradient_workspace(request))
+    good = {"out_step": 72, "in_step": 9, "tap_step": 1}
+    C.conv3x3_filter_gradient(request, AT, _native.struct("Filters", **good), workspace.data_ptr(), AT)
+    for step, value in (("tap_step", -1), ("out_step", 73), ("in_step", 2**62), ("in_step", 0)):
+        filters = _native.struct("Filters", **good | {step: value})
+        with pytest.raises(ValueError, match="filters: "):
+            C.conv3x3_filter_gradient(request, AT, filters, workspace.data_ptr(), AT)
 
 
 def test_filters_that_are_none() -> None:

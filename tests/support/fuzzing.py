@@ -11,7 +11,7 @@ VARIABLE = "MRSI_FAST_FUZZ_EXAMPLES"
 
 
 def examples(count: int) -> settings:
-    """Settings of a property test with this many examples unless ``make fuzz`` wants others; no test depends on time."""
+    """Settings of a property test with this many examples, or as many as ``make fuzz`` asks for, and no deadline."""
     return settings(
         max_examples=int(os.environ.get(VARIABLE, count)),
         deadline=None,

@@ -1,4 +1,4 @@
-"""Pytest plugin: puts an extension built with sanitizers in place of the package's own (``-p``, with tests/ on the path).
+"""Pytest plugin (``-p``, tests/ on the path): puts an extension built with sanitizers in place of the package's own.
 
 ``MRSI_FAST_FUZZ_EXTENSION`` names its file. libasan has to be loaded before Python (LD_PRELOAD); see faults/fuzz.py.
 """

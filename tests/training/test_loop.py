@@ -191,8 +191,10 @@ def test_one_training_owns_its_folder(tmp_path: Path) -> None:
             train(path)
         seen.append(message)
 
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".checkpoint.safetensors.abc.part.safetensors").write_bytes(b"of a killed training")
     train(path, second)
-    assert seen and not (tmp_path / "run" / ".training.lock").exists()
+    assert seen and not list((tmp_path / "run").glob(".*")), "neither the lock nor what was left there"
     train(path)  # free again
 
 
