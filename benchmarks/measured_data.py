@@ -7,9 +7,9 @@ in units of the map's median noise as stated and as the data support it, and the
 ``python benchmarks/measured_data.py samples``: correlation of the deviations of samples from their mean between three
 simulated heads, voxel by voxel and sample by sample: invented detail must not agree between subjects.
 
-``python benchmarks/measured_data.py consistency``: RMSE of ``realistic-3T`` validation heads with soft consistency as
-it was (one factor a slice, the stated noise believed) and as it is, on the same estimate; without and with 2 % outliers
-that nothing marks.
+``python benchmarks/measured_data.py consistency``: RMSE of ``realistic-3T`` validation subjects with soft consistency
+as it was (one factor a slice, the stated noise believed) and as it is, on the same estimate; without and with 2 %
+outliers that nothing marks.
 
 All take the shipped weights, or ``--model FOLDER``. Printed as Markdown tables.
 """
@@ -95,12 +95,12 @@ def samples(resolver: SuperResolver, heads: int = 3, count: int = 8) -> None:
         print(f"| {name} | " + " | ".join(cells) + " |")
 
 
-def consistency(resolver: SuperResolver, heads: int = 3, slices: int = 6) -> None:
-    """RMSE in the brain, mM, old / now."""
+def consistency(resolver: SuperResolver, subjects: int = 8, slices: int = 4) -> None:
+    """RMSE in the brain, mM, old / now, and the mean of the subjects' changes with its standard error."""
     config = SimulationConfig.preset("realistic-3T")
     config = config.model_copy(update={"volume": config.volume.model_copy(update={"slices": slices})})
     squares: dict[tuple[int, bool], list[np.ndarray]] = {}
-    for subject in simulate(config, heads, scales=(2, 4, 8)):
+    for subject in simulate(config, subjects, scales=(2, 4, 8)):
         names = subject.names
         for factor in (2, 4, 8):
             case = simulated_case(subject, (factor, factor))
@@ -116,7 +116,11 @@ def consistency(resolver: SuperResolver, heads: int = 3, slices: int = 6) -> Non
     print("| | " + " | ".join(names) + " |\n|---|" + "---|" * len(names))
     for (factor, spoilt), found in squares.items():
         old_rmse, now_rmse = np.sqrt(np.mean(found, axis=0))
-        cells = [f"{a:.4f} / {b:.4f}" for a, b in zip(old_rmse, now_rmse, strict=True)]
+        before, after = np.sqrt(found).swapaxes(0, 1)
+        change = 100 * (after / before - 1)
+        error = change.std(axis=0, ddof=1) / np.sqrt(len(change))
+        columns = zip(old_rmse, now_rmse, change.mean(axis=0), error, strict=True)
+        cells = [f"{a:.4f} / {b:.4f} ({c:+.3f} +- {d:.3f} %)" for a, b, c, d in columns]
         print(f"| x{factor}{', outliers' if spoilt else ''} | " + " | ".join(cells) + " |")
 
 

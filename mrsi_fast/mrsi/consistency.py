@@ -28,7 +28,7 @@ from torch import Tensor
 
 from mrsi_fast.mrsi.forward import Modes
 from mrsi_fast.mrsi.noise_shape import noise_shape
-from mrsi_fast.mrsi.residuals import gross_outliers, products, room_for_noise, sd_of_products, unexplained
+from mrsi_fast.mrsi.residuals import gross_outliers, noise_factor, products, room_for_noise, unexplained
 from mrsi_fast.mrsi.volume_operator import Operator, VolumeAcquisition, VolumeModes
 
 # Conjugate-gradient steps for voxels without weight; the change is then within a few percent of the smallest. Without
@@ -148,8 +148,9 @@ class DataConsistency:
 
         The stated level is a lower bound. The part of the whitened residual that neighbouring voxels do not share is
         noise: its variance over all slices of a map, extrapolated from the covariances at one and two voxels to none,
-        is the square of the factor; never below 1, never above ``largest_factor``. What support, window and
-        interpolation let neighbours share of noise counts as noise too (``noise_shape``).
+        is the square of the factor where neither chance nor misfit explains the excess (``residuals.noise_factor``);
+        never below 1, never above ``largest_factor``. What support, window and interpolation let neighbours share of
+        noise counts as noise too (``noise_shape``).
 
         Args:
             x0: ``[..., M, X, Y]`` estimate that was not corrected yet, in the unit of ``y``.
@@ -164,9 +165,9 @@ class DataConsistency:
         """As ``supported_by``, from the ``products`` of the estimate's slices, summed over these."""
         if self.applied == "hard" or not bool((self._largest_factor > 1).any()):
             return self
-        found = sd_of_products(sums, self._shape)
+        found = noise_factor(sums, self._shape).to("cpu", torch.float64)
         scaled = copy.copy(self)
-        scaled.noise_factor = torch.minimum(found.clamp_min(1.0).to("cpu", torch.float64), self._largest_factor)
+        scaled.noise_factor = torch.minimum(found, self._largest_factor)
         scaled.weight = self.weight / scaled.noise_factor.to(self.weight)
         return scaled
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mrsi_fast.mrsi.forward import Acquisition
 
@@ -24,12 +25,15 @@ class NoiseShape:
         two: Two apart.
         mixed: Variance of ``(n00 - n10 - n01 + n11)/2`` over that of a voxel.
         independent: Independent values in a 3x3 neighbourhood over its nine voxels, for a mean of squares.
+        spread: Variance of the estimate of the noise's variance from ``n`` voxels (``residuals.sd_of_products``), over
+            that variance squared, times ``n/2``.
     """
 
     one: float = 0.0
     two: float = 0.0
     mixed: float = 1.0
     independent: float = 1.0
+    spread: float = 53 / 36
 
     @property
     def white(self) -> float:
@@ -42,7 +46,8 @@ def noise_shape(plane: Acquisition) -> NoiseShape:
     """The shape of the noise of maps that an operator made.
 
     The mean of squares of ``n`` values with correlations ``r_ij`` varies as that of ``n^2 / sum r_ij^2`` independent
-    ones.
+    ones. A sum of products at fixed distances, which weighs the power ``S`` at each spatial frequency by ``q``, has the
+    relative variance ``2/n mean((q S)^2) / mean(q S)^2``.
 
     Args:
         plane: The operator; only what it does on the grid of the maps counts.
@@ -58,4 +63,13 @@ def noise_shape(plane: Acquisition) -> NoiseShape:
     pairs = correlation[np.ix_(apart, apart)] ** 2
     one, two = ((correlation[lag, 0] + correlation[0, lag]) / 2 for lag in (1, 2))
     mixed = 1.0 - 2.0 * one + correlation[1, 1]
-    return NoiseShape(float(one), float(two), float(mixed), float(9 / pairs.sum()))
+    power = _unshared(plane.lr_shape) * np.fft.fft2(correlation).real
+    spread = (power**2).mean() / power.mean() ** 2
+    return NoiseShape(float(one), float(two), float(mixed), float(9 / pairs.sum()), float(spread))
+
+
+def _unshared(shape: tuple[int, int]) -> NDArray[np.float64]:
+    """Weight of each spatial frequency in ``C(0) - (4 C(1) - C(2))/3``, covariances averaged over both axes."""
+    x, y = (2 * np.pi * np.fft.fftfreq(size) for size in shape)
+    one, two = (np.add.outer(np.cos(lag * x), np.cos(lag * y)) / 2 for lag in (1, 2))
+    return 1.0 - (4.0 * one - two) / 3.0

@@ -7,7 +7,7 @@ import torch
 
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.mrsi.noise_shape import NoiseShape, noise_shape
-from mrsi_fast.mrsi.residuals import supported_sd, unexplained
+from mrsi_fast.mrsi.residuals import noise_factor, products, supported_sd, unexplained
 
 HAMMING = Acquisition((24, 24), (2, 2), "ellipse", "hamming")
 ZERO_FILLED = Acquisition((32, 32), (2, 2), acquired=(16, 16))
@@ -51,6 +51,28 @@ def test_correlated_noise_is_found_and_sets_off_no_alarm(operator: Acquisition) 
         return float((pull > pull.flatten(-2).median(-1).values[..., None, None] + 1e-9).double().mean())
 
     assert alarms(shape) < 0.03 and alarms() > 2 * alarms(shape)
+
+
+@pytest.mark.parametrize("operator", [HAMMING, ZERO_FILLED, Acquisition((24, 20), (2, 2))])
+def test_the_estimate_of_noise_spreads_as_stated(operator: Acquisition) -> None:
+    """Relative variance of the unshared part of the covariance over 400 maps; edges add up to a quarter."""
+    drawn, shape = noise(operator, 200), noise_shape(operator)
+    whole, one, two = (products(drawn, torch.ones_like(drawn))[:, lag] for lag in range(3))
+    white = whole[:, 0] / whole[:, 1] - (4 * one[:, 0] / one[:, 1] - two[:, 0] / two[:, 1]) / 3
+    voxels = drawn.shape[-2] * drawn.shape[-1]
+    assert float(white.var() / white.mean() ** 2) == pytest.approx(2 * shape.spread / voxels, rel=0.35)
+
+
+@pytest.mark.parametrize("operator", [HAMMING, Acquisition((24, 24), (2, 2))])
+def test_noise_as_stated_stays_as_stated_in_few_voxels_and_thrice_the_noise_is_found(operator: Acquisition) -> None:
+    """Of 120 maps of 8x8 voxels none is doubted, though the estimate alone exceeds the stated level in many."""
+    drawn, shape = noise(operator)[..., :8, :8], noise_shape(operator)
+    known = torch.ones_like(drawn[:1])
+    factors = torch.cat([noise_factor(products(one, known[0]), shape) for one in drawn])
+    assert (factors == 1).all()
+    assert float(torch.cat([supported_sd(one[None], known, shape) for one in drawn]).max()) > 1.1
+    thrice = noise_factor(products(3.0 * drawn, known.expand_as(drawn)).sum(0), shape)
+    torch.testing.assert_close(thrice, torch.full_like(thrice, 3.0), rtol=0.06, atol=0)
 
 
 def test_a_lesion_comes_back_under_a_window_too() -> None:
