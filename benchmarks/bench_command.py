@@ -7,8 +7,6 @@ standard deviation alone and, with ``--long``, with 8 samples. Maps, JSON and re
 from __future__ import annotations
 
 import functools
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 
 from harness.contest import Entry
+from harness.processes import run_python
 from harness.stages import stage_seconds
 from mrsi_fast.mrsi.export import write_map
 from support.data import checkout
@@ -63,7 +62,7 @@ def build(case: tuple[str, str], folder: Path, threads: int) -> Callable[[], obj
         command = ["-c", "import torch"]
         if case[0] != "import-torch":
             command = ["-c", MAIN, *words(case, brain, Path(tempfile.mkdtemp(dir=folder)), threads)]
-        subprocess.run([sys.executable, *command], cwd=checkout(), check=True, capture_output=True)
+        run_python(command)
 
     return run
 

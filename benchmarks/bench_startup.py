@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.contest import Entry
-from support.data import checkout
+from harness.processes import run_python
 
 THREADS = (2,)
 OURS = ("import", "help", "first-result")
@@ -31,7 +29,7 @@ def build(label: str, folder: Path) -> Callable[[], object]:
         more = []
         if label == "first-result":
             more = ["-o", tempfile.mkdtemp(dir=folder)]
-        subprocess.run([sys.executable, *COMMANDS[label], *more], cwd=checkout(), check=True, capture_output=True)
+        run_python([*COMMANDS[label], *more])
 
     return run
 

@@ -12,12 +12,16 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 LARGEST_TEXT = 2**26
 """Bytes of a JSON file or a table; the record of a result has some 10 kB."""
+
+_FLUSHES = 8
+"""Threads that wait for the disk at once."""
 
 
 def flush_to_disk(path: Path) -> None:
@@ -29,12 +33,23 @@ def flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
+def flush_all_to_disk(paths: Iterable[Path]) -> None:
+    """``flush_to_disk`` for many files at once, which a file system carries out in a few writes of its journal."""
+    with ThreadPoolExecutor(_FLUSHES) as pool:
+        for _ in pool.map(flush_to_disk, paths):
+            pass
+
+
 @contextlib.contextmanager
-def atomic_path(target: str | Path) -> Iterator[Path]:
+def atomic_path(target: str | Path, durable: bool = True) -> Iterator[Path]:
     """Gives a temporary path in the target's folder; on success it replaces the target, on failure it is removed.
 
     The suffix is kept (``nibabel`` chooses the format by it) and the mode follows the umask (``tempfile`` alone would
     leave files that colleagues cannot read).
+
+    Args:
+        target: The file.
+        durable: Wait until it would survive a loss of power. Files that are flushed together later need not.
 
     Raises:
         OSError: The folder cannot be written; an existing target is left as it was.
@@ -49,9 +64,11 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
-        flush_to_disk(temporary)
+        if durable:
+            flush_to_disk(temporary)
         temporary.replace(target)
-        flush_to_disk(target.parent)
+        if durable:
+            flush_to_disk(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 

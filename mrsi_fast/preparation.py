@@ -11,6 +11,7 @@ operator works on slices [Z, M, X, Y] within stage 3 (``mrsi.slabs``), a few at 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -96,7 +97,6 @@ class Prepared:
         consistency: Data consistency of all slices, [Z, M, X, Y].
         filled: [M, x, y, Z] the maps, untrusted voxels bridged.
         anatomy_warnings: Sentences about the anatomical image.
-        warnings: All sentences for the user, those included.
     """
 
     maps: MapSet
@@ -110,7 +110,20 @@ class Prepared:
     consistency: DataConsistency
     filled: Float32
     anatomy_warnings: tuple[str, ...]
-    warnings: tuple[str, ...]
+
+    @functools.cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """All sentences for the user; worked out when they are asked for, since a self-test does not tell them."""
+        asked, valid = self.request, self.trust.trusted & self.trust.support
+        return (
+            *self.maps.warnings,
+            *self.trust.warnings,
+            *([] if asked.acquisition.matrix is not None else remarks_on_interpolation(self.maps)),
+            *self.anatomy_warnings,
+            *remarks_on_slices(self.acquisition),
+            *remarks_on_window(self.maps.maps, valid, self.acquisition),
+            *remarks_on_noise(self.maps, self.content, self.noise_source, asked.data_consistency == "hard"),
+        )
 
     @property
     def factors(self) -> Factors:
@@ -247,15 +260,6 @@ def _prepared(
         consistency=consistency,
         filled=judged.filled,
         anatomy_warnings=remarks,
-        warnings=(
-            *maps.warnings,
-            *trust.warnings,
-            *([] if request.acquisition.matrix is not None else remarks_on_interpolation(maps)),
-            *remarks,
-            *remarks_on_slices(measured.operator),
-            *remarks_on_window(maps.maps, judged.valid, measured.operator),
-            *remarks_on_noise(maps, measured.content, measured.noise.source, mode == "hard"),
-        ),
     )
 
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mrsi_fast.files import flush_to_disk, open_regular, read_json, write_text
+from mrsi_fast.files import flush_all_to_disk, flush_to_disk, open_regular, read_json, write_text
 
 try:
     import fcntl
@@ -233,8 +233,7 @@ class Place:
         """
         record = self.record_path.name
         new = sorted(path.name for path in staging.iterdir())
-        for name in new:
-            flush_to_disk(staging / name)
+        flush_all_to_disk(staging / name for name in new)
         try:
             former = self.record()
         except UnreadableRecord:

@@ -200,7 +200,7 @@ class SuperResolver:
         seen, factors = slices_last(inputs), _factors(asked.scale, inputs.slice_axis)
         check_memory(len(seen.names), seen.shape, factors, 0 if store.on_disk else asked.samples)
         cost = 1 + asked.samples * asked.steps
-        evidence, image, remarks = ask(self, seen, factors, asked.anatomy, asked.settings(), cost, asked.checks)
+        evidence, image, remarks = ask(self._mean, seen, factors, asked.anatomy, asked.settings(), cost, asked.checks)
         found, after = self._posterior(
             prepare(seen, factors, anatomy=image, noise_scale=evidence.noise_scale, **asked.settings()),
             asked,
@@ -245,6 +245,11 @@ class SuperResolver:
             ),
         )
         return _as_given(result, inputs.slice_axis)
+
+    def _mean(self, maps: MapSet, scale: Sequence[int], **settings: Any) -> Float32:
+        """The one-step mean [M, X, Y, Z] after data consistency, without what a result says beside it."""
+        with self._running:
+            return estimate(prepare(maps, scale, **settings), self._sampler, Counter(None)).mean
 
     def _posterior(
         self,
@@ -292,10 +297,11 @@ class SuperResolver:
             ValueError: An argument is out of range.
         """
         asked = self._bound(scale=scale, anatomy=anatomy, **options | {"evidence": "on"})
+        self._settle_in_this_process()
         inputs = _maps_in(maps, mask)
         check_matrix(inputs)
         factors = _factors(asked.scale, inputs.slice_axis)
-        found = ask(self, slices_last(inputs), factors, asked.anatomy, asked.settings(), 1, asked.checks)[0]
+        found = ask(self._mean, slices_last(inputs), factors, asked.anatomy, asked.settings(), 1, asked.checks)[0]
         return found.as_given(inputs.slice_axis)
 
     def identity(self, maps: Any, mask: Any = None, **options: Any) -> dict[str, Any]:

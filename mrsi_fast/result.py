@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,20 @@ from mrsi_fast.publication import Place, UnreadableRecord, sha256_of
 from mrsi_fast.sample_store import forget_pages
 
 Float32 = NDArray[np.float32]
+
+_WRITERS = 2
+"""Maps that are compressed and written at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Map:
+    """A file to be written: which metabolite, part of the file name, kind, [X, Y, Z], affine."""
+
+    index: int
+    what: str
+    kind: str
+    volume: Float32
+    affine: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +131,8 @@ class Result:
     ) -> list[Path]:
         """Writes the maps and the JSON record into a folder as they are, without regard to existing files.
 
+        Nothing waits for the disk: that is left to ``publication.Place.publish``.
+
         Args:
             folder: Existing folder.
             prefix: Leading entities of the file names, e.g. ``sub-01_ses-01_space-orig_``.
@@ -131,25 +148,30 @@ class Result:
             ValueError: Two maps would have one file name.
         """
         refuse_equal_labels(self.names)
-        inputs, written = tuple(inputs), []
-        for index, name in enumerate(self.names):
-            for what, kind, volume, affine in self._volumes(index, samples):
-                path = folder / f"{prefix}{self.stem(what, name)}.nii.gz"
-                window = _window(self.mean[index]) if kind in ("mean", "zerofilled", "measured") else None
-                write_map(
-                    path,
-                    volume,
-                    affine,
-                    kind=kind,
-                    name=name,
-                    xform_code=self.xform_code,
-                    window=window,
-                    inputs=inputs,
-                )
-                written.append(path)
+        inputs = tuple(inputs)
+
+        def write_one(one: _Map) -> Path:
+            path = folder / f"{prefix}{self.stem(one.what, self.names[one.index])}.nii.gz"
+            write_map(
+                path,
+                one.volume,
+                one.affine,
+                kind=one.kind,
+                name=self.names[one.index],
+                xform_code=self.xform_code,
+                window=_window(self.mean[one.index]) if one.kind in ("mean", "zerofilled", "measured") else None,
+                inputs=inputs,
+                durable=False,
+            )
+            if one.kind == "sample" and self.samples is not None:
+                forget_pages(self.samples)
+            return path
+
+        with ThreadPoolExecutor(_WRITERS) as pool:  # most of the time goes to zlib, which lets other threads run
+            files = list(pool.map(write_one, self._volumes(samples)))
         record = folder / f"{prefix}{self.stem('sr')}.json"
-        self.seal(record, written, inputs)
-        return [*written, record]
+        self.seal(record, files, inputs)
+        return [*files, record]
 
     def seal(self, record: Path, files: Iterable[Path], inputs: Iterable[str | Path] = ()) -> None:
         """Writes the JSON record of a result: provenance, warnings, and its files with their sha256."""
@@ -157,24 +179,24 @@ class Result:
         facts = {**self.provenance, "warnings": list(self.warnings), "files": sums}
         write_sidecar(record, facts, inputs)
 
-    def _volumes(self, index: int, samples: bool) -> Iterator[tuple[str, str, Float32, NDArray[np.float64]]]:
-        """What is written of one map: part of the file name, kind, [X, Y, Z], affine.
+    def _volumes(self, samples: bool) -> Iterator[_Map]:
+        """What is written, map by map.
 
         With the zero-filled and the measured map every later step, a new report included, needs these files alone.
         """
-        yield "sr", "mean", self.mean[index], self.affine
-        yield "zerofilled", "zerofilled", self.zero_fill[index], self.affine
-        yield "measured", "measured", self.lr[index], self.lr_affine
-        if np.isfinite(self.std[index]).any():
-            yield "srstd", "std", self.std[index], self.affine
-        tested = {} if self.evidence is None else self.evidence.pictures().get(self.names[index], {})
-        if tested:
-            yield "selftest", "selftest", tested["brought_back"], self.lr_affine
-            yield "selftestzerofilled", "selftestzerofilled", tested["cut_zero_filled"], self.lr_affine
-        if samples and self.samples is not None:
-            for number, sample in enumerate(self.samples):
-                yield f"sample{number:03d}", "sample", sample[index], self.affine
-                forget_pages(self.samples)
+        pictures = {} if self.evidence is None else self.evidence.pictures()
+        for index, name in enumerate(self.names):
+            yield _Map(index, "sr", "mean", self.mean[index], self.affine)
+            yield _Map(index, "zerofilled", "zerofilled", self.zero_fill[index], self.affine)
+            yield _Map(index, "measured", "measured", self.lr[index], self.lr_affine)
+            if np.isfinite(self.std[index]).any():
+                yield _Map(index, "srstd", "std", self.std[index], self.affine)
+            if tested := pictures.get(name, {}):
+                yield _Map(index, "selftest", "selftest", tested["brought_back"], self.lr_affine)
+                yield _Map(index, "selftestzerofilled", "selftestzerofilled", tested["cut_zero_filled"], self.lr_affine)
+            if samples and self.samples is not None:
+                for number, sample in enumerate(self.samples):
+                    yield _Map(index, f"sample{number:03d}", "sample", sample[index], self.affine)
 
     def save(
         self,

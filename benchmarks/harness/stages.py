@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -11,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.processes import run_python
 from support.data import checkout
 
 REST = "rest"
@@ -106,6 +106,6 @@ def stage_seconds(words: Sequence[str]) -> dict[str, float]:
             f"found = timed_command({list(words)!r})\n"
             f"json.dump(found, open({report.name!r}, 'w'))"
         )
-        subprocess.run([sys.executable, "-c", code], cwd=root, check=True, capture_output=True)
+        run_python(["-c", code])
         seconds: dict[str, float] = json.loads(Path(report.name).read_text())
     return seconds

@@ -82,7 +82,7 @@ class Checks:
 
 
 def ask(
-    call: Callable[..., Any],
+    mean: Callable[..., Float32],
     maps: MapSet,
     factors: Sequence[int],
     anatomy: Any,
@@ -93,7 +93,7 @@ def ask(
     """What a scan says of itself before it is super-resolved.
 
     Args:
-        call: The resolver; it is called without evidence, with the settings of the run.
+        mean: One-step mean [M, X, Y, Z] of maps, a scale and keyword arguments of ``preparation.prepare``.
         maps: The measured maps, slices last.
         factors: Of the run.
         anatomy: Anatomical image, or None.
@@ -112,10 +112,8 @@ def ask(
         return Evidence(False, NOT_ASKED, noise_scale=options.noise_scale or 1.0), anatomy, ()
 
     def predict(halved: Halved, image: Any, noise: NoiseLevel, scale: float) -> Float32:
-        own = {**settings, "acquisition": halved.known, "noise": noise, "anatomy": image}
-        own |= {"samples": 0, "keep_filled": True, "evidence": "off", "align": "off", "noise_scale": scale}
-        mean: Float32 = call(halved.maps, (*halved.factors, 1), **own).mean
-        return mean
+        own = {**settings, "acquisition": halved.known, "noise": noise, "anatomy": image, "noise_scale": scale}
+        return mean(halved.maps, (*halved.factors, 1), **own)
 
     return testify(
         maps,

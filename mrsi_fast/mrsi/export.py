@@ -53,6 +53,7 @@ def write_map(
     xform_code: int = 1,
     window: tuple[float, float] | None = None,
     inputs: Iterable[str | Path] = (),
+    durable: bool = True,
 ) -> None:
     """Write one map as float32 NIfTI with a header of its own: slope 1, mm, qform = sform.
 
@@ -65,6 +66,7 @@ def write_map(
         xform_code: NIfTI code of the space, as read from the input; codes outside 1 to 5 become 1 (scanner).
         window: Display range (``cal_min``, ``cal_max``) in the map's units.
         inputs: Files that must not be overwritten.
+        durable: As for ``files.atomic_path``.
 
     Raises:
         MapInputError: The target is one of the inputs or has another suffix, the volume is not 3-D, or the affine is
@@ -94,7 +96,7 @@ def write_map(
     if path.name.lower().endswith(".gz"):
         # No time or name: equal maps give equal bytes. Level 6 takes 1.7 times as long for files 2.4 % smaller.
         content = gzip.compress(content, compresslevel=1, mtime=0)
-    with atomic_path(path) as temporary:
+    with atomic_path(path, durable) as temporary:
         temporary.write_bytes(content)
 
 

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from mrsi_fast.mrsi.connected import largest_part
 from mrsi_fast.mrsi.geometry import voxel_sizes_mm
-from mrsi_fast.mrsi.regions import ReferenceRegion, contralateral_reference, largest_component
+from mrsi_fast.mrsi.regions import ReferenceRegion, contralateral_reference
 from mrsi_fast.sample_store import forget_pages
 
 FIRST_ORDER = "first order in the deviations of both maps, errors independent (JCGM 100:2008, equation 10)"
@@ -277,7 +278,7 @@ def hotspot(maps: RatioMaps, affine: ArrayLike) -> Hotspot:
     voxel_ml = float(np.prod(voxel_sizes_mm(np.asarray(affine)))) / 1000
     probability = np.nan_to_num(maps.probability)
     likely, enough = probability >= 0.5, maps.samples >= SD_SAMPLES
-    largest = largest_component(likely)
+    largest = largest_part(likely)
     peak, peak_sd, peak_mm = float("nan"), None, None
     if largest.any():
         index = np.unravel_index(np.argmax(np.where(largest, maps.median, -np.inf)), largest.shape)

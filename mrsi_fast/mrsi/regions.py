@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mrsi_fast.files import LARGEST_TEXT
+from mrsi_fast.mrsi.connected import largest_part, with_neighbours
 from mrsi_fast.mrsi.geometry import check_affine, hr_affine, voxel_sizes_mm
 from mrsi_fast.mrsi.images import read_image
 from mrsi_fast.mrsi.mapset import MapInputError
@@ -120,18 +121,20 @@ def mid_sagittal_mm(support: Mask, affine: ArrayLike) -> float:
     return middle + float(offsets[best].mean())
 
 
-def mirror_image(region: Mask, support: Mask, affine: ArrayLike) -> tuple[Mask, float]:
-    """A region's mirror image across the mid-sagittal plane of the support, inside the support.
+def mirror_image(region: Mask, support: Mask, affine: ArrayLike, plane: float) -> Mask:
+    """[X, Y, Z] a region's mirror image across a sagittal plane, inside the support.
 
-    Returns:
-        The mirrored region [X, Y, Z] and the plane's world x, mm.
+    Args:
+        region: [X, Y, Z].
+        support: [X, Y, Z] where the maps are valid.
+        affine: [4, 4] of the grid, RAS+ mm.
+        plane: World x of the plane, mm; see :func:`mid_sagittal_mm`.
     """
-    plane = mid_sagittal_mm(support, affine)
     # Each voxel asks where it comes from: pushing voxels forward would leave holes on an oblique grid.
     points = _centres_mm(support, affine)
     mirrored = np.zeros_like(support)
     mirrored[support] = _inside(_mirrored(points, plane), region, affine)
-    return mirrored, plane
+    return mirrored
 
 
 def contralateral_reference(
@@ -156,14 +159,17 @@ def contralateral_reference(
     valid = np.isfinite(ratio)
     values = np.where(valid, ratio, -np.inf)
     voxel_ml = float(np.prod(voxel_sizes_mm(np.asarray(affine)))) / 1000
-    level, region, plane = float(np.median(ratio[valid])) if valid.any() else np.nan, np.zeros_like(valid), 0.0
+    if not valid.any():
+        return None
+    level, region, plane = float(np.median(ratio[valid])), np.zeros_like(valid), np.nan
     for _ in range(rounds):
         high = values > times * level
-        hotspot = _grown(largest_component(high), valid, LEAST_REFERENCE_ML / voxel_ml)
+        hotspot = _grown(largest_part(high), valid, LEAST_REFERENCE_ML / voxel_ml)
         if not hotspot.any():
             return None
-        mirrored, plane = mirror_image(hotspot, valid, affine)
-        found = mirrored & ~high & ~hotspot
+        if np.isnan(plane):
+            plane = mid_sagittal_mm(valid, affine)
+        found = mirror_image(hotspot, valid, affine, plane) & ~high & ~hotspot
         if found.sum() < 0.5 * hotspot.sum():
             return None
         same, region = bool((found == region).all()), found
@@ -173,22 +179,10 @@ def contralateral_reference(
     return ReferenceRegion(region, f"mirror image of the hotspot (mid-plane at x = {round(plane, 1) + 0.0} mm)")
 
 
-def largest_component(mask: Mask) -> Mask:
-    """The largest region of voxels that share a face; empty for an empty mask."""
-    from scipy import ndimage
-
-    parts, count = ndimage.label(mask)
-    if count == 0:
-        return np.zeros_like(mask)
-    return parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
-
-
 def _grown(region: Mask, valid: Mask, voxels: float) -> Mask:
     """The region, grown by whole voxels inside ``valid`` until it has that many."""
-    from scipy import ndimage
-
     while region.any() and region.sum() < voxels:
-        larger = ndimage.binary_dilation(region) & valid
+        larger = with_neighbours(region) & valid
         if larger.sum() == region.sum():
             break
         region = larger

@@ -89,12 +89,12 @@ def _fewest(lines: Float64, basis: Callable[[int], Float64], start: int, stop: i
 
 
 def _common_run(tissue: NDArray[np.bool_]) -> tuple[int, int] | None:
-    """The longest run of tissue that a few lines share."""
-    runs = set()
-    for inside in tissue:
-        edges = np.flatnonzero(np.diff(np.concatenate(([False], inside, [False])).astype(np.int8)))
-        runs |= {(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= _SHORTEST_RUN}
-    longest = sorted(runs, key=lambda run: run[0] - run[1])[:_MOST_RUNS]
+    """The longest run of tissue [L, n] that a few lines share."""
+    edges = np.diff(np.pad(tissue, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    starts, stops = np.nonzero(edges == 1)[1], np.nonzero(edges == -1)[1]
+    long = stops - starts >= _SHORTEST_RUN
+    runs = {(int(a), int(b)) for a, b in zip(starts[long], stops[long], strict=True)}
+    longest = sorted(runs, key=lambda run: (run[0] - run[1], run[0]))[:_MOST_RUNS]
     return next((run for run in longest if tissue[:, run[0] : run[1]].all(axis=1).sum() >= _FEWEST_LINES), None)
 
 

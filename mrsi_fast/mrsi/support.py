@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from mrsi_fast.mrsi.connected import connected_parts
 from mrsi_fast.mrsi.mapset import MapSet
 from mrsi_fast.mrsi.names import ABSENT_IN_HEALTHY_BRAIN, is_lipid_or_macromolecule
 
@@ -44,44 +45,24 @@ def estimate_support(maps: MapSet, fitted: Bool | None = None) -> Bool:
     if not support.any():
         return np.ones(maps.shape, dtype=bool)
     support = _large_parts(support)
-    slices = [_without_holes(one) for one in np.moveaxis(support, maps.slice_axis, 0)]
-    return np.ascontiguousarray(np.moveaxis(np.stack(slices), 0, maps.slice_axis))
+    return np.ascontiguousarray(
+        np.moveaxis(_without_holes(np.moveaxis(support, maps.slice_axis, -1)), -1, maps.slice_axis)
+    )
 
 
 def _large_parts(region: Bool) -> Bool:
     """The connected parts of a region that hold at least a tenth of the voxels of the largest one."""
-    parts = _connected(region)
+    parts = connected_parts(region)
     sizes = np.bincount(parts.ravel(), minlength=2)
     sizes[0] = 0
     return (sizes >= _SMALLEST_PART * sizes.max())[parts] & region
 
 
-def _without_holes(plane: Bool) -> Bool:
-    """A plane with what its border cannot reach from outside filled in."""
-    outside = np.pad(~plane, 1, constant_values=True)
-    parts = _connected(outside)
+def _without_holes(region: Bool) -> Bool:
+    """[X, Y, Z] with what the border of each plane [X, Y] cannot reach from outside filled in."""
+    outside = np.pad(~region, ((1, 1), (1, 1), (0, 0)), constant_values=True)
+    parts = connected_parts(outside, axes=(0, 1))
     return ~(parts == parts[0, 0])[1:-1, 1:-1]
-
-
-def _connected(region: Bool) -> NDArray[np.int64]:
-    """Connected parts of a region, numbered from 1 (neighbours share a face); 0 outside.
-
-    ``scipy.ndimage.label`` does the same; importing it takes three times as long as reading the maps of a whole brain.
-    """
-    label = np.where(region, np.arange(1, region.size + 1).reshape(region.shape), 0)
-    while True:
-        grown = label.copy()
-        for axis in range(region.ndim):
-            line, former = np.moveaxis(grown, axis, 0), np.moveaxis(grown.copy(), axis, 0)
-            np.maximum(line[1:], former[:-1], out=line[1:])
-            np.maximum(line[:-1], former[1:], out=line[:-1])
-            grown[~region] = 0
-        root = np.concatenate(([0], grown.ravel()))
-        grown = root[grown]  # the label of the voxel that a label is named after is at least as far along
-        if np.array_equal(grown, label):
-            break
-        label = grown
-    return np.unique(label, return_inverse=True)[1].reshape(region.shape) + int(region.all())
 
 
 def head_is_unusable(maps: MapSet, trusted: Bool) -> bool:
