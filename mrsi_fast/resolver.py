@@ -194,8 +194,7 @@ class SuperResolver:
 
     def _run(self, inputs: MapSet, asked: Asked, progress: Progress | None, store: SampleStore) -> Result:
         """Evidence, preparation, estimate, agreement, result: the parts of a call in their order."""
-        started = time.monotonic()
-        identity = self._identity(inputs, asked)
+        started, identity = time.monotonic(), self._identity(inputs, asked)
         check_matrix(inputs)
         seen, factors = slices_last(inputs), _factors(asked.scale, inputs.slice_axis)
         check_memory(len(seen.names), seen.shape, factors, 0 if store.on_disk else asked.samples)
@@ -300,8 +299,8 @@ class SuperResolver:
         self._settle_in_this_process()
         inputs = _maps_in(maps, mask)
         check_matrix(inputs)
-        factors = _factors(asked.scale, inputs.slice_axis)
-        found = ask(self._mean, slices_last(inputs), factors, asked.anatomy, asked.settings(), 1, asked.checks)[0]
+        seen, factors = slices_last(inputs), _factors(asked.scale, inputs.slice_axis)
+        found, *_ = ask(self._mean, seen, factors, asked.anatomy, asked.settings(), 1, asked.checks)
         return found.as_given(inputs.slice_axis)
 
     def identity(self, maps: Any, mask: Any = None, **options: Any) -> dict[str, Any]:
