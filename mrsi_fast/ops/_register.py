@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from mrsi_fast.ops import _dispatch
+from mrsi_fast.ops import _cuda, _dispatch
 from mrsi_fast.ops._schemas import LIBRARY
 from mrsi_fast.ops.reference.layout import memory_format_of
 
@@ -173,7 +173,7 @@ def _refuse_forward_mode(name: str) -> None:
 
 
 def _writable(operation: Operation, inputs: list[Any], out: Tensor) -> bool:
-    """Whether a kernel may write straight into ``out``: the strides it expects, and no byte shared with an input.
+    """Whether a kernel may write straight into ``out``: the strides and the start it expects, no byte of an input.
 
     Raises:
         ValueError: ``out`` has another shape or dtype than the result.
@@ -190,7 +190,7 @@ def _writable(operation: Operation, inputs: list[Any], out: Tensor) -> bool:
             first, last = _span(one)
             if first < end and start < last:
                 return False
-    return out.stride() == wanted.stride()
+    return out.stride() == wanted.stride() and (not out.is_cuda or _cuda.misaligned(out=out) is None)
 
 
 def _span(tensor: Tensor) -> tuple[int, int]:
