@@ -84,9 +84,10 @@ def sweep(folder: Path) -> None:
 
 
 def write_text(target: str | Path, text: str) -> None:
-    """Writes UTF-8 text atomically."""
-    with atomic_path(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    """Writes UTF-8 text atomically, in pieces: encoded at once, a page of many slices would be held twice."""
+    with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        for start in range(0, len(text), 2**20):
+            stream.write(text[start : start + 2**20])
 
 
 def open_regular(path: str | Path) -> io.BufferedReader:
@@ -111,7 +112,7 @@ def read_json(path: str | Path) -> Any:
         ValueError: It is not JSON.
     """
     with open_regular(path) as stream:
-        text = stream.read(LARGEST_TEXT + 1)
+        text = stream.read(min(os.fstat(stream.fileno()).st_size, LARGEST_TEXT) + 1)  # as many bytes are set aside
     if len(text) > LARGEST_TEXT:
         raise OSError(errno.EFBIG, f"is larger than {LARGEST_TEXT} bytes", str(path))
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import tempfile
+from collections.abc import Iterable
 from os import PathLike
 from types import TracebackType
 from typing import IO
@@ -63,6 +64,18 @@ class SampleStore:
             return self._array
         self._file.flush()
         return np.memmap(self._file, dtype=np.float32, mode="r", shape=self._shape)
+
+
+def stored(samples: Iterable[Float32], count: int, folder: str | PathLike[str] | None) -> Float32 | None:
+    """Samples that come one after the other as one array [count, ...], mapped from a file in a folder; None if none.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    with SampleStore(count, folder) as store:
+        for one in samples:
+            store.add(one)
+        return store.array()
 
 
 def forget_pages(samples: NDArray) -> None:

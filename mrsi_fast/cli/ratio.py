@@ -167,10 +167,10 @@ def _write(record: Path, above: str, below: str, asked: Asked, target: Path, ter
     from mrsi_fast.publication import RECORD_TAIL, Place, read_record, sha256_of
 
     result, stem = read_record(record), record.name.removesuffix(RECORD_TAIL)
-    first, numerator = _stack(record, result, above)
-    _, denominator = _stack(record, result, below)
+    first, numerator = _stack(record, result, above, target)
+    _, denominator = _stack(record, result, below, target)
     if len(numerator) != len(denominator):
-        numerator, denominator = (_stack(record, result, name, samples=False)[1] for name in (above, below))
+        numerator, denominator = (_stack(record, result, name)[1] for name in (above, below))
     region = _region(asked, first.affine, numerator.shape[1:])
     reference: Reference = "mirror" if asked.mirror else region
     deviations = _deviations(record, result, above, below) if len(numerator) == 1 else None
@@ -271,7 +271,7 @@ def _deviations(
 def _cni(record: Path, result: dict[str, Any], cho: str, naa: str) -> NDArray[np.float32]:
     from mrsi_fast.mrsi.ratios import cni_map
 
-    first, second = (_stack(record, result, name, samples=False)[1][0] for name in (cho, naa))
+    first, second = (_stack(record, result, name)[1][0] for name in (cho, naa))
     return cni_map(first, second)
 
 
@@ -313,27 +313,34 @@ def _refuse_another_results(place: Place, identity: dict[str, Any]) -> None:
         )
 
 
-def _stack(path: Path, record: dict[str, Any], name: str, samples: bool = True) -> tuple[Volume, NDArray[np.float32]]:
+def _stack(
+    path: Path, record: dict[str, Any], name: str, samples_in: Path | None = None
+) -> tuple[Volume, NDArray[np.float32]]:
     """The samples [S, X, Y, Z] of a map, or its mean as one sample, from the files of this result alone.
+
+    Samples are asked for by ``samples_in``, a folder for a temporary file that holds them in place of memory.
 
     Raises:
         CommandError: The result has no such map, or a file is missing or not as it was written.
     """
-    import numpy as np
-
     from mrsi_fast.mrsi.names import bids_label
     from mrsi_fast.mrsi.nifti import read_nifti
     from mrsi_fast.publication import RECORD_TAIL
+    from mrsi_fast.sample_store import stored
 
     base = f"{path.name.removesuffix(RECORD_TAIL)}_met-{bids_label(name)}_desc-"
     mean = f"{base}sr_mrsi.nii.gz"
     if mean not in record["files"]:
         raise CommandError(f"{path.parent}: holds no super-resolved map of {name}.", ExitCode.NO_VALID_INPUT)
-    drawn = sorted(one for one in record["files"] if samples and one.startswith(f"{base}sample"))
+    drawn = sorted(one for one in record["files"] if samples_in and one.startswith(f"{base}sample"))
     files = drawn or [mean]
     _check_files(path, record, files)
-    volumes = [read_nifti(path.parent / one) for one in files]
-    return volumes[0], np.concatenate([volume.data for volume in volumes])
+    first = read_nifti(path.parent / files[0])
+    if not drawn:
+        return first, first.data
+    found = stored((read_nifti(path.parent / one).data[0] for one in files), len(files), samples_in)
+    assert found is not None
+    return first, found
 
 
 def _check_files(record: Path, result: dict[str, Any], names: list[str]) -> None:

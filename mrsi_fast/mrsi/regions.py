@@ -19,6 +19,7 @@ from mrsi_fast.mrsi.geometry import check_affine, hr_affine, voxel_sizes_mm
 from mrsi_fast.mrsi.images import read_image
 from mrsi_fast.mrsi.mapset import MapInputError
 from mrsi_fast.mrsi.nifti import Volume
+from mrsi_fast.sample_store import forget_pages
 
 SMALLEST_SHARE = 0.5
 """Least share of a voxel that a label has to fill."""
@@ -259,7 +260,7 @@ def region_rows(
         region = (labels == label) & valid
         values, plain = mean[region].astype(np.float64), zero_filled[region].astype(np.float64)
         energy = float((values**2).sum())
-        spread = samples[:, region].mean(axis=1, dtype=np.float64) if samples is not None and len(samples) > 1 else None
+        spread = None if samples is None or len(samples) < 2 else _means(samples, region)
         rows.append(
             RegionRow(
                 label=int(label),
@@ -274,6 +275,15 @@ def region_rows(
             )
         )
     return rows
+
+
+def _means(samples: NDArray[np.float32], region: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """[S] mean of each sample in a region, one sample at a time: they may be mapped from a file."""
+    found = np.empty(len(samples))
+    for number, one in enumerate(samples):
+        found[number] = one[region].mean(dtype=np.float64)
+        forget_pages(samples)
+    return found
 
 
 def label_names(path: Path) -> dict[int, str]:

@@ -123,7 +123,7 @@ def write_report(
         raise ReportError(
             f"{folder}: holds {len(records)} results; --anatomy and --regions belong to one. Give its JSON with -i."
         )
-    return write_page(read_view(records[0], title_of(records[0])), target, anatomy, regions)
+    return write_page(read_view(records[0], title_of(records[0]), target.parent), target, anatomy, regions)
 
 
 def title_of(record: Path) -> str:

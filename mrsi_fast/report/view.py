@@ -14,6 +14,7 @@ from mrsi_fast.mrsi.mapset import MapInputError
 from mrsi_fast.mrsi.names import bids_label
 from mrsi_fast.mrsi.nifti import Volume, read_nifti
 from mrsi_fast.result import Result
+from mrsi_fast.sample_store import stored
 
 SIDECAR = "_desc-sr_mrsi.json"
 
@@ -99,12 +100,18 @@ def view_of(result: Result, title: str) -> ResultView:
     return ResultView(title, record, maps, result.affine, result.lr_affine, result.xform_code)
 
 
-def read_view(sidecar: Path, title: str) -> ResultView:
+def read_view(sidecar: Path, title: str, scratch: Path | None = None) -> ResultView:
     """A result from its JSON file and the maps that belong to it, and no other file beside them.
+
+    Args:
+        sidecar: The JSON file.
+        title: See :class:`ResultView`.
+        scratch: Folder for a temporary file of each map's samples; None to hold them in memory.
 
     Raises:
         ReportError: The JSON file is damaged or a map is missing.
         MapInputError: A map cannot be read.
+        OSError: The temporary file cannot be written.
     """
     stem = sidecar.name.removesuffix(SIDECAR)
     try:
@@ -114,14 +121,16 @@ def read_view(sidecar: Path, title: str) -> ResultView:
         raise ReportError(f"{sidecar.name}: is not a result of `mrsi-fast sr`, or is damaged ({error!r}).") from error
     if not names:
         raise ReportError(f"{sidecar.name}: lists no map, so there is nothing to show.")
-    read = [_read_map(sidecar.parent, stem, name, files) for name in names]
+    read = [_read_map(sidecar.parent, stem, name, files, scratch) for name in names]
     first = read[0][1]
     lr_affine = next((volume.affine for _, _, volume in read if volume is not None), first.affine)
     maps = tuple(one for one, _, _ in read)
     return ResultView(title, record, maps, first.affine, lr_affine, first.xform_code)
 
 
-def _read_map(folder: Path, stem: str, name: str, files: set[str]) -> tuple[MapView, Volume, Volume | None]:
+def _read_map(
+    folder: Path, stem: str, name: str, files: set[str], scratch: Path | None
+) -> tuple[MapView, Volume, Volume | None]:
     """One map's stages, its mean as read, and the measured map as read."""
     base = f"{stem}_met-{bids_label(name)}_desc-"
 
@@ -137,20 +146,23 @@ def _read_map(folder: Path, stem: str, name: str, files: set[str]) -> tuple[MapV
     drawn = sorted(
         file.removeprefix(base).removesuffix("_mrsi.nii.gz") for file in files if file.startswith(f"{base}sample")
     )
-    samples = [volume.data[0] for volume in map(read, drawn) if volume is not None]
     std, measured, zero_filled = read("srstd"), read("measured"), read("zerofilled")
     tested = [read(what) for what in ("selftest", "selftestzerofilled")]
-    for volume in (std, zero_filled):
+
+    def on_one_grid(volume: Volume | None) -> NDArray[np.float32] | None:
         if volume is not None and volume.data.shape != mean.data.shape:
             raise MapInputError(f"{folder}: the maps of {name} are not on one grid. Run it again with --overwrite.")
+        return None if volume is None else volume.data[0]
+
+    samples = (one for one in (on_one_grid(read(what)) for what in drawn) if one is not None)
     return (
         MapView(
             name=name,
             mean=mean.data[0],
-            std=None if std is None else std.data[0],
+            std=on_one_grid(std),
             measured=None if measured is None else measured.data[0],
-            zero_filled=None if zero_filled is None else zero_filled.data[0],
-            samples=np.stack(samples) if samples else None,
+            zero_filled=on_one_grid(zero_filled),
+            samples=stored(samples, len(drawn), scratch),
             brought_back=None if tested[0] is None else tested[0].data[0],
             cut_zero_filled=None if tested[1] is None else tested[1].data[0],
         ),

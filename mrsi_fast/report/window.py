@@ -15,10 +15,9 @@ def display_window(*maps: NDArray) -> tuple[float, float]:
     Returns:
         Lower and upper end in the maps' unit; (0, 1) when there is nothing to show.
     """
-    values = np.concatenate([np.asarray(array, dtype=np.float64).ravel() for array in maps])
-    values = values[np.isfinite(values)]
-    high = float(np.percentile(values, 99.5)) if values.size else 0.0
+    values = np.concatenate([array[np.isfinite(array)] for array in map(np.asarray, maps)])  # a copy, reordered below
+    high = float(np.percentile(values, 99.5, overwrite_input=True)) if values.size else 0.0
     if high <= 0:
         return (0.0, 1.0) if not values.size or not values.any() else (float(values.min()), float(values.max()) or 1.0)
-    low = float(np.percentile(values, 1.0))
+    low = float(np.percentile(values, 1.0, overwrite_input=True))
     return (low if low < -0.02 * high else 0.0), high

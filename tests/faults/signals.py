@@ -2,7 +2,8 @@
 
 Each round starts the command, waits a random share of its usual duration, sends SIGTERM, SIGINT or SIGKILL, checks the
 exit code (143, 130, -9; 0 where the run was faster), runs the command again and compares every file of the result with
-those of an undisturbed run: nothing lost, nothing mixed, nothing left behind. Ends with 1 if any round fails.
+those of an undisturbed run: nothing lost, nothing mixed, nothing left behind. Signals begin once Python itself has
+started: before, it ends with a traceback of its own. Ends with 1 if any round fails.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ import numpy as np
 
 from support.tiny import tiny_training
 
-PROGRAM = [sys.executable, "-c", "import sys; from mrsi_fast.cli import main; sys.argv[0] = 'mrsi-fast'; main()"]
+COMMAND = "print(flush=True); import sys; from mrsi_fast.cli import main; sys.argv[0] = 'mrsi-fast'; main()"
+PROGRAM = [sys.executable, "-c", COMMAND]
 CODES = {signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2), signal.SIGKILL: (-9,)}
 
 
@@ -42,14 +44,12 @@ def make_inputs(folder: Path) -> Path:
 
 
 def start(arguments: list[str]) -> subprocess.Popen[bytes]:
+    """A process that has come as far as this program."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*PROGRAM, *arguments],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+    process = subprocess.Popen([*PROGRAM, *arguments], env=environment, start_new_session=True, **pipes)
+    assert process.stdout is not None and process.stdout.readline() == b"\n"
+    return process
 
 
 def run(arguments: list[str]) -> tuple[int, str]:
