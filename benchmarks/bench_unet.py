@@ -5,9 +5,12 @@ from __future__ import annotations
 import functools
 
 import pytest
+from torch import Tensor
 
 from harness.contest import Entry
-from harness.peers import ENGINES, UNetCase, compiled, shipped_case
+from harness.engines import ENGINES
+from harness.low_precision import LOW_PRECISION, error_of, exact
+from harness.peers import Runner, UNetCase, compiled, shipped_case
 
 THREADS = (1, 2)
 SLICES = (1, 2, 4, 8, 16)
@@ -30,6 +33,38 @@ def entries(threads: int) -> list[Entry]:
 @pytest.mark.parametrize("label", [*ENGINES, pytest.param("max-autotune", marks=pytest.mark.long)])
 def bench_unet(row, contest, label, threads):
     row(contest("unet", threads, entries, budget_s=30.0), label, winograd_flops=case().winograd_flops)
+
+
+@functools.cache
+def truth() -> Tensor:
+    return exact(case())
+
+
+def with_error(label: str, threads: int) -> Runner:
+    """The peer, with the error of its result as an attribute."""
+    run = LOW_PRECISION[label](case(), threads)
+    ERRORS[label, threads] = error_of(run(), truth())
+    return run
+
+
+ERRORS: dict[tuple[str, int], float] = {}
+
+
+def of_few_bits(threads: int) -> list[Entry]:
+    return [
+        Entry(
+            label, functools.partial(with_error, label, threads), flops=case().flops, backend=label, ours=label in OURS
+        )
+        for label in LOW_PRECISION
+    ]
+
+
+@pytest.mark.parametrize("threads", THREADS, ids="t{}".format)
+@pytest.mark.parametrize("label", LOW_PRECISION)
+def bench_low_precision(row, contest, label, threads):
+    """Fewer bits than float32: each time has its error beside it, of the largest value of a map, against float64."""
+    held = contest("low_precision", threads, of_few_bits, than="native", same=False)
+    row(held, label, than="native", error=ERRORS.get((label, threads)))
 
 
 def by_slices(threads: int) -> list[Entry]:

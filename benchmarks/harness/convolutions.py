@@ -1,4 +1,4 @@
-"""The stride-1 3x3 convolutions of the shipped network, and what computes them: our kernel, oneDNN, plain PyTorch."""
+"""The stride-1 3x3 convolutions of the shipped network, and what computes them: our kernel and its peers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness.conv_peers import mnn_convolution, ncnn_convolution
 from harness.peers import Missing
 from harness.plan_parts import OneConvolution
 from mrsi_fast import ops
@@ -151,5 +152,7 @@ ALONE: dict[str, Callable[[ConvInputs, int], Runner]] = {
     "native": native_convolution,
     "native-amx": functools.partial(native_convolution, pairs=True),
     "onednn": onednn_convolution,
+    "ncnn": ncnn_convolution,
+    "mnn": mnn_convolution,
 }
 """The convolution alone."""

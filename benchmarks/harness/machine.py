@@ -19,7 +19,7 @@ from harness.records import TIMING, Run, processor
 from mrsi_fast.ops import _native
 from support.data import checkout
 
-_PEERS = ("numpy", "onnx", "onnxruntime", "openvino", "triton")
+_PEERS = ("numpy", "onnx", "onnxruntime", "openvino", "ncnn", "MNN", "triton")
 _FLAGS = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve")
 
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import functools
 import importlib
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,7 +30,6 @@ from mrsi_fast.ops.reference.conv3x3_gn_silu import conv3x3_gn_silu
 from mrsi_fast.ops.reference.group_norm_silu import group_norm_silu
 from mrsi_fast.ops.reference.self_attention import self_attention
 
-ONNX_OPSET = 21
 INPUTS = ("x", "sigma", "z", "mask", "anatomy", "vector")
 
 
@@ -160,6 +157,18 @@ class PlainEvaluation(nn.Module):
 Runner = Callable[[], Any]
 
 
+def installed(name: str) -> Any:
+    """A module of the extra ``peers``.
+
+    Raises:
+        Missing: It is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise Missing(f"{name} is not installed (pip install '.[peers]'): {error}") from error
+
+
 def _inference(function: Callable[..., Tensor], case: UNetCase) -> Runner:
     inputs = case.inputs
 
@@ -249,81 +258,3 @@ def native_engine(case: UNetCase, threads: int, pairs: bool = False) -> Runner:
     engine = native_or_missing(case.denoiser(), threads, pairs)
     job = SamplingJob(case.cond, case.x, make_steps("ddim", [float(case.sigma[0]), 0.0]))
     return lambda: engine.run(job)
-
-
-def _module(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise Missing(f"{name} is not installed (pip install '.[peers]'): {error}") from error
-
-
-@functools.cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="mrsi_fast_peers_")  # removed when the process ends
-
-
-_exported: dict[int, tuple[UNetCase, Path]] = {}  # by id of the case, which is kept alive beside it
-
-
-def export_onnx(case: UNetCase) -> Path:
-    """The evaluation as an ONNX file of opset 21, static shapes; made once for a case."""
-    if id(case) in _exported:
-        return _exported[id(case)][1]
-    for name in ("onnx", "onnxscript"):
-        _module(name)
-    path = Path(_folder().name) / f"unet{len(_exported)}.onnx"
-    module = PlainEvaluation(case, torch.contiguous_format).eval()
-    with torch.no_grad(), plain_operations():
-        torch.onnx.export(
-            module, case.inputs, path, input_names=list(INPUTS), opset_version=ONNX_OPSET, dynamo=True, verbose=False
-        )
-    _exported[id(case)] = (case, path)
-    return path
-
-
-def onnx_runtime(case: UNetCase, threads: int) -> Runner:
-    """ONNX Runtime on the CPU in float32, all graph optimisations, threads that do not spin while others run."""
-    runtime = _module("onnxruntime")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = runtime.InferenceSession(export_onnx(case), options, providers=["CPUExecutionProvider"])
-    wanted = {one.name for one in session.get_inputs()}
-    feed = {name: one.numpy() for name, one in zip(INPUTS, case.inputs, strict=True) if name in wanted}
-    return lambda: torch.from_numpy(session.run(None, feed)[0])
-
-
-def openvino(case: UNetCase, threads: int) -> Runner:
-    """OpenVINO on the CPU, float32 asked for (its default may be lower), one stream on pinned threads."""
-    library = _module("openvino")
-    model = library.Core().compile_model(
-        str(export_onnx(case)),
-        "CPU",
-        {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": "1",
-            "ENABLE_CPU_PINNING": True,
-            "PERFORMANCE_HINT": "LATENCY",
-        },
-    )
-    request = model.create_infer_request()
-    named = dict(zip(INPUTS, case.inputs, strict=True))
-    feed = {port.any_name: named[port.any_name].numpy() for port in model.inputs}
-    return lambda: torch.from_numpy(request.infer(feed, share_inputs=True)[model.output(0)])
-
-
-ENGINES: dict[str, Callable[[UNetCase, int], Runner]] = {
-    "native": native_engine,
-    "native-amx": functools.partial(native_engine, pairs=True),
-    "eager": eager,
-    "eager-channels": eager_channels,
-    "fused-eager": fused_eager,
-    "compile": compiled,
-    "ort": onnx_runtime,
-    "openvino": openvino,
-}
-"""Peers by the label of their rows."""

@@ -26,6 +26,7 @@ ENGINES = {
     "max-autotune": '`torch.compile(mode="max-autotune")`, weights frozen',
     "ort": "ONNX Runtime",
     "openvino": "OpenVINO, float32",
+    "mnn": "MNN, float32",
 }
 """Engines of ``bench_unet`` in the words of the table, in its order."""
 
@@ -111,7 +112,7 @@ def rewrite(page: Path, text: str) -> bool:
 
 
 def _machine(history: History, words: str) -> list[str]:
-    named = ("python", "torch", "onnxruntime", "openvino")
+    named = ("python", "torch", "onnxruntime", "openvino", "ncnn", "MNN")
     found = {name: dict.fromkeys(run.versions[name] for run in history.runs if name in run.versions) for name in named}
     versions = ", ".join(f"{name} {' and '.join(numbers)}" for name, numbers in found.items() if numbers)
     head = f"**{history.machine_name}** ({'; '.join(one for one in (history.started, versions) if one)})."
