@@ -26,7 +26,9 @@ GRID, VOXEL_MM = (32, 42, 22), 5.0
 MAIN = "from mrsi_fast.cli import main; main()"
 INPUTS = {"example": ("4", "hamming", "ellipse"), "brain": ("2", "none", "square")}
 MEAN, SAMPLES = "mean", "8-samples"
-CASES = [("import-torch", ""), *((input_, what) for what in (MEAN, SAMPLES) for input_ in INPUTS)]
+TORCH = ("import-torch", "")
+MEANS = [TORCH, ("example", MEAN), ("brain", MEAN)]
+SAMPLED = [TORCH, ("example", MEAN), ("example", SAMPLES), ("brain", SAMPLES)]
 
 
 def write_brain(folder: Path) -> Path:
@@ -60,34 +62,44 @@ def build(case: tuple[str, str], folder: Path, threads: int) -> Callable[[], obj
 
     def run() -> None:
         command = ["-c", "import torch"]
-        if case[0] != "import-torch":
+        if case != TORCH:
             command = ["-c", MAIN, *words(case, brain, Path(tempfile.mkdtemp(dir=folder)), threads)]
         run_python(command)
 
     return run
 
 
-@pytest.mark.parametrize("threads", THREADS, ids="t{}".format)
-@pytest.mark.parametrize(
-    ("label", "case"), [pytest.param(*one, marks=[pytest.mark.long] if one[1] == SAMPLES else []) for one in CASES]
-)
-def bench_command(row, contest, folder, label, case, threads):
-    def entries(threads: int) -> list[Entry]:
-        return [
-            Entry(
-                one[0],
-                functools.partial(build, one, folder, threads),
-                one[1],
-                backend="PyTorch" if one[0] == "import-torch" else "mrsi_fast",
-                ours=one[0] in INPUTS,
-            )
-            for one in CASES
-        ]
+def entries(cases: list[tuple[str, str]], folder: Path, threads: int) -> list[Entry]:
+    return [
+        Entry(
+            *(one[0], functools.partial(build, one, folder, threads), one[1]),
+            backend="PyTorch" if one == TORCH else "mrsi_fast",
+            ours=one != TORCH,
+        )
+        for one in cases
+    ]
 
-    held = contest("command", threads, entries, than=None, same=False, rounds=5, pause_s=0.3)
-    shares = {}
-    if label in INPUTS:
-        output = Path(tempfile.mkdtemp(dir=folder))
-        seconds = stage_seconds(words((label, case), folder / "brain", output, threads))
-        shares = {"stages": {stage: round(one, 3) for stage, one in sorted(seconds.items(), key=lambda item: -item[1])}}
-    row(held, label, case, than=None, **shares)
+
+def shares(case: tuple[str, str], folder: Path, threads: int) -> dict[str, object]:
+    """Seconds of each stage, from one more run with a clock around them."""
+    if case == TORCH:
+        return {}
+    seconds = stage_seconds(words(case, folder / "brain", Path(tempfile.mkdtemp(dir=folder)), threads))
+    return {"stages": {stage: round(one, 3) for stage, one in sorted(seconds.items(), key=lambda item: -item[1])}}
+
+
+@pytest.mark.parametrize("threads", THREADS, ids="t{}".format)
+@pytest.mark.parametrize(("label", "case"), MEANS)
+def bench_command(row, contest, folder, label, case, threads):
+    build = functools.partial(entries, MEANS, folder)
+    held = contest("command", threads, build, than=None, same=False, rounds=5, pause_s=0.3)
+    row(held, label, case, than=None, **shares((label, case), folder, threads))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("threads", THREADS, ids="t{}".format)
+@pytest.mark.parametrize(("label", "case"), SAMPLED)
+def bench_command_samples(row, contest, folder, label, case, threads):
+    build = functools.partial(entries, SAMPLED, folder)
+    held = contest("command_samples", threads, build, than=None, same=False, rounds=3, pause_s=0.3)
+    row(held, label, case, than=None, **shares((label, case), folder, threads))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
+import itertools
 
 import pytest
+import torch
 from torch import Tensor
 
 from harness.contest import Entry
 from harness.engines import ENGINES
 from harness.low_precision import LOW_PRECISION, error_of, exact
-from harness.peers import Runner, UNetCase, compiled, shipped_case
+from harness.peers import Runner, UNetCase, compiled, native_or_missing, shipped_case
 
 THREADS = (1, 2)
-SLICES = (1, 2, 4, 8, 16)
+SLICES, GRID = (1, 2, 4, 8, 16), (64, 64)
 OURS = ("native", "native-amx", "fused-eager")
 
 
@@ -83,3 +85,43 @@ def by_slices(threads: int) -> list[Entry]:
 def bench_unet_slices(row, contest, label, case, threads):
     """Is the time linear in the number of slices? Every row holds so many."""
     row(contest("unet_slices", threads, by_slices, than=None, budget_s=6.0), label, case, than=None)
+
+
+def changing(batch: int) -> list[UNetCase]:
+    """Cases that differ in their conditions alone."""
+    return [shipped_case(batch=batch, grid=GRID, seed=seed) for seed in range(4)]
+
+
+def one_step(batch: int, threads: int) -> Runner:
+    """An estimate as alignments and self-tests ask for it from Python, of another condition each time."""
+    cases = itertools.cycle(changing(batch))
+    engine = native_or_missing(next(cases).denoiser(), threads)
+    return lambda: engine.estimate(next(cases).cond).mean
+
+
+def network_alone(batch: int, threads: int) -> Runner:
+    """The plan's operations, nothing before or after them."""
+    one = changing(batch)[0]
+    engine = native_or_missing(one.denoiser(), threads)
+    engine.estimate(one.cond)
+    plan = engine.plan
+    film = torch.zeros(batch, plan.film.width)
+    return lambda: plan.native.evaluate(film.data_ptr())
+
+
+@pytest.mark.parametrize("threads", THREADS, ids="t{}".format)
+@pytest.mark.parametrize("case", ("1", "8"))
+@pytest.mark.parametrize("label", ["one-step", "network-alone"])
+def bench_evaluations(row, contest, label, case, threads):
+    """How many one-step evaluations a second Python gets, and how many the network by itself would allow."""
+    peers = {"one-step": one_step, "network-alone": network_alone}
+
+    def entries(threads: int) -> list[Entry]:
+        return [
+            Entry(one, functools.partial(build, int(batch), threads), batch, backend="native", ours=True)
+            for one, build in peers.items()
+            for batch in ("1", "8")
+        ]
+
+    held = contest("evaluations", threads, entries, than="network-alone", same=False, budget_s=6.0)
+    row(held, label, case, than="network-alone")
