@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import pydantic
 import tomli_w
+
+Finite = Annotated[float, pydantic.Field(allow_inf_nan=False)]
 
 
 class ConfigError(ValueError):
@@ -129,6 +132,8 @@ class DiffusionConfig(Settings):
         sigma_second: Second level of the few-step solvers: above it almost nothing is decided.
         sigma_last: Last level above 0 of the few-step solvers.
         rho: Exponent of their levels in between (Karras et al. 2022, Eq. 5).
+        fitted_steps: Coefficients (sigma, base, now, prev) of ``solvers.Step``, fitted to this model so that these few
+            steps sample as many do (training/fit_steps.py); ``dpmpp_2m`` takes them where it is asked for as many.
         residual_rms: RMS of (truth - z) / scale inside the brain, per in-plane factor ("2", "4", "8") and channel.
     """
 
@@ -137,10 +142,14 @@ class DiffusionConfig(Settings):
     sigma_second: float = pydantic.Field(8.0, gt=0)
     sigma_last: float = pydantic.Field(0.06, gt=0)
     rho: float = pydantic.Field(6.0, gt=0)
+    fitted_steps: tuple[tuple[Finite, Finite, Finite, Finite], ...] = pydantic.Field((), max_length=32)
     residual_rms: dict[str, tuple[Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)], ...]] = {}
 
     @pydantic.model_validator(mode="after")
     def _ordered(self) -> Self:
         if not self.sigma_min <= self.sigma_last < self.sigma_second < self.sigma_max:
             raise ValueError("sigma_min, sigma_last, sigma_second and sigma_max must come in rising order")
+        levels = [step[0] for step in self.fitted_steps]
+        if levels and (levels[0] != self.sigma_max or any(a <= b for a, b in pairwise((*levels, 0.0)))):
+            raise ValueError("the levels of fitted_steps must fall from sigma_max and stay above 0")
         return self

@@ -91,7 +91,7 @@ def identity_record(
         maps: The measured maps.
         images: Further images by role, such as ``anatomy``; None where there is none.
         settings: Everything else in the request.
-        model: sha256 of the weights.
+        model: sha256 of its weights and settings.
         version: Of this package.
 
     Returns:

@@ -332,7 +332,7 @@ class SuperResolver:
         settings["scale"] = parse_factors(asked.scale, inputs.slice_axis)
         images = {"anatomy": settings.pop("anatomy")}
         del settings["checks"]
-        return identity_record(inputs, images, settings, self.pretrained.sha256, __version__)
+        return identity_record(inputs, images, settings, self.pretrained.digest, __version__)
 
     def _runner(self) -> dict[str, Any]:
         """What computes: facts for the record."""

@@ -59,15 +59,18 @@ class Volume:
 def solver_steps(solver: Solver, steps: int, diffusion: DiffusionConfig) -> tuple[Step, ...]:
     """The solver's steps from the model's largest noise level to 0.
 
-    ``dpmpp_2m`` and ``ddim`` take ``schedules.few_levels``. ``heun`` takes plain Karras levels: its average of two
-    slopes goes astray where a step divides the noise by more than about 3. ``ddpm`` follows the linear
-    variance-preserving chain of Ho et al. (2020), cut to the model's trained range.
+    ``dpmpp_2m`` takes the coefficients that were fitted to the model where it has some for this number of steps. Else,
+    like ``ddim``, it takes ``schedules.few_levels``. ``heun`` takes plain Karras levels: its average of two slopes goes
+    astray where a step divides the noise by more than about 3. ``ddpm`` follows the linear variance-preserving chain of
+    Ho et al. (2020), cut to the model's trained range.
 
     Args:
         solver: Solver name.
         steps: Intervals of the schedule; for ``heun`` each but the last costs two evaluations.
         diffusion: The model's noise range.
     """
+    if solver == "dpmpp_2m" and steps == len(diffusion.fitted_steps):
+        return tuple(Step(sigma, base, now, prev) for sigma, base, now, prev in diffusion.fitted_steps)
     if solver == "ddpm":
         sigmas = vp_linear(steps, diffusion.sigma_min, diffusion.sigma_max)
     elif solver == "heun":

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable, Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,11 @@ MAPS = ("tNAA", "tCr", "tCho", "Ins", "Glx")
 class Probes:
     """The probes of one model on the heads of one split."""
 
-    def __init__(self, pretrained: Pretrained, split: str, scale: int, chain: int, draws: int = 4) -> None:
+    def __init__(
+        self, pretrained: Pretrained, split: str, scale: int, chain: int, draws: int = 4, preset: str = "paper-like"
+    ) -> None:
         self.resolver, self.pretrained = SuperResolver(pretrained), pretrained
-        self.split, self.scale, self.chain, self.draws = split, scale, chain, draws
+        self.split, self.scale, self.chain, self.draws, self.preset = split, scale, chain, draws, preset
         self.factors = (scale, scale)
 
     def subjects(
@@ -176,21 +179,25 @@ class Probes:
         }
 
     def few_steps(self) -> Facts:
-        """8 steps of dpmpp_2m against the ancestral chain of ``chain`` steps on the same weights."""
+        """The fitted steps and 8 steps of dpmpp_2m against the ancestral chain, same weights."""
         rows: dict[str, list[dict[str, float]]] = {}
-        solvers: tuple[tuple[Solver, int], ...] = (("dpmpp_2m", 8), ("ddpm", self.chain))
-        for subject in self.subjects(slices=CHAIN_SLICES):
-            problem = cases.pose(cases.simulated_case(subject, self.factors), "hard")
+        fitted = len(self.pretrained.config.diffusion.fitted_steps)
+        solvers: tuple[tuple[Solver, int], ...] = (("dpmpp_2m", fitted), ("dpmpp_2m", 8), ("ddpm", self.chain))
+        solvers = tuple((solver, steps) for solver, steps in solvers if steps)
+        for subject in self.subjects(self.preset, slices=CHAIN_SLICES):
+            case = cases.simulated_case(subject, self.factors)
+            problem = cases.pose(case, case.mode)
             for solver, steps in solvers:
                 resolver = SuperResolver(self.pretrained, solver=solver)
                 drawn = self.resolve(subject, samples=self.draws, steps=steps, resolver=resolver).samples
                 label = f"{steps} steps of {solver}"
                 rows.setdefault(label, []).append(self._describe(problem, drawn))
         facts: Facts = {
-            "what": "few steps against the ancestral chain: LPIPS (yale), power outside the band, SD over samples",
-            "setting": f"paper-like, x{self.scale}, {CHAIN_SLICES * len(rows[label])} slices, {self.draws} samples, "
-            "hard, without 2HG",
-            "bar": "LPIPS within 0.003; power and SD within 10 %",
+            "what": "few steps against many: LPIPS (yale), power outside the band, SD over samples, RMSE of a sample, "
+            "continuous ranked probability score, error of the samples' mean over their SD",
+            "setting": f"{self.preset}, x{self.scale}, {CHAIN_SLICES * len(rows[label])} slices, {self.draws} samples, "
+            f"{case.mode}, without 2HG",
+            "bar": "LPIPS within 0.003; power and SD within 10 %; 4 steps not worse than 8",
         }
         for label, found in rows.items():
             facts[label] = {key: _mean([one[key] for one in found]) for key in found[0]}
@@ -208,10 +215,16 @@ class Probes:
             if row["metric"] == "lpips" and row["convention"] == "yale" and row["metabolite"] in MAPS
         ]
         brain = problem.case.brain
+        inside = (drawn[:, chosen] / scale)[..., brain]
+        error, spread = inside - (problem.case.truth[chosen] / scale)[..., brain], inside.std(axis=0, ddof=1)
+        apart = np.mean([np.abs(one - other).mean() for one, other in combinations(inside, 2)])
         return {
             "lpips": _mean(lpips) if lpips else float("nan"),
             "power_outside_band": float(np.mean(np.square(outside))),
-            "sample_sd": _rms((drawn[:, chosen].std(axis=0, ddof=1) / scale)[:, brain]),
+            "sample_sd": _rms(spread),
+            "rmse": _rms(error),
+            "crps": float(np.abs(error).mean() - apart / 2),  # fair: Ferro 2014, Equation 8
+            "error_over_sd": _rms(error.mean(axis=0)) / _rms(spread) / float(np.sqrt(1 + 1 / len(inside))),
         }
 
     # ---- the scan ----------------------------------------------------------------------------------------------------
@@ -308,13 +321,14 @@ def main() -> None:
     parser.add_argument("model", help="model folder, or 'shipped'")
     parser.add_argument("--split", default="val", choices=("val", "test"))
     parser.add_argument("--scale", type=int, default=4)
-    parser.add_argument("--chain", type=int, default=1000, help="steps of the ancestral chain")
+    parser.add_argument("--preset", default="paper-like", help="simulation of few_steps")
+    parser.add_argument("--chain", type=int, default=1000, help="steps of the ancestral chain; 0 leaves it out")
     parser.add_argument("--draws", type=int, default=4, help="samples a slice of both in that comparison")
     parser.add_argument("--only", nargs="*", default=names, choices=names)
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     pretrained = load_pretrained(None if arguments.model == "shipped" else arguments.model)
-    probes = Probes(pretrained, arguments.split, arguments.scale, arguments.chain, arguments.draws)
+    probes = Probes(pretrained, arguments.split, arguments.scale, arguments.chain, arguments.draws, arguments.preset)
     found: dict[str, Facts] = {}
     for name in arguments.only:
         probe: Callable[[], Facts | None] = getattr(probes, name)

@@ -67,6 +67,11 @@ class Pretrained:
     sha256: str
     folder: Path
 
+    @property
+    def digest(self) -> str:
+        """Hexadecimal sha256 of weights and settings: two models of the same digest give the same results."""
+        return hashlib.sha256(f"{self.sha256} {self.config.model_dump_json()}".encode()).hexdigest()
+
 
 def sha256_of(path: Path) -> str:
     """Hexadecimal sha256 of a file."""
@@ -105,10 +110,15 @@ def save_pretrained(
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     if half:
         stored = {name: tensor.half() for name, tensor in stored.items()}
-    write_text(folder / CONFIG, config.model_dump_json(indent=2) + "\n")
     write_text(folder / CARD, card)
     with atomic_path(folder / WEIGHTS) as temporary:
         safetensors.torch.save_file(stored, temporary, {_CHANNELS: ",".join(config.model.channels)})
+    save_config(folder, config)
+
+
+def save_config(folder: Path, config: FolderConfig) -> None:
+    """Writes the settings of a model folder whose weights and card are there, and the manifest."""
+    write_text(folder / CONFIG, config.model_dump_json(indent=2) + "\n")
     sums = {name: sha256_of(folder / name) for name in (CONFIG, WEIGHTS, CARD)}
     write_text(folder / MANIFEST, json.dumps({"sha256": sums}, indent=2) + "\n")
 

@@ -53,7 +53,8 @@ def measure_residual_rms(batches: Iterable[Batch], channels: int) -> dict[str, t
     return {key: tuple(round(float(value), 6) for value in row.clamp_min(0.01)) for key, row in rms.items()}
 
 
-def _residual_and_condition(batch: Batch, rms: RmsTable) -> tuple[Tensor, Condition]:
+def residual_and_condition(batch: Batch, rms: RmsTable) -> tuple[Tensor, Condition]:
+    """The clean residual of a batch [B, K, X, Y], in units of its RMS, and what the network is told."""
     unit = residual_rms(rms, batch["factors"])[:, :, None, None]
     return scaled_residual(batch) / unit, batch_condition(batch)
 
@@ -71,7 +72,7 @@ def training_loss(
 
     With several processes ``batch`` is this one's rows, and its loss is its part of the whole batch's.
     """
-    clean, cond = _residual_and_condition(batch, rms)
+    clean, cond = residual_and_condition(batch, rms)
     size = ranks.count * clean.shape[0]
     mine = ranks.rows(size)
     sigma = sigmas.draw(size, generator)[mine].to(clean.device)
@@ -116,7 +117,7 @@ def validate(
     collected: dict[str, list[float]] = defaultdict(list)
     for number, host_batch in enumerate(batches):
         batch = {key: value.to(device) for key, value in host_batch.items()}
-        clean, cond = _residual_and_condition(batch, rms)
+        clean, cond = residual_and_condition(batch, rms)
         weight = batch["brain"][:, None] * cond.presence[:, :, None, None]
         generator = torch.Generator().manual_seed(seed * 100_003 + number)
         for sigma in sigmas:
