@@ -63,7 +63,7 @@ def parts(dry: Path | None, seconds: float) -> list[Part]:
     python, found = sys.executable, []
     if dry is None and not has_cuda_kernels() and shutil.which("nvcc"):
         found.append(Part("build", [python, "csrc/build.py", "--inplace"], ".", 0.35))
-    tests = [python, "-m", "pytest", "-q", "-x", "tests/gpu", *(["--dry-run"] if dry else [])]
+    tests = [python, "-m", "pytest", "-q", "-x", "-m", "not slow", "tests/gpu", *(["--dry-run"] if dry else [])]
     found.append(Part("tests", tests, ".", 0.25))
     benchmarks = [python, "-m", "gpu", *(["--dry-run", str(dry), "--rounds", "2"] if dry else []), "--seconds"]
     return [*found, Part("benchmarks", benchmarks, "benchmarks", 1.0)]

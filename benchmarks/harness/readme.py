@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.peer_tables import commands, low_precision, one_slice
 from harness.ratios import Ratio
 from harness.records import QUALITY, History, newest_first
 from harness.table import controls, duration, unfit
@@ -75,11 +77,33 @@ def section(histories: Sequence[History], plots: Sequence[str] = ()) -> str:
         plots: Paths of the latest machine's plots, relative to docs/speed.md.
     """
     latest, *others = newest_first(histories)
-    parts = [_machine(latest, METHOD), _engines(latest), _operations(latest), _alone(latest), _volume(latest)]
+    told = functools.partial(_recorded, latest)
+    parts = [_machine(latest, METHOD), _engines(latest), low_precision(latest, told), _operations(latest)]
+    parts += [one_slice(latest, told), commands(latest, told), _alone(latest), _volume(latest)]
     parts += [[f"![{Path(plot).stem.replace('_', ' ')}]({plot})"] for plot in plots]
     for history in others:
-        parts += [_machine(history, "Recorded earlier."), _engines(history), _ratios(history)]
+        told = functools.partial(_recorded, history)
+        parts += [_machine(history, "Recorded earlier."), _engines(history), low_precision(history, told)]
+        parts += [_ratios(history), one_slice(history, told)]
     return "\n".join([BEGIN, "", *(line for part in parts if part for line in [*part, ""]), END])
+
+
+def recorded(history: History, names: Sequence[str]) -> str:
+    """At which commits and by which timing rule rows were recorded, a sentence."""
+    runs: dict[tuple[str, int], list[str]] = {}
+    for name in names:
+        contest = history.contests[history.rows[name].contest]
+        key = ", ".join(dict.fromkeys(history.runs[run].commit or "unknown" for run, _ in contest.sessions))
+        runs.setdefault((key, max(history.timing(name))), []).append(name)
+    parts = [f"commit {commit}, timing rule {timing}" for commit, timing in runs]
+    if len(parts) == 1:
+        return f"Recorded at {parts[0]}."
+    counts = [f"{len(rows)} rows at {part}" for rows, part in zip(runs.values(), parts, strict=True)]
+    return f"Recorded: {'; '.join(counts)}."
+
+
+def _recorded(history: History, names: Sequence[str]) -> list[str]:
+    return _wrapped(recorded(history, names))
 
 
 def short_table(histories: Sequence[History]) -> str:
@@ -89,7 +113,7 @@ def short_table(histories: Sequence[History]) -> str:
         histories: One for each machine.
     """
     latest = newest_first(histories)[0]
-    table = [line for line in _engines(latest) if line.startswith("|")]
+    table = [line for line in _engines(latest) if line.startswith("|") and ENGINES["mnn"] not in line]
     machine = f"{latest.machine_name}, {latest.started}"
     return "\n".join([SHORT_BEGIN, "", *table, "", machine, "", SHORT_END])
 
@@ -152,7 +176,8 @@ def _engines(history: History) -> list[str]:
             cells += [duration(history.seconds(name)), "" if ratio is None else str(ratio)]
         if any(cells):
             lines.append(f"| {words} | " + " | ".join(cells) + " |")
-    return [*lines, "", *_wrapped(" ".join(_remarks(history, threads)))]
+    rows = [name for name in history.rows if name.startswith("bench_unet[")]
+    return [*lines, "", *_wrapped(" ".join([*_remarks(history, threads), recorded(history, rows)]))]
 
 
 def _remarks(history: History, threads: Sequence[int]) -> list[str]:
@@ -179,13 +204,14 @@ def _faster(history: History, name: str, than: str) -> Ratio | None:
 
 
 def _operations(history: History) -> list[str]:
-    lines = []
+    lines, names = [], []
     for beginning, words in OPERATIONS.items():
         for threads in _threads(history, beginning):
             name = f"{beginning}-t{threads}]"
             row, ratio = history.rows[name], history.faster(name)
             if row.than is None or ratio is None:
                 continue
+            names.append(name)
             peer = history.rows[row.than].label
             share = history.shares(name).get("share_of_gemm")
             lines.append(
@@ -201,31 +227,35 @@ def _operations(history: History) -> list[str]:
         "rounds. Arithmetic is counted as the direct method needs it, which Winograd convolutions undercut: shares "
         "above 1 are no mistake."
     )
-    return [*heads, *lines, "", *_wrapped(note)]
+    return [*heads, *lines, "", *_wrapped(f"{note} {recorded(history, names)}")]
 
 
 def _ratios(history: History) -> list[str]:
     """The ratios of the operations alone, a column for each number of threads."""
     threads = sorted({contest.threads for contest in history.contests.values()})
-    lines = []
+    lines: list[str] = []
+    told: list[str] = []
     for beginning, words in OPERATIONS.items():
         names = [f"{beginning}-t{t}]" for t in threads]
         found = {name: ratio for name in names if name in history.rows and (ratio := history.faster(name)) is not None}
         if found:
+            told += found
             peer = history.rows[str(history.rows[next(iter(found))].than)].label
             cells = [str(found.get(name, "")) for name in names]
             lines.append(f"| {words} | {PEER_NAMES.get(peer, peer)} | " + " | ".join(cells) + " |")
     if not lines:
         return []
     heads = "".join(f" faster, {t} thread{'s' * (t > 1)} |" for t in threads)
-    return [f"| operation | than |{heads}", "|---|---|" + "---:|" * len(threads), *lines]
+    table = [f"| operation | than |{heads}", "|---|---|" + "---:|" * len(threads), *lines]
+    return [*table, "", *_recorded(history, told)]
 
 
 def _alone(history: History) -> list[str]:
     lines = [
         f"| {words} | {duration(history.seconds(name))} |" for name, words in ALONE.items() if name in history.rows
     ]
-    return ["| from nothing, and data | time |", "|---|---:|", *lines] if lines else []
+    names = [name for name in ALONE if name in history.rows]
+    return ["| from nothing, and data | time |", "|---|---:|", *lines, "", *_recorded(history, names)] if lines else []
 
 
 def _volume(history: History) -> list[str]:
@@ -243,4 +273,5 @@ def _volume(history: History) -> list[str]:
         ratio = None if facts.get("against") == name else _faster(history, str(facts.get("against")), name)
         line = f"| {facts.get('words', name)} | {duration(history.seconds(name))} | {'' if ratio is None else ratio} |"
         lines.append(line + (reached.get(name, "  |  |") if quality else ""))
-    return [*lines, "", *_wrapped(f"Quality: {quality['title']}.")] if quality else lines
+    told = [f"Quality: {quality['title']}."] if quality else []
+    return [*lines, "", *_wrapped(" ".join([*told, recorded(history, names)]))]

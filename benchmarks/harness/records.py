@@ -267,6 +267,11 @@ class History(Settings):
                 found[name] = paired_ratio(row.seconds, self.rows[row.than].seconds)
         return found
 
+    def of_todays_rule(self) -> History:
+        """Without the rows that a retired rule timed: they are compared with nothing any more."""
+        rows = {name: row for name, row in self.rows.items() if self.timing(name) == {TIMING}}
+        return self.model_copy(update={"rows": rows})
+
     def fit_part(self) -> History:
         """Without the contests, and their rows, in which one matrix product differed from itself: no evidence."""
         contests = {key: contest for key, contest in self.contests.items() if in_band(contest.control)}

@@ -113,6 +113,8 @@ class Session:
     def save(self, path: Path | None) -> Path:
         """Adds the rows to a history, by default that of this machine in the checkout; none of an unfit contest.
 
+        Rows of a retired timing rule leave it.
+
         Raises:
             ConfigError: There is a file of that name that is no history.
         """
@@ -120,7 +122,7 @@ class Session:
             path = history_path(checkout() / "benchmarks" / "results", self.history.machine)
         path.parent.mkdir(parents=True, exist_ok=True)
         newer = self.history.fit_part()
-        history = History.load(path).updated(newer) if path.exists() else newer
+        history = History.load(path).of_todays_rule().updated(newer) if path.exists() else newer
         history.save(path)
         return path
 

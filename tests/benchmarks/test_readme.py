@@ -119,3 +119,56 @@ def test_the_terminal_lists_rows_that_did_not_run(history):
 )
 def test_durations_have_units_that_fit(seconds, words):
     assert duration(seconds) == words
+
+
+def renamed(made: History, names: dict[str, tuple[str, dict]]) -> History:
+    """The history with rows under other names: new name -> (former name, what changes)."""
+    rows = {new: made.rows[old].model_copy(update=changes) for new, (old, changes) in names.items()}
+    return made.model_copy(update={"rows": {**made.rows, **rows}})
+
+
+def test_fewer_bits_have_their_error_beside_them(history):
+    made = renamed(
+        history(0, noise=0.0),
+        {
+            "bench_low_precision[native-t1]": ("bench_norm[ours-t1]", {"facts": {"error": 6e-6}}),
+            "bench_low_precision[openvino-bf16-t1]": ("bench_norm[eager-t1]", {"facts": {"error": 0.012}}),
+        },
+    )
+    made = made.model_copy(update={"missing": {"bench_low_precision[autocast-bf16-t1]": "no such instructions"}})
+    text = section([made])
+    assert "| **mrsi_fast, native engine (float32)** | 6.0e-06 | 1 ms |  |" in text
+    assert "| OpenVINO, bfloat16 | 1.2e-02 | 1.8 ms | 1.80 [1.80, 1.80] |" in text
+    assert "`torch.autocast` to bfloat16 |  | not available: no such instructions |  |" in text
+
+
+def test_one_slice_is_told_shape_by_shape(history):
+    case = "b1-512to256-8"
+    made = renamed(
+        history(0, noise=0.0),
+        {
+            f"bench_conv3x3[native-{case}-t1]": ("bench_norm[ours-t1]", {"case": case}),
+            f"bench_conv3x3[onednn-{case}-t1]": ("bench_norm[eager-t1]", {"case": case}),
+        },
+    )
+    made = made.model_copy(update={"missing": {f"bench_conv3x3[mnn-{case}-t1]": "MNN is not installed"}})
+    assert "| 512 -> 256, 8x8 | 1 | 1 ms | 1.80 [1.80, 1.80] | MNN is not installed |" in section([made])
+
+
+def test_commands_are_told_beyond_the_import_of_pytorch(history):
+    made = renamed(
+        history(0, noise=0.0),
+        {
+            "bench_command[import-torch--t2]": ("bench_norm[ours-t1]", {}),
+            "bench_command[example-mean-t2]": (
+                "bench_norm[eager-t1]",
+                {"facts": {"stages": {"sampling": 2.5, "report": 0.25, "publish": 0.001}}},
+            ),
+        },
+    )
+    assert "mean and SD | 1.8 ms | 0.00 s | 2.50 s | sampling 2.50, report 0.25 |" in section([made])
+
+
+def test_every_table_says_at_which_commit_and_rule_it_was_recorded(history):
+    text = section([with_engines(history(0, noise=0.0))])
+    assert re.search(r"Recorded at commit \S+, timing rule \d\.", text.replace("\n", " "))

@@ -1,35 +1,43 @@
-"""The clock of stages: outer stages stand still while inner ones run, except for the self-test's own run."""
+"""The clock of a command's stages books every moment once, and every stage names functions that there are."""
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from harness import stages
+from harness.stages import PACK, REST, SELF_TEST, STAGES, Clock, stage_seconds
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    readings = iter(range(100))
-    monkeypatch.setattr(stages.time, "perf_counter", lambda: float(next(readings)))
-    return stages.Clock()
+def test_a_stage_inside_another_stops_the_outer_one() -> None:
+    clock = Clock()
+    inner = clock.timed("inner", lambda: time.sleep(0.05))
+
+    def both() -> None:
+        time.sleep(0.02)
+        inner()
+
+    started = time.perf_counter()
+    clock.timed("outer", both)()
+    clock.switch()
+    whole = time.perf_counter() - started
+    assert clock.seconds["inner"] >= 0.05 and clock.seconds["outer"] >= 0.02
+    assert sum(clock.seconds.values()) == pytest.approx(whole, abs=0.02)
 
 
-def test_an_inner_stage_stops_the_outer_one(clock):
-    inner = clock.timed("prepare", lambda: None)
-    clock.timed("report", inner)()
-    assert clock.seconds == {stages.REST: 1.0, "report": 2.0, "prepare": 1.0}
+def test_a_self_tests_own_run_is_its_time_but_for_packing() -> None:
+    clock = Clock()
+    steps = [clock.timed(stage, lambda: None) for stage in ("prepare", PACK, "one step")]
+    clock.timed(SELF_TEST, lambda: [step() for step in steps])()
+    assert set(clock.seconds) == {REST, SELF_TEST, PACK}
 
 
-def test_a_self_tests_run_is_its_own_time_but_for_packing(clock):
-    steps = [clock.timed(stage, lambda: None) for stage in ("prepare", stages.PACK, "one step")]
-    clock.timed(stages.SELF_TEST, lambda: [step() for step in steps])()
-    assert clock.seconds == {stages.REST: 1.0, stages.SELF_TEST: 2.0, stages.PACK: 1.0}
+@pytest.mark.slow
+def test_a_command_passes_every_stage(tmp_path) -> None:
+    from support.data import checkout
 
-
-def test_every_stage_names_functions_that_exist():
-    for functions in stages.STAGES.values():
-        for module, name in functions:
-            owner = __import__(module, fromlist=[name])
-            for part in name.split("."):
-                owner = getattr(owner, part)
-            assert callable(owner)
+    source = checkout() / "examples" / "simulated_glioma"
+    few = ["--metabolites", "tNAA", "--samples", "1", "--steps", "2"]
+    seconds = stage_seconds(["sr", "-i", str(source), "-o", str(tmp_path), "--quiet", *few])
+    assert set(seconds) >= {*STAGES, REST, "import torch", "import the rest"}
+    assert all(one >= 0 for one in seconds.values()) and any(tmp_path.iterdir())

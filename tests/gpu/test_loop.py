@@ -13,7 +13,10 @@ from support.capture import ReplayGraph
 from support.networks import random_denoiser, random_job
 
 X2 = Acquisition((8, 8), (2, 2))
-RUNS = [("dpmpp_2m", 8), ("heun", 4), ("ddpm", 6), ("ddim", 18)]
+RUNS = [
+    ("dpmpp_2m", 8),
+    *(pytest.param(*one, marks=pytest.mark.slow) for one in [("heun", 4), ("ddpm", 6), ("ddim", 18)]),
+]
 
 
 @pytest.fixture
@@ -51,6 +54,7 @@ def test_results_of_the_gpu_are_those_of_the_cpu(device, graph):
     assert (result - wanted)[:, :-1].abs().max() <= 5e-5 * wanted[:, :-1].abs().max()
 
 
+@pytest.mark.slow
 def test_noise_arrives_in_order_through_the_pinned_buffers(device, graph):
     job = random_job(5, "ddpm", 40)
     wanted = EagerEngine(random_denoiser(), device, "test").run(job)
@@ -58,6 +62,7 @@ def test_noise_arrives_in_order_through_the_pinned_buffers(device, graph):
     assert (result - wanted)[:, :-1].abs().max() <= 5e-5 * wanted[:, :-1].abs().max()
 
 
+@pytest.mark.slow
 def test_dropped_graphs_give_their_memory_back(device, graph):
     engine = CudaGraphEngine(random_denoiser(), device, "test", graph=graph)
     used = []
