@@ -11,6 +11,8 @@ from typing import Annotated, Any, Self
 import pydantic
 import tomli_w
 
+from mrsi_fast.files import read_regular
+
 Finite = Annotated[float, pydantic.Field(allow_inf_nan=False)]
 
 
@@ -47,11 +49,12 @@ class Settings(pydantic.BaseModel):
         """
         path = Path(path)
         try:
-            if path.stat().st_size > LARGEST_CONFIG_BYTES:
+            raw = read_regular(path, LARGEST_CONFIG_BYTES)
+            if len(raw) > LARGEST_CONFIG_BYTES:
                 raise ConfigError(
                     f"{path.name}: is larger than {LARGEST_CONFIG_BYTES} bytes, so it is no configuration."
                 )
-            text = path.read_text(encoding="utf-8")
+            text = raw.decode("utf-8")
             values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
         except OSError as error:
             raise ConfigError(f"{path}: the configuration cannot be read ({error.strerror}).") from error

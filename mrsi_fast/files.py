@@ -84,8 +84,11 @@ def sweep(folder: Path) -> None:
 
 
 def write_text(target: str | Path, text: str) -> None:
-    """Writes UTF-8 text atomically, in pieces: encoded at once, a page of many slices would be held twice."""
-    with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8") as stream:
+    """Writes UTF-8 text atomically, in pieces: encoded at once, a page of many slices would be held twice.
+
+    Bytes of a file name that are no UTF-8 (surrogates in Python) are written as escapes with a backslash.
+    """
+    with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace") as stream:
         for start in range(0, len(text), 2**20):
             stream.write(text[start : start + 2**20])
 
@@ -104,6 +107,16 @@ def open_regular(path: str | Path) -> io.BufferedReader:
     return open(descriptor, "rb")
 
 
+def read_regular(path: str | Path, most: int) -> bytes:
+    """Content of a regular file; one byte more than ``most`` tells of a larger one.
+
+    Raises:
+        OSError: It is no regular file or cannot be read.
+    """
+    with open_regular(path) as stream:
+        return stream.read(min(os.fstat(stream.fileno()).st_size, most) + 1)  # so many bytes are set aside
+
+
 def read_json(path: str | Path) -> Any:
     """Content of a JSON file.
 
@@ -111,8 +124,7 @@ def read_json(path: str | Path) -> Any:
         OSError: It is no regular file, cannot be read, or is larger than :data:`LARGEST_TEXT`.
         ValueError: It is not JSON.
     """
-    with open_regular(path) as stream:
-        text = stream.read(min(os.fstat(stream.fileno()).st_size, LARGEST_TEXT) + 1)  # as many bytes are set aside
+    text = read_regular(path, LARGEST_TEXT)
     if len(text) > LARGEST_TEXT:
         raise OSError(errno.EFBIG, f"is larger than {LARGEST_TEXT} bytes", str(path))
     try:

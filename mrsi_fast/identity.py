@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mrsi_fast.files import open_regular
 from mrsi_fast.mrsi.mapset import MapSet
 
 _NOT_CONTENT = frozenset({"names", "source", "warnings", "judged"})
@@ -73,7 +74,7 @@ def image_digest(source: Any) -> str:
         twin = path.with_suffix(_HEADER_PAIRS.get(path.suffix.lower(), path.suffix))
         for one in sorted({path, twin}):
             if one == path or one.is_file():
-                with one.open("rb") as stream:
+                with open_regular(one) as stream:
                     digest.update(hashlib.file_digest(stream, "sha256").digest())
         return digest.hexdigest()
     values, affine = source if isinstance(source, tuple) else (source, getattr(source, "affine", None))

@@ -17,6 +17,8 @@ from typing import Any
 
 import typer
 
+from mrsi_fast.cli.terminal import visible
+
 
 class ExitCode(IntEnum):
     """What the shell gets."""
@@ -146,5 +148,5 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 def _end(error: BaseException, code: ExitCode, options: dict[str, Any], text: str | None = None) -> typer.Exit:
     if options.get("debug"):
         traceback.print_exception(error)
-    print(f"mrsi-fast: {text or sentence(error)}", file=sys.stderr)
+    print(f"mrsi-fast: {visible(text or sentence(error))}", file=sys.stderr)
     return typer.Exit(int(code))

@@ -166,7 +166,10 @@ def _write(record: Path, above: str, below: str, asked: Asked, target: Path, ter
     from mrsi_fast.mrsi.ratios import hotspot, ratio_maps
     from mrsi_fast.publication import RECORD_TAIL, Place, read_record, sha256_of
 
-    result, stem = read_record(record), record.name.removesuffix(RECORD_TAIL)
+    try:
+        result, stem = read_record(record), record.name.removesuffix(RECORD_TAIL)
+    except OSError as error:
+        raise CommandError(f"{record.name}: cannot be read ({error.strerror}).", ExitCode.NO_VALID_INPUT) from error
     first, numerator = _stack(record, result, above, target)
     _, denominator = _stack(record, result, below, target)
     if len(numerator) != len(denominator):

@@ -10,7 +10,7 @@ import typer
 
 from mrsi_fast.cli.exits import CommandError, ExitCode, guarded
 from mrsi_fast.cli.options import Debug
-from mrsi_fast.cli.terminal import Terminal
+from mrsi_fast.cli.terminal import Terminal, visible
 from mrsi_fast.report.cohort import FRONT_PAGE
 
 
@@ -58,9 +58,9 @@ def report(
         raise CommandError(f"{results}: holds no complete result. Run `mrsi-fast sr` again.", ExitCode.NO_VALID_INPUT)
     try:
         if len(complete) > 1 and anatomy is None and regions is None:
-            print(_front_page(folder, target, complete))
+            print(visible(str(_front_page(folder, target, complete))))
         else:
-            print(write_report(folder, complete, target, anatomy, regions))
+            print(visible(str(write_report(folder, complete, target, anatomy, regions))))
     except (ReportError, MapInputError) as error:
         raise CommandError(str(error), ExitCode.NO_VALID_INPUT) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,23 @@ from typing import Protocol
 
 _LINE_SECONDS = 15.0
 """Least time between progress lines where there is no terminal."""
+
+
+_CONTROLS, _DIRECTIONS = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029", r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+_HIDDEN = re.compile(f"[{_CONTROLS}{_DIRECTIONS}\\ud800-\\udfff]")
+
+
+def visible(text: str, lines: bool = True) -> str:
+    """Text in which a terminal acts on no character: controls, changes of direction and bytes of no text are escaped.
+
+    File names may hold any of them: an escape sequence, an override of the reading order, bytes that are no UTF-8.
+
+    Args:
+        text: The text.
+        lines: Keep its line ends.
+    """
+    text = _HIDDEN.sub(lambda found: ascii(found[0])[1:-1], text)
+    return text if lines else text.replace("\n", "\\n")
 
 
 class Progress(Protocol):
@@ -33,20 +51,20 @@ class Terminal:
     def say(self, text: str = "") -> None:
         """One line of the result, on stdout."""
         if not self.quiet:
-            print(text, flush=True)
+            print(visible(text), flush=True)
 
     def detail(self, text: str) -> None:
         """A line for ``--verbose``."""
         if self.verbose and not self.quiet:
-            print(text, flush=True)
+            print(visible(text), flush=True)
 
     def warn(self, text: str) -> None:
         """A remark that must be seen, on stderr."""
-        print(f"warning: {text}", file=sys.stderr, flush=True)
+        print(f"warning: {visible(text, lines=False)}", file=sys.stderr, flush=True)
 
     def error(self, text: str) -> None:
         """A failure, on stderr."""
-        print(f"error: {text}", file=sys.stderr, flush=True)
+        print(f"error: {visible(text, lines=False)}", file=sys.stderr, flush=True)
 
     def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table with aligned columns; the last column is as wide as it needs."""
@@ -71,7 +89,7 @@ class _Lines:
     """Progress for log files: a line for every message, else whenever enough time has passed."""
 
     def __init__(self, label: str) -> None:
-        self.label, self.start = label, time.monotonic()
+        self.label, self.start = visible(label, lines=False), time.monotonic()
         self.last = self.start
 
     def __call__(self, done: int, total: int, message: str = "") -> None:
@@ -80,7 +98,7 @@ class _Lines:
             return
         self.last, spent = now, now - self.start
         left = f", about {spent / done * (total - done):.0f} s left" if 0 < done < total else ""
-        note = f": {message}" if message else ""
+        note = f": {visible(message, lines=False)}" if message else ""
         print(f"{self.label}: {done} of {total} after {spent:.0f} s{left}{note}", file=sys.stderr, flush=True)
 
 
@@ -96,10 +114,11 @@ def _bar(label: str) -> Iterator[Progress]:
         progress.TimeRemainingColumn(),
     )
     with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        label = visible(label, lines=False)
         task = bar.add_task(label, total=None)
 
         def report(done: int, total: int, message: str = "") -> None:
-            description = f"{label}: {message}" if message else None
+            description = f"{label}: {visible(message, lines=False)}" if message else None
             bar.update(task, completed=done, total=total, description=description)
 
         yield report

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from mrsi_fast.files import open_regular
+
 _FIT = "Convert them with spec2nii, fit them with fsl_mrsi, LCModel or Osprey, and give the fitted maps"
 _DICOM = "Convert maps with dcm2niix; spectra with spec2nii, then fit them and give the fitted maps"
 _TABLES = "Give the .table, .csv or .coord files of the same run, with --like IMAGE for the grid"
@@ -65,7 +67,7 @@ def kind_of(path: Path) -> Kind | None:
         if kind.suffix and re.search(rf"(?:{kind.suffix.lower()})$", name):
             return kind
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             head = stream.read(256)
     except OSError:
         return None

@@ -20,6 +20,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from mrsi_fast.files import read_regular
 from mrsi_fast.mrsi.geometry import voxel_sizes_mm
 from mrsi_fast.mrsi.mapset import Float32, MapInputError
 from mrsi_fast.mrsi.names import canonical_name
@@ -252,9 +253,10 @@ def _read_all(paths: Sequence[Path]) -> tuple[list[Voxel], list[str]]:
 
 def _text(path: Path) -> str:
     try:
-        if path.stat().st_size > MAX_BYTES:
+        raw = read_regular(path, MAX_BYTES)
+        if len(raw) > MAX_BYTES:
             raise MapInputError(f"{path.name}: is over {MAX_BYTES} bytes, which no table is. Check the file.")
-        return path.read_text(encoding="utf-8-sig", errors="replace")
+        return raw.decode("utf-8-sig", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise MapInputError(f"{path.name}: cannot be read ({error.strerror or error}).") from error
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from mrsi_fast.cli import terminal as module
-from mrsi_fast.cli.terminal import Terminal
+from mrsi_fast.cli.terminal import Terminal, _Lines, visible
 
 
 def test_quiet_keeps_warnings(capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,3 +60,21 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tables_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
     Terminal().table(("input", "grid"), [("a", "14x14x3"), ("long name", "8x8x1")])
     assert capsys.readouterr().out == "input      grid\na          14x14x3\nlong name  8x8x1\n"
+
+
+def test_no_character_of_a_name_acts_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\x1b[31m\x9b1m\x07\r\u202eb\udcff\x7f"
+    shown = r"a\x1b[31m\x9b1m\x07\r\u202eb\udcff\x7f"
+    terminal = Terminal()
+    terminal.say(f"{name}\nlast")
+    terminal.table(["map"], [[name]])
+    terminal.warn(f"{name}\nerror: forged")
+    terminal.error(name)
+    terminal_lines = _Lines(name)
+    terminal_lines(1, 2, name)
+    out, err = capsys.readouterr()
+    assert out == f"{shown}\nlast\nmap\n{shown}\n"
+    assert (
+        err.startswith(f"warning: {shown}\\nerror: forged\nerror: {shown}\n{shown}: 1 of 2") and err.count(shown) == 4
+    )
+    assert visible("µ, 乳酸, é, \tb") == "µ, 乳酸, é, \tb"
