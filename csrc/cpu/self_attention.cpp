@@ -9,6 +9,7 @@
 namespace mrsi_fast {
 
 void self_attention(const Attention& request, int threads) {
+    if (request.batch == 0 || request.tokens == 0) return;  // the scratch of no tokens has no size
     const NetworkKernels& kernels = MRSI_FAST_PICK(kNetworkKernels);
     const std::size_t scratch_floats = kernels.attention_scratch(&request);
     const int items = request.batch * request.heads;

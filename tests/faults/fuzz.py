@@ -58,7 +58,8 @@ def one_round(target: str, seed: int, count: int, environment: dict[str, str]) -
     """
     files, chosen = TARGETS[target]
     plugin = ["-p", "support.sanitized_extension"] if "LD_PRELOAD" in environment else []
-    command = [sys.executable, "-m", "pytest", "-q", *plugin, *files, "-k", chosen, f"--hypothesis-seed={seed}"]
+    # -s: what a sanitizer says of the process that it ends would be lost with pytest's own files
+    command = [sys.executable, "-m", "pytest", "-q", "-s", *plugin, *files, "-k", chosen, f"--hypothesis-seed={seed}"]
     done = subprocess.run(
         [*command, "--hypothesis-show-statistics", "-o", "addopts=--import-mode=importlib"],
         cwd=checkout(),

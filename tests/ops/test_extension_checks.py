@@ -111,6 +111,11 @@ def test_the_same_without_the_change_is_taken(what: str) -> None:
     call(what, {})
 
 
+@pytest.mark.parametrize("size", ["batch", "tokens"])
+def test_attention_of_nothing_is_nothing(size: str) -> None:
+    call("attention", {size: 0})
+
+
 def test_plans_refuse_to_run_without_what_they_need() -> None:
     for threads in (0, -1, 10**9):
         with pytest.raises(ValueError, match="threads is"):
