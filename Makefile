@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(shell find csrc -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test browser cluster pictures fuzz signals memory bench bench-long bench-report lint clean gpu gpu-record gpu-static
+.PHONY: help demo test browser cluster pictures fuzz signals audit memory bench bench-long bench-report lint clean gpu gpu-record gpu-static
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ fuzz: $(VENV)/.dev ## random inputs for ten minutes a target: reader, discovery,
 
 signals: $(VENV)/.dev ## 200 signals at random moments of sr and train (SIGNALS=, SEED=): exit codes, nothing lost, nothing mixed
 	SIGNALS=$(or $(SIGNALS),200) SEED=$(or $(SEED),0) PYTHONPATH=tests $(BIN)/python tests/faults/signals.py
+
+audit: $(VENV)/.dev ## dependencies without a network: versions that fit, files as their wheels recorded them; prints name==version
+	PYTHONPATH=tests $(BIN)/python -m support.dependency_audit
 
 memory: $(VENV)/.dev ## peak memory of sr over slices and samples, as in docs/memory.md (Linux; about 10 minutes)
 	$(BIN)/python benchmarks/memory.py

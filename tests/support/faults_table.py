@@ -23,7 +23,7 @@ INTRODUCTION = """# The 73 faults
 Made by `python -m support.faults_table` from `tests/` (developers). Each row is a test in this folder, named by its
 number. Exit codes: 0 well, 2 usage, 3 no valid input, 4 some inputs failed, 5 model or weights, 1 anything else. The
 message is the first that the row's commands print; rows without one are held through the Python API, signals or other
-processes, in the tests that are named.
+processes, in the tests that are named. Fuzzing and signals: [fuzzing.md](fuzzing.md).
 
 | # | fault | exit | message | tests |
 |---|---|---|---|---|
