@@ -83,8 +83,8 @@ def section(histories: Sequence[History], plots: Sequence[str] = ()) -> str:
     parts += [[f"![{Path(plot).stem.replace('_', ' ')}]({plot})"] for plot in plots]
     for history in others:
         told = functools.partial(_recorded, history)
-        parts += [_machine(history, "Recorded earlier."), _engines(history), low_precision(history, told)]
-        parts += [_ratios(history), one_slice(history, told)]
+        parts += [_machine(history, "Another machine."), _engines(history), low_precision(history, told)]
+        parts += [_ratios(history), one_slice(history, told), commands(history, told)]
     return "\n".join([BEGIN, "", *(line for part in parts if part for line in [*part, ""]), END])
 
 

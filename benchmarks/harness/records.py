@@ -349,5 +349,9 @@ def _joined(old: History, contest: Contest, rows: Mapping[str, Row]) -> tuple[Co
 
 
 def newest_first(histories: Sequence[History]) -> list[History]:
-    """By the time of their latest sessions."""
-    return sorted(histories, key=lambda history: history.started, reverse=True)
+    """By the time of their latest sessions; those with whole networks among their rows before those without."""
+
+    def rank(history: History) -> tuple[bool, str]:
+        return any(name.startswith("bench_unet[") for name in history.rows), history.started
+
+    return sorted(histories, key=rank, reverse=True)
