@@ -2,9 +2,10 @@
 
 Three passes give the mean. The first refines the measured slices in their own plane. What it adds there is carried to
 the finer planes along the slices' axis, so that coronal and sagittal planes are cut from maps that are sharp across
-them: each is what the network was trained on, a thin slice of which the measured band is known in both of its axes. The
-second and third pass refine those; their mean is the estimate, and it is held to all measured data in three dimensions
-(``posterior``). docs/decisions/through_plane.md compares the orders that were tried.
+them: each is what the network was trained on, a thin slice of which the measured band is known in both of its axes.
+Within that band they hold the first pass's estimate too, unless the maps are free of noise. The second and third pass
+refine those; their mean is the estimate, and it is held to all measured data in three dimensions (``posterior``).
+docs/decisions/through_plane.md compares the orders that were tried.
 
 Arrays are [M, X, Y, Z], slices last. A plane is named by the axis across it: 2 axial, 1 coronal, 0 sagittal, whatever
 the orientation of the scan.
@@ -96,15 +97,18 @@ class Stack:
 
     def _seen_along(self, axis: int, maps: Float32) -> Float32:
         if axis == AXIAL:
-            plain, damped = (self.operator.axis.matrices(damping) for damping in (0.0, WINDOW_DAMPING))
-            seen = along_slices(plain.forward, maps)
-            back = [(damped if noisy else plain).smooth for noisy in self.noisy]
-            return np.stack([along_slices(matrix, one) for matrix, one in zip(back, seen, strict=True)])
+            return self.along(along_slices(self.operator.axis.matrices().forward, maps))
         plane = self.operator.plane
         size, acquired = (plane.lr_shape[axis], 1), None if plane.acquired is None else (plane.acquired[axis], 1)
         line = Acquisition(size, (plane.factors[axis], 1), "square", plane.window, plane.box, acquired)
         turned = np.moveaxis(maps, axis + 1, -1)[..., None]  # the line is a plane one voxel wide
         return np.ascontiguousarray(np.moveaxis(self._by_map(line, turned, last=True)[..., 0], -1, axis + 1))
+
+    def along(self, slices: Float32) -> Float32:
+        """Maps [M, X, Y, n] of measured slices on the finer planes, as smooth as these tell."""
+        axis = self.operator.axis
+        each = [axis.matrices(WINDOW_DAMPING if noisy else 0.0).smooth for noisy in self.noisy]
+        return np.stack([along_slices(matrix, one) for matrix, one in zip(each, slices, strict=True)])
 
     def _by_map(self, operator: Acquisition, maps: Float32, last: bool = False) -> Float32:
         """``A_lambda+ A`` of maps [M, X, Y, Z], or with the operator's axes last."""
@@ -172,7 +176,7 @@ def mean(
     sharp = np.zeros_like(prepared.volume.z)
     for across in stack.directions():
         if across == AXIAL:
-            sharp = _sharp_in_plane(stack, sampler, on_evaluation)
+            stack, sharp = _refined_in_plane(stack, sampler, on_evaluation)
             continue
         found, sd = sampler.mean(stack.planes(across, sharp), None, on_evaluation)
         means.append(planes_back(found, across))
@@ -182,11 +186,16 @@ def mean(
     return _mean_of(means), spread
 
 
-def _sharp_in_plane(stack: Stack, sampler: Sampler, on_evaluation: Callable[[], None] | None) -> Float32:
-    """What the network adds to the measured slices beyond their band, on the finer planes."""
+def _refined_in_plane(
+    stack: Stack, sampler: Sampler, on_evaluation: Callable[[], None] | None
+) -> tuple[Stack, Float32]:
+    """The stack with what the first pass makes of the measured band, and what it adds beyond, on the finer planes."""
     found, _ = sampler.mean(stack.measured_slices(), None, on_evaluation)
     detail = to_volume(stack.operator.plane.null(to_slices(found)))
-    return along_slices(stack.operator.axis.matrices(WINDOW_DAMPING).smooth, detail)
+    sharp = along_slices(stack.operator.axis.matrices(WINDOW_DAMPING).smooth, detail)
+    volume, noisy = stack.prepared.volume, np.array(stack.noisy)[:, None, None, None]
+    z = np.where(noisy, stack.along(found - detail), volume.z).astype(np.float32)
+    return replace(stack, prepared=replace(stack.prepared, volume=replace(volume, z=z))), sharp
 
 
 def _mean_of(volumes: Sequence[Float32]) -> Float32:

@@ -113,6 +113,27 @@ def test_passes_see_what_was_measured_and_what_is_known_across_their_planes() ->
         np.testing.assert_array_equal(three_planes.planes_back(planes.z, across), np.moveaxis(planes.z, -1, across - 3))
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_later_passes_hold_the_first_ones_band_where_maps_are_noisy_and_the_data_where_they_are_not(
+    noise: float,
+) -> None:
+    """A network that adds 1 to all it sees, which lies within every band."""
+    prepared = _prepared(noise=noise, through_plane="encoded")
+    seen = []
+
+    class Network:
+        def mean(self, volume, projection, on_evaluation):
+            seen.append(volume)
+            return (volume.z + 1).astype(np.float32), None
+
+    three_planes.mean(prepared, Network())
+    assert len(seen) == 3
+    for volume, across in zip(seen[1:], (1, 0), strict=True):
+        added = three_planes.planes_back(volume.z, across) - prepared.volume.z
+        assert float(added.mean()) == pytest.approx(1.0 if noise else 0.0, abs=1e-4)
+        assert float(added.std()) < 0.5
+
+
 def test_separate_slices_are_shown_smooth_not_as_a_staircase() -> None:
     prepared = _prepared(through_plane="slices", thickness_mm=5.25)
     sharp = np.random.default_rng(6).standard_normal(prepared.volume.z.shape).astype(np.float32)

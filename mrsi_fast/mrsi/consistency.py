@@ -10,7 +10,8 @@ Three ways, chosen by the caller for a whole run:
   departs in one place is corrected there. A voxel that departs alone, with neighbours that do not, is taken for an
   outlier and pulls the less the further it lies (``residuals.unexplained``).
   Voxels that carry no weight take the residual that makes the change smallest: zeros there would be jumps, which
-  undoing a window blows up (Hann, 17x17 voxels, 8 % holes: 50-fold; Hamming: 1.8-fold).
+  undoing a window blows up (Hann, 17x17 voxels, 8 % holes: 50-fold; Hamming: 1.8-fold). Along the slices of a volume
+  the inverse is damped instead (``conditioning.WINDOW_DAMPING``).
 - ``off``: the estimate stays as the network made it; the residual is still reported.
 
 ``auto`` is soft where a noise level is known or assumed and off where there is none. It never becomes hard. Why the
@@ -20,12 +21,13 @@ size is bounded and local, and how the data scale the noise: docs/decisions/nois
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from mrsi_fast.mrsi.conditioning import WINDOW_DAMPING
 from mrsi_fast.mrsi.forward import Modes
 from mrsi_fast.mrsi.noise_shape import noise_shape
 from mrsi_fast.mrsi.residuals import gross_outliers, noise_factor, products, room_for_noise, unexplained
@@ -134,6 +136,11 @@ class DataConsistency:
         # Kept alive here, because a captured graph points into them.
         self._modes = acquisition.modes(y.dtype, y.device)
         self._wide_modes = acquisition.modes(y.dtype if y.device.type == "mps" else torch.float64, y.device)
+        self._correcting = self._wide_modes
+        if isinstance(acquisition, VolumeAcquisition):
+            # What is put back differs from slice to slice; undoing a window along them would blow up these jumps.
+            damped = torch.tensor(acquisition.axis.matrices(WINDOW_DAMPING).inverse).to(self._wide_modes.gains)
+            self._correcting = replace(acquisition.modes(damped.dtype, damped.device), up=damped)
 
     def of_slices(self, chosen: slice) -> DataConsistency:
         """Return the same for some of the slices on the first axis, which the operator must act on one by one."""
@@ -197,7 +204,7 @@ class DataConsistency:
         pull, held = unexplained(residual * self.weight, self._known, self._shape)
         iterations = FILL_ITERATIONS[self.acquisition.window]
         wanted = fill_smallest(self._wide_modes, pull * residual, self._known * held, iterations)
-        return x0 + self._wide_modes.pinv(wanted).to(x0)
+        return x0 + self._correcting.pinv(wanted).to(x0)
 
     def _misfit(self, x: Tensor) -> Tensor:
         """``y - A x`` where the noise level is known, in double precision where there is one."""
