@@ -35,8 +35,9 @@ Float32 = NDArray[np.float32]
 AXIAL, CORONAL, SAGITTAL = 2, 1, 0
 
 SPREAD_SOURCE = (
-    "of the posterior: root mean square of those that the passes over coronal and sagittal planes gave. Data "
-    "consistency moves the mean inside the measured band and leaves the standard deviation as it is."
+    "of the posterior: root mean square of those that the passes over coronal and sagittal planes gave; of maps with "
+    "noise, half of the first pass's variance is added. Data consistency moves the mean inside the measured band and "
+    "leaves the standard deviation as it is."
 )
 
 
@@ -173,29 +174,34 @@ def mean(
         Each [M, X, Y, Z] in the maps' units; the standard deviation is None if the model has no head for it.
     """
     stack, means, variances = Stack.of(prepared), [], []
-    sharp = np.zeros_like(prepared.volume.z)
+    sharp = first = np.zeros_like(prepared.volume.z)
     for across in stack.directions():
         if across == AXIAL:
-            stack, sharp = _refined_in_plane(stack, sampler, on_evaluation)
+            stack, sharp, first = _refined_in_plane(stack, sampler, on_evaluation)
             continue
         found, sd = sampler.mean(stack.planes(across, sharp), None, on_evaluation)
         means.append(planes_back(found, across))
         if sd is not None:
             variances.append(planes_back(sd, across) ** 2)
-    spread = np.sqrt(_mean_of(variances)) if variances else None
+    spread = np.sqrt(_mean_of(variances) + first) if variances else None
     return _mean_of(means), spread
 
 
 def _refined_in_plane(
     stack: Stack, sampler: Sampler, on_evaluation: Callable[[], None] | None
-) -> tuple[Stack, Float32]:
-    """The stack with what the first pass makes of the measured band, and what it adds beyond, on the finer planes."""
-    found, _ = sampler.mean(stack.measured_slices(), None, on_evaluation)
+) -> tuple[Stack, Float32, Float32]:
+    """The stack with what the first pass makes of the measured band, what it adds beyond, and half of its variance.
+
+    The later passes take the band for measured, so its error is theirs too; half, since each axis lies in two planes.
+    """
+    found, sd = sampler.mean(stack.measured_slices(), None, on_evaluation)
     detail = to_volume(stack.operator.plane.null(to_slices(found)))
     sharp = along_slices(stack.operator.axis.matrices(WINDOW_DAMPING).smooth, detail)
     volume, noisy = stack.prepared.volume, np.array(stack.noisy)[:, None, None, None]
     z = np.where(noisy, stack.along(found - detail), volume.z).astype(np.float32)
-    return replace(stack, prepared=replace(stack.prepared, volume=replace(volume, z=z))), sharp
+    half = np.where(noisy, 0.5, 0.0) * (0.0 if sd is None else np.repeat(sd, stack.operator.axis.factor, axis=-1) ** 2)
+    stack = replace(stack, prepared=replace(stack.prepared, volume=replace(volume, z=z)))
+    return stack, sharp, half.astype(np.float32)
 
 
 def _mean_of(volumes: Sequence[Float32]) -> Float32:

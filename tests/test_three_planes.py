@@ -124,9 +124,10 @@ def test_later_passes_hold_the_first_ones_band_where_maps_are_noisy_and_the_data
     class Network:
         def mean(self, volume, projection, on_evaluation):
             seen.append(volume)
-            return (volume.z + 1).astype(np.float32), None
+            return (volume.z + 1).astype(np.float32), np.full(volume.z.shape, 2.0, np.float32)
 
-    three_planes.mean(prepared, Network())
+    _, sd = three_planes.mean(prepared, Network())
+    np.testing.assert_allclose(sd, np.sqrt(4 + 4 / 2) if noise else 2.0, rtol=1e-6)
     assert len(seen) == 3
     for volume, across in zip(seen[1:], (1, 0), strict=True):
         added = three_planes.planes_back(volume.z, across) - prepared.volume.z
