@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mrsi_fast.config import DiffusionConfig
 from mrsi_fast.diffusion.denoiser import Denoiser
-from mrsi_fast.diffusion.solvers import Step, make_steps
+from mrsi_fast.diffusion.solvers import Step, make_steps, sample
 from mrsi_fast.models.pretrained import load_pretrained, save_config
 from mrsi_fast.simulation.batch import Simulator
 from mrsi_fast.simulation.config import SimulationConfig
@@ -47,14 +47,14 @@ def long_run(item: Item, levels: Sequence[float]) -> list[Tensor]:
     fine: list[float] = []
     for high, low in pairwise((*levels, levels[-1] / 8)):
         fine += [high * (low / high) ** (part / REFINED) for part in range(REFINED)]
-    state, before, states = levels[0] * item.noise, None, []
-    for index, step in enumerate(make_steps("dpmpp_2m", (*fine, 0.0))):
-        if index % REFINED == 0:
-            states.append(state)
-        estimate = item.denoise(state, step.sigma)
-        state = step.base * state + step.now * estimate + (0.0 if before is None else step.prev * before)
-        before = estimate
-    return [*states, state]
+    states = []
+
+    def watched(state: Tensor, sigma: float) -> Tensor:
+        states.append(state)
+        return item.denoise(state, sigma)
+
+    last = sample(watched, levels[0] * item.noise, make_steps("dpmpp_2m", (*fine, 0.0)))
+    return [*states[::REFINED], last]
 
 
 @torch.no_grad()

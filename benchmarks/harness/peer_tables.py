@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from harness.records import History
 from harness.stages import SAMPLING
-from harness.table import duration
+from harness.table import duration, heads_by_threads
 
 FEW_BITS = {
     "native": "**mrsi_fast, native engine (float32)**",
@@ -41,7 +41,7 @@ def low_precision(history: History, recorded: Recorded) -> list[str]:
     lines = [
         "The same evaluation with fewer bits; errors against float64, over the largest value of the map, any map:",
         "",
-        "| engine | error |" + "".join(f" {t} thread{'s' * (t > 1)} | native is faster by |" for t in threads),
+        heads_by_threads("| engine | error |", threads),
         "|---|---:|" + "---:|---:|" * len(threads),
     ]
     for label, words in FEW_BITS.items():

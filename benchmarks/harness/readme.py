@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.peer_tables import commands, low_precision, one_slice
 from harness.ratios import Ratio
 from harness.records import QUALITY, History, newest_first
-from harness.table import controls, duration, unfit
+from harness.table import controls, duration, heads_by_threads, unfit
 from mrsi_fast.files import write_text
 
 BEGIN = "<!-- speed: written by `make bench-report`; do not edit by hand -->"
@@ -162,7 +162,7 @@ def _engines(history: History) -> list[str]:
     lines = [
         "One evaluation of the shipped network, 8 slices of 8 maps of 64x64, float32:",
         "",
-        "| engine |" + "".join(f" {t} thread{'s' * (t > 1)} | native is faster by |" for t in threads),
+        heads_by_threads("| engine |", threads),
         "|---|" + "---:|---:|" * len(threads),
     ]
     for label, words in ENGINES.items():

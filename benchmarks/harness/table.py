@@ -20,6 +20,11 @@ def duration(seconds: float) -> str:
     return f"{seconds * 1e9:.3g} ns"
 
 
+def heads_by_threads(first: str, threads: Sequence[int]) -> str:
+    """Heads of a Markdown table that has a time and the native engine's ratio for each number of threads."""
+    return first + "".join(f" {t} thread{'s' * (t > 1)} | native is faster by |" for t in threads)
+
+
 def unfit(history: History) -> list[str]:
     """One sentence for each contest whose control lies outside its band."""
     return [

@@ -137,10 +137,10 @@ class DataConsistency:
         self._modes = acquisition.modes(y.dtype, y.device)
         self._wide_modes = acquisition.modes(y.dtype if y.device.type == "mps" else torch.float64, y.device)
         self._correcting = self._wide_modes
-        if isinstance(acquisition, VolumeAcquisition):
+        if isinstance(acquisition, VolumeAcquisition) and isinstance(self._wide_modes, VolumeModes):
             # What is put back differs from slice to slice; undoing a window along them would blow up these jumps.
-            damped = torch.tensor(acquisition.axis.matrices(WINDOW_DAMPING).inverse).to(self._wide_modes.gains)
-            self._correcting = replace(acquisition.modes(damped.dtype, damped.device), up=damped)
+            damped = torch.tensor(acquisition.axis.matrices(WINDOW_DAMPING).inverse).to(self._wide_modes.up)
+            self._correcting = replace(self._wide_modes, up=damped)
 
     def of_slices(self, chosen: slice) -> DataConsistency:
         """Return the same for some of the slices on the first axis, which the operator must act on one by one."""
