@@ -11,12 +11,13 @@ from typing import Any
 from mrsi_fast.memory import check_memory, needed_bytes
 from mrsi_fast.mrsi.choice import chosen_names
 from mrsi_fast.mrsi.discovery import discover
+from mrsi_fast.mrsi.findings import ALL_MAPS
 from mrsi_fast.mrsi.geometry import parse_factors
 from mrsi_fast.mrsi.mapfiles import MapFiles
 from mrsi_fast.mrsi.mapset import MapInputError
 from mrsi_fast.mrsi.nifti import declared_grid
 from mrsi_fast.mrsi.planes import find_slice_axis
-from mrsi_fast.mrsi.schemes import ALL_MAPS, classify
+from mrsi_fast.mrsi.schemes import classify
 from mrsi_fast.mrsi.sources import of_mapping
 
 

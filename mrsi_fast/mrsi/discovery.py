@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from mrsi_fast.mrsi.findings import ALL_MAPS, Finding
 from mrsi_fast.mrsi.foreign import describe_folder
 from mrsi_fast.mrsi.grouping import Found, group, is_above, label_of
 from mrsi_fast.mrsi.images import image_stem, is_image
@@ -25,7 +26,7 @@ from mrsi_fast.mrsi.mapfiles import MapFiles, Unused
 from mrsi_fast.mrsi.mapset import MapInputError
 from mrsi_fast.mrsi.names import is_known
 from mrsi_fast.mrsi.patterns import Pattern
-from mrsi_fast.mrsi.schemes import ALL_MAPS, FSL_SCALINGS, Finding, classify, split_name
+from mrsi_fast.mrsi.schemes import FSL_SCALINGS, classify, split_name
 
 _MAX_DEPTH = 10
 _SORTING_FOLDER = re.compile(
@@ -35,6 +36,10 @@ _SORTING_FOLDER = re.compile(
     re.IGNORECASE,
 )
 """Folders that sort files by what they hold; they do not part sets."""
+_ROLE_FOLDER = re.compile(
+    r"(?:concs?|crlbs?|snr|fwhm|(?:brain|q)?_?masks?|ratios?|z_?scores?)(?:[\s_-]?maps?)?", re.IGNORECASE
+)
+"""Folders whose name alone tells what the files in and below them hold."""
 _DATASET_FOLDER = re.compile(
     r"derivatives|rawdata|sourcedata|mrsi-\w+|mrsiprep|skullstrip|cat12|mrsi_fast", re.IGNORECASE
 )
@@ -106,7 +111,7 @@ def discover_files(paths: Sequence[str | Path]) -> list[MapFiles]:
 
 def quality_beside(maps: Sequence[Path], given: Sequence[Path]) -> list[Unused]:
     """Quality files of maps that were given one by one, which lie beside them and are not among what was given."""
-    wanted = [what for path in maps if (what := classify(image_stem(path))).role == "map"]
+    wanted = [what for path in maps if (what := content_of(path)).role == "map"]
     left: list[Unused] = []
     for folder in dict.fromkeys(path.parent for path in maps):
         try:
@@ -114,7 +119,7 @@ def quality_beside(maps: Sequence[Path], given: Sequence[Path]) -> list[Unused]:
         except OSError:
             continue
         for path in others:
-            what = classify(image_stem(path))
+            what = content_of(path)
             fits = [
                 one for one in wanted if what.name in (ALL_MAPS, one.name) and what.tags.items() <= one.tags.items()
             ]
@@ -123,11 +128,17 @@ def quality_beside(maps: Sequence[Path], given: Sequence[Path]) -> list[Unused]:
     return left
 
 
+def content_of(path: Path) -> Finding:
+    """What a lone file holds: by its name, and by that of its folder where it tells (``crlb/tNAA.nii.gz``)."""
+    near = Path(os.path.abspath(path)).parent.name
+    return classify(f"{near}/{image_stem(path)}" if _ROLE_FOLDER.fullmatch(near) else image_stem(path))
+
+
 def is_named(path: Path) -> bool:
     """Whether a file's name matches a scheme, or it is one of LCModel's tables."""
     if is_table(path):
         return True
-    what = classify(image_stem(path))
+    what = content_of(path)
     return is_image(path) and not (what.role == "other" and what.reason.startswith("no "))
 
 
@@ -163,8 +174,7 @@ def name_from_file(path: str | Path) -> str:
         The canonical name; :data:`UNNAMED` where nothing in it is known, or where the file is no map by its name: a
         name of a person must not become one of a metabolite, in every file and picture of the result.
     """
-    stem = image_stem(path)
-    what = classify(stem)
+    what = content_of(Path(path))
     return what.name if what.role == "map" and what.name != ALL_MAPS else UNNAMED
 
 
@@ -215,7 +225,8 @@ def _look_at(path: Path, start: Path, patterns: Sequence[Pattern]) -> Found:
     relative = _below(path, start)
     parent = relative.rpartition("/")[0]
     stem = f"{parent}/{image_stem(path)}".lstrip("/")
-    what = next((taken for one in patterns if (taken := one.read(relative)) is not None), None) or classify(stem)
+    what = next((taken for one in patterns if (taken := one.read(relative)) is not None), None)
+    what = what or classify(f"{start.name}/{stem}" if _ROLE_FOLDER.fullmatch(start.name) else stem)
     return Found(path, stem, what, _home(parent, what.layout), _home(parent, ""))
 
 
@@ -234,6 +245,7 @@ def _home(parent: str, layout: str) -> str:
                 break  # another pipeline's derivatives
             parts.pop()
         return "/".join(part for part in parts if part != "derivatives")
+    parts = [part for part in parts if not _ROLE_FOLDER.fullmatch(part)]  # crlb/P07 is the place of conc/P07
     while parts and (_SORTING_FOLDER.fullmatch(parts[-1]) or is_known(parts[-1])):
         parts.pop()
     return "/".join(parts)

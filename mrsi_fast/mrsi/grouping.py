@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mrsi_fast.mrsi.findings import ALL_MAPS, Finding
 from mrsi_fast.mrsi.foreign import unfetched
 from mrsi_fast.mrsi.fsl_options import unit_in_place
 from mrsi_fast.mrsi.mapfiles import MapFiles, Unused
 from mrsi_fast.mrsi.names import STAND_INS
-from mrsi_fast.mrsi.schemes import ALL_MAPS, VARIANTS, Finding
+from mrsi_fast.mrsi.schemes import VARIANTS
 
 _QUALITY = ("crlb", "snr", "fwhm")
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mrsi_fast.mrsi.choice import chosen_names, wanted_names
 from mrsi_fast.mrsi.discovery import UNNAMED, name_from_file
+from mrsi_fast.mrsi.findings import ALL_MAPS
 from mrsi_fast.mrsi.mapfiles import MapFiles
 from mrsi_fast.mrsi.mapset import Float32, MapInputError, MapSet, checked_name
 from mrsi_fast.mrsi.marks import shared_values
@@ -24,7 +25,6 @@ from mrsi_fast.mrsi.nifti import Form, Volume
 from mrsi_fast.mrsi.planes import find_slice_axis
 from mrsi_fast.mrsi.read_options import QualitySource, ReadOptions
 from mrsi_fast.mrsi.reader import Reader, Source
-from mrsi_fast.mrsi.schemes import ALL_MAPS
 from mrsi_fast.mrsi.sources import looks_like_one_slice_each, named_sources
 from mrsi_fast.mrsi.units import CrlbUnit, FwhmUnit, check_levels, check_mhz, judge_crlb, judge_fwhm
 

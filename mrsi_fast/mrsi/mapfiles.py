@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mrsi_fast.mrsi.schemes import Role
+from mrsi_fast.mrsi.findings import Role
 
 Layout = Literal["fsl_mrsi", "bids", "folder", "lcmodel", "named", "stack"]
 

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import get_args
 
+from mrsi_fast.mrsi.findings import Finding, Role
 from mrsi_fast.mrsi.mapset import MapInputError
 from mrsi_fast.mrsi.names import canonical_name
-from mrsi_fast.mrsi.schemes import Finding, Role
 
 _ROLES = tuple(role for role in get_args(Role) if role not in ("ratio", "other"))
 

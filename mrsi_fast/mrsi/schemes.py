@@ -2,7 +2,7 @@
 
 Nothing is opened here. The table has two parts, both searched from the top, the first row that fits decides:
 
-- :data:`ENTITY_SCHEMES`, for names made of ``key-value`` pairs (BIDS and what resembles it), in any order;
+- ``ENTITY_SCHEMES`` in :mod:`~mrsi_fast.mrsi.entities`, for names made of ``key-value`` pairs, in any order;
 - :data:`PATH_SCHEMES`, regular expressions for every other name, with the folders that it lies in.
 
 A new lab's names are a new row. Users override it through ``--pattern`` or by hand (``--map``, ``--crlb``).
@@ -11,15 +11,21 @@ A new lab's names are a new row. Users override it through ``--pattern`` or by h
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, replace
 
+from mrsi_fast.mrsi.entities import (
+    CONTRAST,
+    FILTERED_FOLDER,
+    RATIO,
+    ROLE_ENTITIES,
+    TISSUE,
+    UNKNOWN,
+    entities_of,
+    read_entities,
+    resampled,
+)
+from mrsi_fast.mrsi.findings import Finding, Role
 from mrsi_fast.mrsi.names import canonical_name, is_known
-
-Role = Literal["map", "crlb", "snr", "fwhm", "mask", "lipid", "failed", "anatomy", "ratio", "other"]
-
-ALL_MAPS = "*"
-"""Name of a quality file that holds for every map, and of a stack that holds every map."""
 
 FSL_SCALINGS: dict[str, str] = {"molarity": "mM", "molality": "mmol/kg", "raw": "i.u.", "internal": "ratio to tCr"}
 """fsl_mrsi scalings in order of preference, with their units.
@@ -56,14 +62,13 @@ class Scheme:
     reason: str = ""
 
 
-_RATIO = "a ratio of metabolites, which is no concentration: super-resolve its parts, then use mrsi-fast ratio"
-_CONTRAST = "another contrast than T1"
-_TISSUE = "a tissue share or segmentation"
+_OTHER = "a mask, a statistic or another version by its name, not a map as acquired"
 _S, _O = r"[_.\s-]", r"[_.\s-]?"
 _ANY, _BEFORE, _AFTER = r"[^/]+", rf"(?:[^/]*{_S})?", rf"(?:{_S}[^/]*)?"
 _MET = rf"(?P<met>{_ANY})"
-_CRLB = r"(?:crlbs?|crb|(?:pct|percent|rel|%)_?sd|crlb_?percent)"
-_SD = r"(?:sd|std|stdev|stddev|uncertainty|unc|err|error)"
+_PCT = r"(?:pct|percent|perc|%)"
+_CRLB = rf"(?:crlbs?(?:_?(?:{_PCT}|rel|abs))?|crb|(?:{_PCT}|rel|p)_?sds?|sd_?{_PCT})"
+_SD = r"(?:sds?|abs_?sd|stds?|stdev|stddev|std_?err|uncertainty|unc|errs?|errors?|sigma)"
 _SNR = r"(?:snr|s2n|sn|s-n)"
 _FWHM = r"(?:fwhm|lw|linewidths?|line_?width)"
 _PPM = rf"(?:{_S}(?P<unit>ppm|hz))?"
@@ -76,6 +81,11 @@ _T1 = r"(?:T1w?|T1_?(?:MPRAGE|MP2RAGE|3D|anat)|MPRAGE|MP2RAGE)"
 _HEAD = r"(?:brain|mrsi|head|csi|valid)"
 _SHARES = r"(?:pve|pveseg|probseg|dseg|seg|aseg|aparc|c[1-6]|p[1-3]|gm|wm|csf)"
 _CONTRASTS = r"(?-i:T2w?|T2star|FLAIR|PD|SWI|DWI|ADC|BOLD|EPI|magnitude)"
+_OTHERS = (
+    r"(?:(?:q|qc|brain|quality)?_?masks?|[ztpf][_-]?(?:scores?|stats?|values?|vals?|maps?)|var|variance|cov|cv|icc|residuals?"
+    r"|resid|baselines?|noise|weights?|quality|confidence|template|atlas|mni\w*|smooth(?:ed)?|blurred|interp(?:olated)?"
+    r"|upsampled|bicubic|filt(?:ered)?|zero_?fill(?:ed)?|ground_?truth|ci|lower|upper)"
+)
 _FIELDS = r"(?:b0|b1|shim|fieldmap|phase|freq|shift)"
 _PER = r"(?:to|over|2|div|vs|per|by)"
 
@@ -88,13 +98,17 @@ PATH_SCHEMES: tuple[Scheme, ...] = (
     Scheme("fsl_mrsi", "failed", r"qc/fit_failed"),
     Scheme("fsl_mrsi", "other", rf"nuisance/{_ANY}", reason="a nuisance parameter of the fit"),
     # Ratios before everything that could take one of their halves for a map.
-    Scheme("Vienna", "ratio", rf"{_ANY}_rat_?to_?{_ANY}", reason=_RATIO),
-    Scheme("folder", "ratio", rf"{_BEFORE}ratios?{_AFTER}", reason=_RATIO),
-    Scheme("folder", "ratio", rf"(?:ratios?|ratio_maps|conc_ratios?)/{_ANY}", reason=_RATIO),
+    Scheme("Vienna", "ratio", rf"{_ANY}_rat_?to_?{_ANY}", reason=RATIO),
+    Scheme("folder", "ratio", rf"{_BEFORE}ratios?{_AFTER}", reason=RATIO),
+    Scheme("folder", "ratio", rf"(?:ratios?|ratio_maps|conc_ratios?)/{_ANY}", reason=RATIO),
     Scheme(
-        "folder", "ratio", rf"{_BEFORE}(?P<met>[^/]+?){_O}{_PER}{_O}(?P<ref>[^/]+?){_MAP}", known=True, reason=_RATIO
+        "folder", "ratio", rf"{_BEFORE}(?P<met>[^/]+?){_O}{_PER}{_O}(?P<ref>[^/]+?){_MAP}", known=True, reason=RATIO
     ),
     Scheme("folder", "ratio", rf"{_BEFORE}CNI{_AFTER}", reason="an index of two metabolites"),
+    Scheme("folder", "other", rf"{_OTHERS}{_S}{{name}}{_MAP}", known=True, reason=_OTHER),
+    Scheme("folder", "other", rf"{_ANY}{_S}{_OTHERS}{_S}{{name}}{_MAP}", known=True, reason=_OTHER),
+    Scheme("folder", "other", rf"{{name}}{_S}{_OTHERS}{_AFTER}", known=True, reason=_OTHER),
+    Scheme("folder", "other", rf"(?:{_OTHERS}|qc){_FOLDER}", known=True, reason=_OTHER),
     Scheme(
         "folder", "other", rf"[rsw]{{1,3}}{_CONC}{_S}{_ANY}", reason="resliced, warped or smoothed (a prefix of SPM)"
     ),
@@ -109,12 +123,12 @@ PATH_SCHEMES: tuple[Scheme, ...] = (
     Scheme(
         "folder", "other", rf"{{id}}(?:{_T1}|{_CONTRASTS}|water){_AFTER}{_O}mask", reason="the mask of another image"
     ),
-    Scheme("folder", "other", rf"{_BEFORE}{_SHARES}{_AFTER}", reason=_TISSUE),
+    Scheme("folder", "other", rf"{_BEFORE}{_SHARES}{_AFTER}", reason=TISSUE),
     Scheme("folder", "mask", rf"{{id}}(?:{_HEAD}{_O})?mask(?:{_S}{_HEAD})?"),
     Scheme("folder", "mask", rf"{{id}}(?:voi|fov|press_?box|qc|quality){_O}mask", rank=1),
     Scheme("folder", "anatomy", rf"{{id}}{_T1}(?:{_S}(?:bet|brain|ss|stripped|masked))+"),
     Scheme("folder", "anatomy", rf"{{id}}{_T1}(?:{_S}(?:head|coreg|reg|n4|biascorr))*", rank=1),
-    Scheme("folder", "other", rf"{_BEFORE}{_CONTRASTS}{_AFTER}", reason=_CONTRAST),
+    Scheme("folder", "other", rf"{_BEFORE}{_CONTRASTS}{_AFTER}", reason=CONTRAST),
     Scheme("folder", "other", rf"{_BEFORE}water(?:{_O}(?:ref|reference|signal|amp))?{_MAP}", reason="the water signal"),
     Scheme("folder", "other", rf"{_BEFORE}{_FIELDS}(?:{_O}(?:map|hz|ppm))*", reason="a field or phase map"),
     Scheme("folder", "snr", rf"{{id}}{_SNR}{_MAP}"),
@@ -122,14 +136,17 @@ PATH_SCHEMES: tuple[Scheme, ...] = (
     # Quality of one metabolite.
     Scheme("Vienna", "crlb", r"{name}_(?:crlbs?|sd)_map"),
     Scheme("folder", "crlb", rf"{{name}}{_OF}{_S}{_CRLB}{_MAP}"),
-    Scheme("folder", "crlb", rf"{{id}}{_CRLB}{_S}{_MET}"),
+    Scheme("folder", "crlb", rf"{{id}}{_CRLB}{_MAP}{_S}{_MET}"),
     Scheme("folder", "crlb", rf"{{name}}{_OF}{_S}{_SD}{_MAP}", rank=1),
-    Scheme("folder", "crlb", rf"{{id}}{_SD}{_S}{_MET}", rank=1),
+    Scheme("folder", "crlb", rf"{{id}}{_SD}{_MAP}{_S}{_MET}", rank=1),
     Scheme("folder", "snr", rf"{{name}}{_S}{_SNR}{_MAP}"),
-    Scheme("folder", "snr", rf"{{id}}{_SNR}{_S}{_MET}"),
+    Scheme("folder", "snr", rf"{{id}}{_SNR}{_MAP}{_S}{_MET}"),
     Scheme("folder", "fwhm", rf"{{name}}{_S}{_FWHM}{_MAP}{_PPM}"),
-    Scheme("folder", "fwhm", rf"{{id}}{_FWHM}{_S}{_MET}"),
+    Scheme("folder", "fwhm", rf"{{id}}{_FWHM}{_MAP}{_S}{_MET}"),
     Scheme("folder", "crlb", rf"(?:{_CRLB}|{_SD}|uncertainties){_FOLDER}", known=True, rank=2),
+    Scheme("folder", "crlb", rf"crlbs?(?:{_O}maps)?/(?:{_ANY}/)+{{name}}{_MAP}", known=True, rank=2),
+    Scheme("folder", "snr", rf"snr(?:{_O}maps)?/(?:{_ANY}/)+{{name}}{_MAP}", known=True, rank=2),
+    Scheme("folder", "fwhm", rf"fwhm(?:{_O}maps)?/(?:{_ANY}/)+{{name}}{_MAP}", known=True, rank=2),
     Scheme("folder", "snr", rf"{_SNR}{_FOLDER}", known=True, rank=2),
     Scheme("folder", "fwhm", rf"{_FWHM}{_FOLDER}", known=True, rank=2),
     Scheme("folder", "crlb", rf"{{name}}{_CRLB}{_MAP}", known=True),
@@ -150,93 +167,6 @@ PATH_SCHEMES: tuple[Scheme, ...] = (
 """Names that are not ``key-value`` pairs, in order of precedence."""
 
 
-@dataclass(frozen=True)
-class EntityScheme:
-    """One row of the table for names made of ``key-value`` pairs, whatever their order.
-
-    Attributes:
-        role: What the file holds.
-        where: Entity (or ``suffix``) -> regular expression that its whole value must match.
-        met: Entity that holds the metabolite; empty where the file serves every map.
-        rank, reason: As in :class:`Scheme`.
-    """
-
-    role: Role
-    where: dict[str, str]
-    met: str = ""
-    rank: int = 0
-    reason: str = ""
-
-
-_MRSI = r"mrsi|spectroscopy|csi|mrs"
-_T1W = r"T1w|MPRAGE|MP2RAGE|UNIT1"
-
-ENTITY_SCHEMES: tuple[EntityScheme, ...] = (
-    EntityScheme("other", {"suffix": _MRSI, "desc": r"sr|srstd|zerofill|sample\d+|ratio\w*|evidence\w*"},
-                 reason="a result of mrsi-fast, not a measurement: give the maps it was made from"),
-    EntityScheme("other", {"suffix": r"probseg|dseg|label"}, reason=_TISSUE),
-    EntityScheme("other", {"suffix": r"T2w|FLAIR|PDw|bold|dwi|T2star|inplane\w*|sbref"}, reason=_CONTRAST),
-    EntityScheme("other", {"suffix": r"svs|unloc|mrsref"}, reason="a spectrum, not a map"),
-    EntityScheme("mask", {"suffix": r"mask", "desc": r"brain|head|mrsi"}),
-    EntityScheme("mask", {"suffix": rf"{_MRSI}|mask", "desc": r"brain_?mask|mask"}),
-    EntityScheme("other", {"suffix": r"mask"}, reason="another mask than that of the brain"),
-    EntityScheme("anatomy", {"suffix": _T1W, "desc": r"brain\w*|skullstripped"}),
-    EntityScheme("other", {"suffix": _T1W, "desc": r"p\d.*|.*mask|.*seg.*"}, reason=_TISSUE),
-    EntityScheme("anatomy", {"suffix": _T1W}, rank=1),
-    # MRSIPrep: met-<name>_desc-<role>.
-    EntityScheme("map", {"suffix": _MRSI, "met": r".+", "desc": r"signal|conc|amp"}, "met"),
-    EntityScheme("crlb", {"suffix": _MRSI, "met": r".+", "desc": r"crlb|sd|uncertainty"}, "met"),
-    EntityScheme("snr", {"suffix": _MRSI, "met": r".+", "desc": r"snr"}, "met"),
-    EntityScheme("fwhm", {"suffix": _MRSI, "met": r".+", "desc": r"fwhm|linewidth"}, "met"),
-    EntityScheme("crlb", {"suffix": _MRSI, "desc": r"crlb"}),
-    EntityScheme("snr", {"suffix": _MRSI, "desc": r"snr"}),
-    EntityScheme("fwhm", {"suffix": _MRSI, "desc": r"fwhm|linewidth"}),
-    EntityScheme("other", {"suffix": _MRSI, "desc": r"water\w*"}, reason="the water signal"),
-    # Before it: acq-<role>_desc-<name>.
-    EntityScheme("snr", {"suffix": _MRSI, "acq": r"snr"}),
-    EntityScheme("fwhm", {"suffix": _MRSI, "acq": r"fwhm|linewidth"}),
-    EntityScheme("crlb", {"suffix": _MRSI, "acq": r"crlb", "desc": r".+"}, "desc"),
-    EntityScheme("map", {"suffix": _MRSI, "acq": r"conc", "desc": r".+"}, "desc"),
-    EntityScheme("other", {"suffix": _MRSI, "met": r".+", "desc": r".+"}, reason="a corrected or derived version"),
-    EntityScheme("map", {"suffix": _MRSI, "met": r".+"}, "met", rank=1),
-    EntityScheme("map", {"suffix": _MRSI, "desc": r".+"}, "desc", rank=2),
-)  # fmt: skip
-"""Names of ``key-value`` pairs, in order of precedence. A role in ``acq`` or ``desc`` separates no sets."""
-
-_SUFFIXES = rf"{_MRSI}|{_T1W}|mask|probseg|dseg|label|T2w|FLAIR|PDw|bold|dwi|T2star|inplane\w*|sbref|svs|unloc|mrsref"
-_ACQUIRED_SPACES = ("", "orig", "mrsi", "origfilt")
-_ROLE_ENTITIES = ("met", "desc", "space", "suffix", "label", "option")
-_ROLE_IN_ACQ = re.compile(r"conc|crlb|snr|fwhm|linewidth", re.IGNORECASE)
-_FILTERED_FOLDER = re.compile(r"(?:^|/)[^/]*(?:clip|filt|smooth|interp)[^/]*(?=/)", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Content of a file by its name.
-
-    Attributes:
-        role: What the file holds.
-        name: Canonical metabolite, or :data:`ALL_MAPS`.
-        layout: ``fsl_mrsi``, ``bids``, ``Vienna`` or ``folder``.
-        rank: Precedence among files for the same place.
-        tags: Identifiers of its set: ``{"id": ...}`` or the BIDS entities.
-        variant: One of :data:`VARIANTS`.
-        unit: Unit of the values, where the scheme fixes it.
-        reason: Why it is not used, for the roles ``ratio`` and ``other``.
-        lost: It would be a map if its name could be used: worth a warning.
-    """
-
-    role: Role
-    name: str = ALL_MAPS
-    layout: str = "folder"
-    rank: int = 0
-    tags: dict[str, str] = field(default_factory=dict)
-    variant: str = ""
-    unit: str = ""
-    reason: str = ""
-    lost: bool = False
-
-
 def classify(path: str) -> Finding:
     """Tell from its name what a file holds.
 
@@ -248,36 +178,34 @@ def classify(path: str) -> Finding:
     """
     parent, _, stem = path.rpartition("/")
     entities = entities_of(stem)
-    if set(entities) - {"suffix", "option"} and re.fullmatch(_SUFFIXES, entities.get("suffix", ""), re.IGNORECASE):
-        return _by_entities(path, entities)
-    if "sub" in entities:  # an ordinary name behind entities: sub-01_ses-02_tCho_map
-        pairs, rest = [[part for part in stem.split("_") if ("-" in part) == paired] for paired in (True, False)]
-        if rest:
-            finding = classify(f"{parent}/{'_'.join(rest)}")
-            own = {key: value for key, value in entities_of("_".join(pairs)).items() if key not in _ROLE_ENTITIES}
-            return replace(finding, tags=own | finding.tags)
+    if (finding := read_entities(path, entities)) is not None:
+        return finding
+    if "sub" in entities and (finding := _behind_entities(parent, stem, entities)) is not None:
+        return finding
     for scheme, pattern in _COMPILED:
         match = pattern.search(path)
         if match is not None and (taken := _taken(scheme, match)) is not None:
-            filtered = "filtered" if _FILTERED_FOLDER.search(path) else ""
+            filtered = "filtered" if FILTERED_FOLDER.search(path) else ""
             variant = (match.groupdict().get("variant") or filtered).lower()
             unit = FSL_SCALINGS.get(variant, "") if taken.role == "map" else taken.unit
             return replace(taken, layout=scheme.layout, rank=scheme.rank, variant=variant, unit=unit)
-    return Finding("other", reason="no metabolite or role is known by that name")
+    return Finding("other", reason=UNKNOWN)
 
 
-def entities_of(stem: str) -> dict[str, str]:
-    """``key-value`` pairs of a name, its last part without one as ``suffix``, further such parts as ``option``."""
-    parts = stem.split("_")
-    entities: dict[str, str] = {}
-    for index, part in enumerate(parts):
-        if match := re.fullmatch(r"([A-Za-z][0-9A-Za-z]*)-(.*)", part):
-            entities[match[1].lower()] = match[2]
-        elif index == len(parts) - 1:
-            entities["suffix"] = part
-        else:
-            entities["option"] = f"{entities.get('option', '')}{part}"
-    return entities
+def _behind_entities(parent: str, stem: str, entities: dict[str, str]) -> Finding | None:
+    """An ordinary name behind entities: ``sub-01_tCho_map``, ``sub-01_met-tCho_map``, ``sub-01_tCho_desc-sd``."""
+    rest = [part for part in stem.split("_") if "-" not in part]
+    if not rest:
+        return None
+    own = {key: value for key, value in entities.items() if key not in ROLE_ENTITIES}
+    if reason := resampled(entities.get("space", "")):
+        return Finding("other", tags=own, reason=reason)
+    name = "_".join([*([entities["met"]] if "met" in entities else []), *rest])
+    finding = classify(f"{parent}/{name}")
+    if "desc" in entities:  # a word for a role or for a version makes it another file
+        told = classify(f"{parent}/{name}_{entities['desc']}")
+        finding = told if told.role != "map" and told.reason != UNKNOWN else finding
+    return replace(finding, tags=own | finding.tags)
 
 
 def split_name(text: str) -> tuple[str, str] | None:
@@ -306,37 +234,6 @@ def _names_a_metabolite(text: str) -> bool:
     return any(is_known(part) for part in re.split(r"[_.\s-]+", text) if part)
 
 
-def _by_entities(path: str, entities: dict[str, str]) -> Finding:
-    tags = {key: value for key, value in entities.items() if key not in _ROLE_ENTITIES}
-    if _ROLE_IN_ACQ.fullmatch(tags.get("acq", "")):
-        del tags["acq"]
-    if entities.get("met") == "":
-        return Finding("other", layout="bids", tags=tags, reason="its met- names no metabolite", lost=True)
-    for scheme in ENTITY_SCHEMES:
-        if all(re.fullmatch(p, entities.get(key, ""), re.IGNORECASE) for key, p in scheme.where.items()):
-            break
-    else:
-        return Finding("other", layout="bids", tags=tags, reason="no role is known by these entities")
-    name, space = ALL_MAPS, entities.get("space", "")
-    if scheme.met:
-        try:
-            name = canonical_name(entities[scheme.met])
-        except ValueError:
-            reason = f"its {scheme.met}- names no metabolite"
-            return Finding("other", layout="bids", tags=tags, reason=reason, lost=True)
-        if scheme.rank == 2 and not is_known(entities[scheme.met]):
-            return Finding("other", layout="bids", tags=tags, reason="no metabolite or role is known by that name")
-    if scheme.role not in ("anatomy", "other") and space not in _ACQUIRED_SPACES:
-        reason = f"resampled to space-{space}; super-resolution starts from the acquired grid"
-        return Finding("other", name, "bids", tags=tags, reason=reason)
-    if scheme.role == "anatomy":
-        tags = {key: value for key, value in tags.items() if key in ("sub", "ses")}
-    filtered = space == "origfilt" or "filt" in entities.get("option", "") or bool(_FILTERED_FOLDER.search(path))
-    variant = "filtered" if filtered and scheme.role == "map" else ""
-    rank = scheme.rank + 10 * ("mrsi-orig" not in path.split("/"))  # MRSIPrep's input tree before its output tree
-    return Finding(scheme.role, name, "bids", rank, tags, variant, reason=scheme.reason)
-
-
 def _taken(scheme: Scheme, match: re.Match[str]) -> Finding | None:
     """The finding of a row whose pattern matched, or None if the names in it are none."""
     groups = match.groupdict()
@@ -346,6 +243,8 @@ def _taken(scheme: Scheme, match: re.Match[str]) -> Finding | None:
     text, met = groups.get("text"), groups.get("met")
     unit = (groups.get("unit") or scheme.unit).replace("hz", "Hz")
     if "ref" in groups and not (is_known(str(met)) and is_known(str(groups["ref"]))):
+        return None
+    if scheme.known and text is not None and split_name(text) is None:
         return None
     if scheme.role in ("ratio", "other") or (text is None and met is None):
         return Finding(scheme.role, tags=tags, unit=unit, reason=scheme.reason)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from mrsi_fast.mrsi.arrays import plain_array
-from mrsi_fast.mrsi.discovery import discover, name_from_file, names_in, refusal
+from mrsi_fast.mrsi.discovery import content_of, discover, name_from_file, names_in, refusal
+from mrsi_fast.mrsi.findings import ALL_MAPS, Finding
 from mrsi_fast.mrsi.fsl_options import unit_in_place
 from mrsi_fast.mrsi.geometry import check_affine
 from mrsi_fast.mrsi.images import image_stem, is_image, names_beside, read_image
@@ -23,7 +24,7 @@ from mrsi_fast.mrsi.mapfiles import MapFiles
 from mrsi_fast.mrsi.mapset import MapInputError, checked_name
 from mrsi_fast.mrsi.nifti import MAX_MAP_VALUES, Form, Volume
 from mrsi_fast.mrsi.planes import FEW_SHARE
-from mrsi_fast.mrsi.schemes import ALL_MAPS, Finding, classify
+from mrsi_fast.mrsi.schemes import classify
 
 _ROLE_KEYS: dict[str, str] = {"maps": "map", "map": "map", "conc": "map", "crlb": "crlb", "snr": "snr", "fwhm": "fwhm"}
 _SINGLE_KEYS = ("mask", "lipid", "failed", "anatomy")
@@ -150,7 +151,7 @@ def _of_file(
     names = names if told is None else told.names
     files = MapFiles("stack", units=(told.units if told is not None else "") or "i.u.")
     if names is None and not named:
-        what = classify(image_stem(path))
+        what = content_of(path)
         if what.role != "map" and not _is_unknown(what):
             raise MapInputError(
                 f"{path.name}: {refusal(what)}. If it is a metabolite map, name it: --map NAME={path.name}"

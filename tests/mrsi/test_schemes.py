@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from mrsi_fast.mrsi.findings import ALL_MAPS
 from mrsi_fast.mrsi.mapset import MapInputError
 from mrsi_fast.mrsi.patterns import Pattern
-from mrsi_fast.mrsi.schemes import ALL_MAPS, classify, split_name
+from mrsi_fast.mrsi.schemes import classify, split_name
 
 SET = {"sub": "01", "ses": "V1"}
 
@@ -37,6 +38,9 @@ SET = {"sub": "01", "ses": "V1"}
         # folders that tell
         ("crlb/NAA", "crlb", "NAA", {}), ("snr/NAA", "snr", "NAA", {}),
         ("std_maps/P07_NAA", "crlb", "NAA", {"id": "P07"}),
+        ("P01_SNRmap_tNAA", "snr", "tNAA", {"id": "P01"}), ("tNAA_pSD", "crlb", "tNAA", {}),
+        ("sigma_tNAA", "crlb", "tNAA", {}), ("NAA_crlb_pct", "crlb", "NAA", {}),
+        ("CRLB/P01/NAA", "crlb", "NAA", {}), ("snr_maps/P01/ses1/NAA_map", "snr", "NAA", {}),
         # Oryx-MRSI
         ("nifti/conc_maps/K1_NAA+NAAG_conc", "map", "tNAA", {"id": "K1"}),
         ("nifti/CRLB_maps/K1_NAA+NAAG_CRLB", "crlb", "tNAA", {"id": "K1"}),
@@ -56,6 +60,14 @@ SET = {"sub": "01", "ses": "V1"}
         ("sub-01_ses-V1_space-orig_acq-conc_desc-brainmask_mrsi", "mask", ALL_MAPS, SET),
         ("sub-01_ses-V1_acq-csi_met-NAA_mrsi", "map", "NAA", {**SET, "acq": "csi"}),
         ("sub-1_desc-NAA_mrsi", "map", "NAA", {"sub": "1"}),
+        # the role in an entity or a suffix of its own
+        ("sub-1_acq-crlb_met-NAA_mrsi", "crlb", "NAA", {"sub": "1"}),
+        ("sub-1_met-NAA_stat-crlb_mrsi", "crlb", "NAA", {"sub": "1"}),
+        ("sub-1_met-NAA_crlb", "crlb", "NAA", {"sub": "1"}), ("sub-1_met-NAA_snr", "snr", "NAA", {"sub": "1"}),
+        ("sub-1_NAA_desc-crlb", "crlb", "NAA", {"sub": "1"}), ("sub-1_met-NAA_conc", "map", "NAA", {"sub": "1"}),
+        ("sub-1_met-NAA_desc-percentSD_mrsi", "crlb", "NAA", {"sub": "1"}),
+        ("sub-1_met-NAA_map", "map", "NAA", {"sub": "1"}), ("sub-1_met-NAA_desc-fwhm", "fwhm", "NAA", {"sub": "1"}),
+        ("sub-1_acq-std_met-NAA_mrsi", "map", "NAA", {"sub": "1", "acq": "std"}),
         ("sub-01_ses-V1_run-01_acq-memprage_desc-brain_T1w", "anatomy", ALL_MAPS, SET),
     ],
 )  # fmt: skip
@@ -79,6 +91,12 @@ def test_roles_and_names(path, role, name, tags):
         ("sub-01_met-CrPCr_desc-signalpvc_mrsi", "derived version"),
         ("sub-01_space-orig_res-x2_met-CrPCr_desc-sr_mrsi", "a result of mrsi-fast"),
         ("res-x2_met-CrPCr_desc-srstd_mrsi", "a result of mrsi-fast"), ("sub-01_desc-water_mrsi", "water"),
+        ("sub-01_met-water_mrsi", "water"), ("sub-01_met-NAA_desc-qmask_mrsi", "a mask of one"),
+        ("sub-01_met-NAAoverCr_mrsi", "ratio"), ("sub-01_space-MNI152_tNAA_map", "resampled to space-MNI152"),
+        ("sub-01_tNAA_desc-zscore", "a mask, a statistic"),
+        *((f"{word}_tNAA", "a mask, a statistic") for word in ("mask", "P01_qmask", "z-score", "tstat", "var")),
+        *((f"tNAA_{word}", "a mask, a statistic") for word in ("residual", "baseline", "MNI_map", "upsampled")),
+        *((f"{word}/P01_tNAA", "a mask, a statistic") for word in ("mask", "z_maps", "residuals", "qc", "template")),
     ],
 )  # fmt: skip
 def test_what_is_no_map_says_why(path, reason):

@@ -6,11 +6,11 @@ import os
 
 import pytest
 
-from mrsi_fast.mrsi.discovery import discover, discover_files
+from mrsi_fast.mrsi.discovery import content_of, discover, discover_files
+from mrsi_fast.mrsi.findings import ALL_MAPS
 from mrsi_fast.mrsi.mapfiles import listing
 from mrsi_fast.mrsi.mapset import MapInputError
 from mrsi_fast.mrsi.patterns import Pattern
-from mrsi_fast.mrsi.schemes import ALL_MAPS
 
 
 def plant(root, *names):
@@ -59,6 +59,17 @@ def test_oryx_maps_and_bounds_in_folders_of_their_own(tmp_path):
     (files,) = discover(plant(tmp_path / "K1", *names, "nifti/ratio_maps/K1_NAA_conc.nii"))
     assert set(files.maps) == set(files.crlb) == {"NAA", "tNAA"}
     assert files.crlb["tNAA"].name == "K1_NAA+NAAG_CRLB.nii" and "ratio" in unused(files)["K1_NAA_conc.nii"]
+
+
+def test_roles_told_by_folders_above_the_subjects(tmp_path):
+    names = [f"{role}/{who}/tNAA.nii" for role in ("conc", "CRLB", "snr") for who in ("P1", "P2")]
+    first, second = discover(plant(tmp_path / "study", *names))
+    assert (first.label, second.label) == ("P1", "P2") and set(first.crlb) == set(first.snr) == {"tNAA"}
+    assert first.crlb["tNAA"].parent.name == first.maps["tNAA"].parent.name == "P1"
+    with pytest.raises(MapInputError, match="an uncertainty"):
+        discover(tmp_path / "study" / "CRLB")
+    lone = plant(tmp_path / "P3", "crlb/tNAA.nii") / "crlb" / "tNAA.nii"
+    assert [one.role for one in (content_of(lone), content_of(tmp_path / "P3" / "tNAA.nii"))] == ["crlb", "map"]
 
 
 def test_older_connectome_names(tmp_path):
