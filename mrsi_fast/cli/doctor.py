@@ -32,15 +32,15 @@ def doctor(
     else:
         terminal = Terminal()
         versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
-        terminal.say(f"{environment()}\n{versions}\n")
+        terminal.block(f"{environment()}\n{versions}\n")
         terminal.table(("status", "what", "detail"), [(one.status, one.name, one.detail) for one in found.checks])
-        terminal.say("\nkernels (PyTorch runs where none is usable; the numbers are the same)")
+        terminal.block("\nkernels (PyTorch runs where none is usable; the numbers are the same)")
         rows = [
             (row["op"], row["backend"], "usable" if row["usable"] else f"not here: {row['reason']}")
             for row in found.kernels
         ]
         terminal.table(("operation", "backend", "state"), rows)
-        terminal.say(f"\n{found.engine}" if found.engine else "")
+        terminal.block(f"\n{found.engine}" if found.engine else "")
         terminal.say(f"mrsi-fast sr {'can' if found.can_run else 'CANNOT'} run here.")
     if not found.can_run:
         raise typer.Exit(int(ExitCode.UNEXPECTED))

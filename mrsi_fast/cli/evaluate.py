@@ -170,7 +170,7 @@ def _simulated(terminal: Terminal, output: Path, workers: Workers, settings: dic
     figures = draw_figures(evaluation)
     if evaluation.facts["lpips"] is not None:
         terminal.warn(f"LPIPS: not available ({evaluation.facts['lpips']}).")
-    terminal.say((evaluation.folder / "results.md").read_text(encoding="utf-8"))
+    terminal.block((evaluation.folder / "results.md").read_text(encoding="utf-8"))
     terminal.say(f"Written to {evaluation.folder}: results.md, results.csv, results.json and {len(figures)} figures.")
 
 
@@ -189,19 +189,19 @@ def _tracks(
     if scans := measured.truncate:
         stated = {"support": measured.support, "window": measured.window}
         acquisition = AcquisitionSettings.parse(stated, "acquisition")
-        terminal.say(evaluate_truncated(scans, output, resolver, anatomy=measured.t1, acquisition=acquisition))
+        terminal.block(evaluate_truncated(scans, output, resolver, anatomy=measured.t1, acquisition=acquisition))
     if heads := measured.guided_by_measured_t1:
         with terminal.progress("part") as report:
             text = evaluate_guidance(
                 heads, output, resolver, preset=simulated.preset, scales=scales, seed=simulated.seed, progress=report
             )
-        terminal.say(text)
+        terminal.block(text)
     if measured.whole_brain:
         with terminal.progress("part") as report:
             text = evaluate_whole_brains(
                 output, resolver, simulated.preset, measured.whole_brain, simulated.seed, simulated.anatomy, report
             )
-        terminal.say(text)
+        terminal.block(text)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from typing import Any
 
 import typer
 
-from mrsi_fast.cli.terminal import visible
+from mrsi_fast.report.plain_text import visible
 
 
 class ExitCode(IntEnum):

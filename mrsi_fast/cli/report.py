@@ -10,8 +10,9 @@ import typer
 
 from mrsi_fast.cli.exits import CommandError, ExitCode, guarded
 from mrsi_fast.cli.options import Debug
-from mrsi_fast.cli.terminal import Terminal, visible
+from mrsi_fast.cli.terminal import Terminal
 from mrsi_fast.report.cohort import FRONT_PAGE
+from mrsi_fast.report.plain_text import visible
 
 
 @guarded

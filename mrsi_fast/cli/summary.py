@@ -49,7 +49,8 @@ def conclude(sets: Sequence[InputSet], outcomes: Sequence[Outcome], output: Path
     write_summary(output, int(code), outcomes, left)
     bad = [outcome for outcome in outcomes if outcome.status not in ("done", "skipped")]
     if len(sets) > 1:
-        terminal.say(f"\n{counts['done']} done, {counts['skipped']} skipped, {len(bad)} failed of {len(sets)} inputs.")
+        terminal.say()
+        terminal.say(f"{counts['done']} done, {counts['skipped']} skipped, {len(bad)} failed of {len(sets)} inputs.")
         for outcome in bad:
             terminal.error(f"{outcome.status}: {outcome.label}: {outcome.detail}")
     if left:

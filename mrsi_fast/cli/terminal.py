@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
+from mrsi_fast.report.plain_text import visible
+
 _LINE_SECONDS = 15.0
 """Least time between progress lines where there is no terminal."""
-
-
-_CONTROLS, _DIRECTIONS = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029", r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
-_HIDDEN = re.compile(f"[{_CONTROLS}{_DIRECTIONS}\\ud800-\\udfff]")
-
-
-def visible(text: str, lines: bool = True) -> str:
-    """Text in which a terminal acts on no character: controls, changes of direction and bytes of no text are escaped.
-
-    File names may hold any of them: an escape sequence, an override of the reading order, bytes that are no UTF-8.
-
-    Args:
-        text: The text.
-        lines: Keep its line ends.
-    """
-    text = _HIDDEN.sub(lambda found: ascii(found[0])[1:-1], text)
-    return text if lines else text.replace("\n", "\\n")
 
 
 class Progress(Protocol):
@@ -53,6 +37,11 @@ class Terminal:
         if not self.quiet:
             print(visible(text), flush=True)
 
+    def block(self, text: str) -> None:
+        """Lines that this package composed (a table of results), on stdout."""
+        if not self.quiet:
+            print(visible(text, lines=True), flush=True)
+
     def detail(self, text: str) -> None:
         """A line for ``--verbose``."""
         if self.verbose and not self.quiet:
@@ -60,15 +49,15 @@ class Terminal:
 
     def warn(self, text: str) -> None:
         """A remark that must be seen, on stderr."""
-        print(f"warning: {visible(text, lines=False)}", file=sys.stderr, flush=True)
+        print(f"warning: {visible(text)}", file=sys.stderr, flush=True)
 
     def error(self, text: str) -> None:
         """A failure, on stderr."""
-        print(f"error: {visible(text, lines=False)}", file=sys.stderr, flush=True)
+        print(f"error: {visible(text)}", file=sys.stderr, flush=True)
 
     def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table with aligned columns; the last column is as wide as it needs."""
-        cells = [list(heads), *[list(row) for row in rows]]
+        cells = [[visible(cell) for cell in row] for row in (heads, *rows)]
         widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
         for row in cells:
             self.say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -89,7 +78,7 @@ class _Lines:
     """Progress for log files: a line for every message, else whenever enough time has passed."""
 
     def __init__(self, label: str) -> None:
-        self.label, self.start = visible(label, lines=False), time.monotonic()
+        self.label, self.start = visible(label), time.monotonic()
         self.last = self.start
 
     def __call__(self, done: int, total: int, message: str = "") -> None:
@@ -98,7 +87,7 @@ class _Lines:
             return
         self.last, spent = now, now - self.start
         left = f", about {spent / done * (total - done):.0f} s left" if 0 < done < total else ""
-        note = f": {visible(message, lines=False)}" if message else ""
+        note = f": {visible(message)}" if message else ""
         print(f"{self.label}: {done} of {total} after {spent:.0f} s{left}{note}", file=sys.stderr, flush=True)
 
 
@@ -114,11 +103,11 @@ def _bar(label: str) -> Iterator[Progress]:
         progress.TimeRemainingColumn(),
     )
     with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        label = visible(label, lines=False)
+        label = visible(label)
         task = bar.add_task(label, total=None)
 
         def report(done: int, total: int, message: str = "") -> None:
-            description = f"{label}: {visible(message, lines=False)}" if message else None
+            description = f"{label}: {visible(message)}" if message else None
             bar.update(task, completed=done, total=total, description=description)
 
         yield report

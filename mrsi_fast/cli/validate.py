@@ -43,7 +43,8 @@ def validate(
         try:
             warnings = _report(entry, read, rules, terminal)
         except (MapInputError, OSError) as error:
-            terminal.say(f"{entry.label}: FAIL\n  {error}")
+            terminal.say(f"{entry.label}: FAIL")
+            terminal.say(f"  {error}")
             _say_left_out(entry, terminal)
             terminal.say()
             continue

@@ -173,7 +173,8 @@ class Worker:
             page, kept = self._write(entry, result, home)
         if kept is not None:
             self.terminal.warn(f"{entry.label}: files of a former result were moved to {kept}")
-        self.terminal.say(f"  {'report':13} {page}\n")
+        self.terminal.say(f"  {'report':13} {page}")
+        self.terminal.say()
         return home.place.record_path
 
     def _memory(self, maps: MapSet) -> str:

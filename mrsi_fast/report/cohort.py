@@ -57,17 +57,16 @@ def write_cohort(folder: Path, target: Path, rows: Sequence[Mapping[str, Any]]) 
     Raises:
         OSError: It cannot be written.
     """
-    import jinja2
     from markupsafe import Markup
 
-    from mrsi_fast.report.style import csp_hash, page_css
+    from mrsi_fast.report.style import csp_hash, environment, page_css
 
     text = resources.files("mrsi_fast.report").joinpath("cohort.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    template = environment().from_string(text)
     shown = [_shown(row, folder) for row in sorted(rows, key=_urgency)]
     css = page_css()
     pictured = sorted({row["picture"]["map"] for row in shown if row["picture"]})
-    page = environment.from_string(text).render(
+    page = template.render(
         title=folder.resolve().name,
         version=__version__,
         policy=f"default-src 'none'; img-src data:; style-src '{csp_hash(css)}'; base-uri 'none'; form-action 'none'",

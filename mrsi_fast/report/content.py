@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mrsi_fast.mrsi.geometry import voxel_sizes_mm
 from mrsi_fast.report.embed import PRECISIONS, Precision, pack
+from mrsi_fast.report.plain_text import visible
 from mrsi_fast.report.ratio_view import RatioView
 from mrsi_fast.report.stills import Still, still
 from mrsi_fast.report.view import MapView, ResultView
@@ -78,8 +79,8 @@ def _packed(view: ResultView, entry: MapView | RatioView, precision: Precision) 
             own = (0.0, 1.0) if key == "probability" else display_window(values)
         found[key] = {"nifti": pack(values, affine, getattr(precision, kind)), "low": own[0], "high": own[1]}
     return {
-        "name": entry.name,
-        "unit": view.record.get("units", "") if isinstance(entry, MapView) else "",
+        "name": visible(entry.name),
+        "unit": visible(str(view.record.get("units", ""))) if isinstance(entry, MapView) else "",
         "ratio": isinstance(entry, RatioView),
         "threshold": entry.maps.threshold if isinstance(entry, RatioView) else None,
         "reference": entry.maps.reference if isinstance(entry, RatioView) else None,

@@ -10,7 +10,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
@@ -27,7 +26,7 @@ from mrsi_fast.report.evidence_view import Picture, alignment_of, evidence_table
 from mrsi_fast.report.orientation import slice_view
 from mrsi_fast.report.ratio_view import RatioView, hotspot_lines, ratio_views
 from mrsi_fast.report.stills import SEQUENTIAL, colour_codes
-from mrsi_fast.report.style import csp_hash, page_css
+from mrsi_fast.report.style import csp_hash, environment, page_css
 from mrsi_fast.report.summary import HEADS, agreement_rows, grouped_warnings, headline, short_number, summary_lines
 from mrsi_fast.report.view import SIDECAR, MapView, ReportError, ResultView, read_view
 
@@ -67,7 +66,7 @@ def write_page(view: ResultView, target: Path, anatomy: Path | None = None, regi
     start = start_voxel(view, ratios)
     z = start[2]
     table = None if regions is None else _regions(view, ratios, regions)
-    page = _environment().from_string(_text("page.html.j2")).render(
+    page = environment().from_string(_text("page.html.j2")).render(
         **numbers,
         **_viewer(view, ratios, start, anatomy),
         title=view.title,
@@ -231,10 +230,6 @@ def _region_cells(name: str, row: RegionRow) -> tuple[str, ...]:
         row.name, name, str(row.voxels), f"{row.volume_ml:.2f}", f"{row.mean:.4g}", f"{row.sd:.3g}", spread,
         f"{row.zero_filled:.4g}", f"{row.inferred:.2%}",
     )  # fmt: skip
-
-
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
 
 
 def _text(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What all pages have in common: one style sheet, and the hashes by which their policies admit what they hold."""
+"""What all pages have in common: the environment of templates, one style sheet, and the hashes of their policies."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from importlib import resources
 
 import jinja2
 
+from mrsi_fast.report.plain_text import finalized
 from mrsi_fast.report.stills import colour_codes
 
 
@@ -20,11 +21,12 @@ def page_css() -> str:
         for name, codes in colour_codes().items()
     }
     text = resources.files("mrsi_fast.report").joinpath("page.css").read_text(encoding="utf-8")
-    return (
-        jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-        .from_string(text)
-        .render(gradients=gradients)
-    )
+    return environment().from_string(text).render(gradients=gradients)
+
+
+def environment() -> jinja2.Environment:
+    """What every page is made with: values escaped, and harmless also where HTML does not care (direction of text)."""
+    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=finalized)
 
 
 def csp_hash(text: str) -> str:

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from mrsi_fast.cli import terminal as module
-from mrsi_fast.cli.terminal import Terminal, _Lines, visible
+from mrsi_fast.cli.terminal import Terminal, _Lines
+from mrsi_fast.report.plain_text import visible
 
 
 def test_quiet_keeps_warnings(capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,14 +67,15 @@ def test_no_character_of_a_name_acts_on_the_terminal(capsys: pytest.CaptureFixtu
     name = "a\x1b[31m\x9b1m\x07\r\u202eb\udcff\x7f"
     shown = r"a\x1b[31m\x9b1m\x07\r\u202eb\udcff\x7f"
     terminal = Terminal()
-    terminal.say(f"{name}\nlast")
+    terminal.say(f"{name}\nsub-02: OK")
+    terminal.block(f"{name}\nlast")
     terminal.table(["map"], [[name]])
     terminal.warn(f"{name}\nerror: forged")
     terminal.error(name)
     terminal_lines = _Lines(name)
     terminal_lines(1, 2, name)
     out, err = capsys.readouterr()
-    assert out == f"{shown}\nlast\nmap\n{shown}\n"
+    assert out == f"{shown}\\nsub-02: OK\n{shown}\nlast\nmap\n{shown}\n"
     assert (
         err.startswith(f"warning: {shown}\\nerror: forged\nerror: {shown}\n{shown}: 1 of 2") and err.count(shown) == 4
     )

@@ -16,7 +16,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from mrsi_fast.cli.summary import COLUMNS
 from mrsi_fast.mrsi.export import write_map
+from mrsi_fast.report.cohort import write_cohort
 from mrsi_fast.report.html import write_page, write_report
 from mrsi_fast.report.view import MapView, ReportError, ResultView
 from support.results import LR_AFFINE, record, save, view
@@ -114,6 +116,22 @@ def test_what_comes_from_files_is_escaped(tmp_path: Path) -> None:
     assert "x" not in page.addresses
     assert page.tags.count("img") == 4 and "<img src=x" not in (tmp_path / "report.html").read_text()
     assert json.loads(page.scripts["report-data"])["entries"][0]["name"] == ATTACK
+
+
+def test_no_text_of_a_file_turns_the_reading_order(tmp_path: Path) -> None:
+    name, escaped = "A\u202egpj.AANt\u2066", "A\\u202egpj.AANt\\u2066"
+    shown = view(title=name, warnings=[f"{name}: odd"], units=name)
+    facts = shown.record["maps"]["tNAA"]
+    odd = MapView(name, *(getattr(shown.maps[0], key) for key in ("mean", "std", "measured", "zero_filled")), None)
+    shown = ResultView(name, shown.record | {"maps": {name: facts}}, (odd,), shown.affine, shown.lr_affine)
+    written = write_page(shown, tmp_path / "report.html")
+    text = written.read_text()
+    assert "\u202e" not in text and "\u2066" not in text and f"<title>{escaped}" in text
+    entry = json.loads(Page(written).scripts["report-data"])["entries"][0]
+    assert (entry["name"], entry["unit"]) == (escaped, escaped) and f'value="{escaped}"' in text
+    row = dict.fromkeys(COLUMNS, "") | {"input": name, "status": "failed"}
+    cohort = write_cohort(tmp_path, tmp_path / "index.html", [row])
+    assert "\u202e" not in cohort.read_text()
 
 
 def test_names_of_files_are_text(tmp_path: Path) -> None:
