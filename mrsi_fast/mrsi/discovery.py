@@ -45,7 +45,7 @@ _DATASET_FOLDER = re.compile(
 )
 _MAPS_FOLDER = re.compile(r"concs|conc_maps|orig", re.IGNORECASE)
 """Folders of maps whose quality files lie in folders beside them: given one, the search starts above."""
-_SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages"})
+_SKIPPED = frozenset({"__MACOSX", "__pycache__", "node_modules", "site-packages"})
 
 
 def discover(folder: str | Path, scaling: str | None = None, patterns: Sequence[Pattern] = ()) -> list[MapFiles]:
@@ -218,7 +218,9 @@ def _walk(start: Path) -> tuple[list[Path], list[Path], list[OSError]]:
 
 def _is_second_half(path: Path, names: Iterable[str]) -> bool:
     """The .img of a .hdr/.img pair, which counts once."""
-    return path.suffix.lower() == ".img" and path.with_suffix(".hdr").name in names
+    if path.suffix.lower() != ".img":
+        return False
+    return path.with_suffix(".hdr").name.casefold() in {name.casefold() for name in names}
 
 
 def _look_at(path: Path, start: Path, patterns: Sequence[Pattern]) -> Found:

@@ -233,6 +233,11 @@ def test_files_given_one_by_one(tmp_path):
     assert "an uncertainty (CRLB, %SD)" in lone.problem and "--crlb" in lone.problem
 
 
+def test_pairs_in_capitals_and_what_macos_leaves_in_archives(tmp_path):
+    (files,) = discover(plant(tmp_path, "TNAA.HDR", "TNAA.IMG", "__MACOSX/conc_tCr.nii", "._conc_tCho.nii"))
+    assert table(files) == {"map": {"tNAA": "TNAA.HDR"}} and not files.unused
+
+
 def test_stacks_of_maps_and_bounds(tmp_path):
     (files,) = discover(plant(tmp_path / "a", "conc.nii.gz", "crlb.nii.gz", "snr.nii.gz"))
     assert list(files.maps) == list(files.crlb) == list(files.snr) == [ALL_MAPS]
