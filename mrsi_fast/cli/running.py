@@ -11,6 +11,7 @@ import typer
 
 from mrsi_fast.cli.cpus import usable_cpus
 from mrsi_fast.cli.exits import CommandError, ExitCode
+from mrsi_fast.cli.imports import without_collections
 from mrsi_fast.cli.stated import AcquiredMatrix, SliceThickness, ThroughPlane, matrix_of
 
 if TYPE_CHECKING:
@@ -154,8 +155,9 @@ class ModelOptions:
         Raises:
             CommandError: It cannot be loaded, or cannot run there.
         """
-        from mrsi_fast.engine.job import EngineError
-        from mrsi_fast.resolver import SuperResolver
+        with without_collections():
+            from mrsi_fast.engine.job import EngineError
+            from mrsi_fast.resolver import SuperResolver
 
         own: dict[str, Any] = {"device": self.device, "engine": self.engine}
         options = own | {"threads": self.threads or usable_cpus()[0]} | options
