@@ -22,6 +22,7 @@ from mrsi_fast.mrsi.mapset import Float32, MapInputError, MapSet, checked_name
 from mrsi_fast.mrsi.marks import shared_values
 from mrsi_fast.mrsi.masks import remarks_on_mask
 from mrsi_fast.mrsi.nifti import Form, Volume
+from mrsi_fast.mrsi.oddities import oddities
 from mrsi_fast.mrsi.planes import find_slice_axis
 from mrsi_fast.mrsi.read_options import QualitySource, ReadOptions
 from mrsi_fast.mrsi.reader import Reader, Source
@@ -137,6 +138,8 @@ def _judge(
     for name, one in zip(names, maps, strict=True):
         _check_values(reader, name, one, clip_negative)
     check_levels(maps, names)
+    for name, odd in oddities(maps, names):
+        reader.remark(name, odd)
     units: dict[str, Any] = {}
     if quality["crlb"] is not None:
         unit, told = (crlb_unit, None) if crlb_unit else judge_crlb(maps, quality["crlb"], names)
@@ -311,12 +314,16 @@ def _quality(reader: Reader, source: Any, names: tuple[str, ...], role: str) -> 
         data, where = reader.volume(source, role)
         if data.shape[0] not in (1, len(names)) or (role == "crlb" and data.shape[0] != len(names)):
             raise MapInputError(f"{where}: holds {data.shape[0]} volumes for {len(names)} maps. Give one for each map.")
+        if not np.isfinite(data).any():
+            reader.remark(where, "holds no number, so it is not used")
         return np.broadcast_to(data, shape).copy()
     table = {ALL_MAPS if name == ALL_MAPS else checked_name(name): value for name, value in source.items()}
     result = np.full(shape, np.nan, dtype=np.float32)
     for index, name in enumerate(names):
         if (one := table.get(name, table.get(ALL_MAPS))) is not None:
             data, where = reader.volume(one, f"{role} of {name}")
+            if not np.isfinite(data).any():
+                reader.remark(where, "holds no number, so it is not used")
             if data.shape[0] != 1:
                 raise MapInputError(f"{where}: holds {data.shape[0]} volumes where one {role} of {name} is expected.")
             result[index] = data[0]

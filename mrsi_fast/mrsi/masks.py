@@ -14,6 +14,7 @@ Bool = NDArray[np.bool_]
 
 _MOST_LABELS_NAMED = 8
 _SCALED_PROBABILITY = 100.0  # whole numbers up to this or more may be probabilities in percent or in bytes
+_NOTHING_COVERED = 0.01
 _SURE_SHARE = 0.4  # of a probability map's voxels lie within a tenth of its largest value
 
 
@@ -60,7 +61,11 @@ def as_mask(values: Float32, where: str, labels: Iterable[int] | None = None) ->
 
 
 def remarks_on_mask(maps: MapSet) -> list[str]:
-    """What looks wrong about a mask beside its maps: it covers everything, or background instead of tissue."""
+    """What looks wrong about a mask beside its maps: it covers everything, or background instead of tissue.
+
+    Raises:
+        MapInputError: It covers hardly any voxel in which the maps hold signal.
+    """
     assert maps.mask is not None
     if maps.mask.all():
         return ["The mask covers every voxel of the maps, so it does not locate the head."]
@@ -68,6 +73,11 @@ def remarks_on_mask(maps: MapSet) -> list[str]:
     if tissue.all() or not tissue.any():
         return []
     of_tissue, of_rest = float(maps.mask[tissue].mean()), float(maps.mask[~tissue].mean())
+    if of_tissue == 0 or (of_tissue < _NOTHING_COVERED and of_rest > 0.5):
+        raise MapInputError(
+            f"mask: covers {100 * of_tissue:.0f} % of where the maps hold signal and {100 * of_rest:.0f} % of the "
+            "rest, so nothing of the head would be left. It may be inverted, or belong to other maps."
+        )
     if of_tissue < 0.3 and of_rest > 0.5:
         return [
             f"The mask covers {100 * of_tissue:.0f} % of where the maps hold signal and {100 * of_rest:.0f} % of the "

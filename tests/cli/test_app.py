@@ -5,7 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+from typer.testing import CliRunner
+
 import mrsi_fast
+from mrsi_fast.cli.app import app
 
 HEAVY = ("torch", "numpy", "nibabel", "matplotlib", "scipy", "pydantic")
 PROGRAM = "import sys; from mrsi_fast.cli import main; sys.argv[0] = 'mrsi-fast'; main()"
@@ -40,3 +44,11 @@ def test_version() -> None:
 def test_unknown_commands_and_options_are_usage_errors() -> None:
     for arguments in (["superresolve"], ["train", "--colour"], ["train"]):
         assert run(*arguments).returncode == 2
+
+
+@pytest.mark.parametrize(
+    "arguments", [["sr", "-i", "", "-o", "out"], ["sr", "-i", "maps", "--output="], ["ratio", " "]]
+)
+def test_a_shell_variable_that_is_not_set_is_not_the_folder_that_one_is_in(arguments: list[str]) -> None:
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2 and "is empty" in done.output

@@ -77,6 +77,38 @@ def test_a_stack_of_bounds_for_one_map_and_bounds_for_no_map(tmp_path: Path) -> 
     assert any("no map for the crlb of tCr" in text for text in entry.read(None, ["tNAA", "tCr_crlb"]).warnings)
 
 
+def test_maps_that_look_like_something_else(tmp_path: Path) -> None:
+    """A mask as map, a map copied under another name, units that differ within a set, bounds without a number."""
+    plain = {"tNAA": VALUES, "tCr": VALUES[::-1] * 0.7}
+    odd = {
+        "holds the values 0, 1 alone": {**plain, "tCho": (VALUES > 7).astype(np.float32)},
+        "tCr: has the same values as tNAA": {**plain, "tNAA": plain["tCr"]},
+        "its median is 1.4e+06 times that of tCr": {**plain, "tNAA": VALUES * 1e6},
+    }
+    for number, (said, maps) in enumerate(odd.items()):
+        for name, values in maps.items():
+            save(tmp_path / str(number) / f"conc_{name}.nii.gz", values)
+        (entry,) = collect([tmp_path / str(number)])
+        assert any(said in warning for warning in entry.read(None).warnings), entry.read(None).warnings
+    save(tmp_path / "plain" / "conc_tNAA.nii.gz")
+    save(tmp_path / "plain" / "crlb_tNAA.nii.gz", np.full_like(VALUES, np.nan))
+    (entry,) = collect([tmp_path / "plain"])
+    assert entry.read(None).warnings == ("crlb_tNAA.nii.gz: holds no number, so it is not used.",)
+
+
+def test_a_mask_of_the_background_is_refused(tmp_path: Path) -> None:
+    x, y = np.meshgrid(np.linspace(-1, 1, 12), np.linspace(-1, 1, 10), indexing="ij")
+    head = (x**2 + y**2 < 0.8)[..., None]
+    save(tmp_path / "conc_tNAA.nii.gz", VALUES * head)
+    save(tmp_path / "mask.nii.gz", np.broadcast_to(~head, VALUES.shape).astype(np.uint8))
+    with pytest.raises(MapInputError, match="mask: covers 0 % .* and 100 % of the rest.* inverted"):
+        collect([tmp_path])[0].read(None)
+    one = np.zeros_like(VALUES, np.uint8)
+    one[6, 5, 0] = 1  # a region of interest, however small, is meant
+    save(tmp_path / "mask.nii.gz", one)
+    assert collect([tmp_path])[0].read(None).mask.sum() == 1
+
+
 def test_one_map_in_two_files(tmp_path: Path) -> None:
     given = [save(tmp_path / "tNAA.nii"), save(tmp_path / "tNAA.nii.gz")]
     for entry in [*collect(given), *collect([tmp_path])]:

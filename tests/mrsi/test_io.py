@@ -281,8 +281,8 @@ def test_odd_values_are_remarked_and_kept():
 def test_one_remark_for_many_files(tmp_path):
     sheared = AFFINE.copy()
     sheared[0, 0] = 1
-    for name in ("tNAA", "tCr", "Ins"):
-        save(tmp_path / f"{name}.nii.gz", volume(1), sheared)
+    for seed, name in enumerate(("tNAA", "tCr", "Ins")):
+        save(tmp_path / f"{name}.nii.gz", volume(seed), sheared)
     (warning,) = read_maps(tmp_path).warnings
     assert warning.startswith("tNAA.nii.gz and 2 more: the axes are sheared")
 
