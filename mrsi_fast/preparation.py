@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
 
 from mrsi_fast.config import Settings
 from mrsi_fast.mrsi.anatomy import resample_anatomy
@@ -66,7 +67,7 @@ class AcquisitionSettings(Settings):
     box: bool = False
     matrix: tuple[int, int] | None = None
     through_plane: Kind | None = None
-    thickness_mm: float | None = None
+    thickness_mm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mrsi_fast.mrsi.patterns import Pattern
 
 _PANEL = "Files by hand"
+_BOUNDS = "CRLB (%SD): NAME=FILE, for one map; FILE alone: a stack, one volume for each map in order."
 _EACH = "NAME=FILE, for one map; FILE alone for all of them."
 Maps = Annotated[
     list[str] | None,
@@ -22,7 +23,12 @@ Maps = Annotated[
 ]
 Crlb = Annotated[
     list[str] | None,
-    typer.Option("--crlb", metavar="[NAME=]FILE", rich_help_panel=_PANEL, help=f"CRLB (%SD): {_EACH}"),
+    typer.Option(
+        "--crlb",
+        metavar="[NAME=]FILE",
+        rich_help_panel=_PANEL,
+        help="CRLB (%SD): NAME=FILE, for one map; FILE alone: a stack with one volume a map, in order.",
+    ),
 ]
 Snr = Annotated[
     list[str] | None,
@@ -86,6 +92,7 @@ def by_hand(
     Raises:
         CommandError: One cannot be understood, names nothing, or names the same twice.
     """
+    from mrsi_fast.mrsi.lcmodel import directions_of
     from mrsi_fast.mrsi.mapset import MapInputError
     from mrsi_fast.mrsi.patterns import Pattern
 
@@ -93,6 +100,8 @@ def by_hand(
         raise CommandError(f"--like {like}: there is no such file.")
     try:
         parsed = tuple(Pattern.parse(text) for text in patterns or ())
+        if table_axes is not None:
+            directions_of(table_axes)
     except MapInputError as error:
         raise CommandError(str(error)) from error
     named = {}

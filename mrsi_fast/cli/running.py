@@ -116,8 +116,10 @@ class AcquisitionOptions:
         """The acquisition as the resolver takes it.
 
         Raises:
-            CommandError: The matrix is not two whole numbers.
+            CommandError: The matrix is not two whole numbers, or the thickness none.
         """
+        if self.slice_thickness is not None and not 0 < self.slice_thickness < 1000:
+            raise CommandError(f"--slice-thickness {self.slice_thickness:g}: give a thickness in mm, e.g. 10.")
         return {
             "window": self.window,
             "support": self.support,

@@ -19,6 +19,7 @@ from nibabel.spatialimages import SpatialImage
 from numpy.typing import ArrayLike, NDArray
 
 from mrsi_fast.mrsi.arrays import plain_array
+from mrsi_fast.mrsi.discovery import NOUNS, content_of
 from mrsi_fast.mrsi.geometry import check_affine, hr_affine
 from mrsi_fast.mrsi.images import read_image
 from mrsi_fast.mrsi.intensity import clipped, without_padding
@@ -133,6 +134,13 @@ def _read(source: Any) -> tuple[Volume, str]:
         )
     if not Path(source).is_file():
         raise MapInputError(f"anatomy: {source}: there is no such file.")
+    what = content_of(Path(source))
+    if what.role not in ("anatomy", "other") or "mask" in what.reason:
+        kind = NOUNS.get(what.role, "a mask")
+        raise MapInputError(
+            f"anatomy: {Path(source).name} is {kind} by its name, which guides nothing. Give "
+            "a T1, T2 or FLAIR image; rename the file if it is one."
+        )
     volume = read_image(Path(source))
     return volume, str(getattr(source, "name", source)).rsplit("/", 1)[-1]
 

@@ -142,25 +142,29 @@ def is_named(path: Path) -> bool:
     return is_image(path) and not (what.role == "other" and what.reason.startswith("no "))
 
 
+NOUNS: dict[str, str] = {
+    "map": "a map of a metabolite",
+    "crlb": "an uncertainty (CRLB, %SD)",
+    "snr": "a signal-to-noise ratio",
+    "fwhm": "a linewidth",
+    "mask": "a mask",
+    "lipid": "a lipid mask",
+    "failed": "a mark of failed fits",
+    "anatomy": "an anatomical image",
+    "ratio": "a ratio",
+}
+"""Role -> what a file of it is called in sentences."""
+
+
 def refusal(what: Finding) -> str:
     """Why a file that was given as a map is none, to be read after a colon."""
     if what.role in ("ratio", "other"):
         return what.reason
     options = {"crlb": "--crlb", "snr": "--snr", "fwhm": "--fwhm", "mask": "--mask", "anatomy": "--anatomy"}
-    words = {
-        "crlb": "an uncertainty (CRLB, %SD)",
-        "snr": "a signal-to-noise ratio",
-        "fwhm": "a linewidth",
-        "mask": "a mask",
-        "lipid": "a lipid mask",
-        "map": "a second file for one map",
-        "failed": "a mark of failed fits",
-        "anatomy": "an anatomical image",
-    }
     if what.role == "map":
-        return words["map"]
+        return "a second file for one map"
     step = f": give it with {options[what.role]} beside a map" if what.role in options else ""
-    return f"{words.get(what.role, 'no map')} by its name, not a map of concentrations{step}"
+    return f"{NOUNS[what.role]} by its name, not a map of concentrations{step}"
 
 
 UNNAMED = "map"

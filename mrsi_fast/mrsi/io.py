@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrsi_fast.mrsi.choice import chosen_names, wanted_names
-from mrsi_fast.mrsi.discovery import UNNAMED, name_from_file
+from mrsi_fast.mrsi.discovery import NOUNS, UNNAMED, content_of, name_from_file
 from mrsi_fast.mrsi.findings import ALL_MAPS
 from mrsi_fast.mrsi.mapfiles import MapFiles
 from mrsi_fast.mrsi.mapset import Float32, MapInputError, MapSet, checked_name
@@ -215,6 +215,8 @@ def _read_quality(
         role: given[role] if given.get(role) is not None else stored.get(role)
         for role in ("crlb", "snr", "fwhm", "mask", "lipid", "failed")
     }
+    for role, source in given.items():
+        _remark_on_names(reader, role, source)
     quality = {role: _quality(reader, chosen[role], found, role) for role in ("crlb", "snr", "fwhm")}
     labels = None if mask_labels is None else tuple(mask_labels)
     flags = {
@@ -232,6 +234,13 @@ def _read_quality(
             "acquisition model holds for concentrations: prefer raw or molarity and take ratios afterwards",
         )
     return quality, flags
+
+
+def _remark_on_names(reader: Reader, role: str, source: Any) -> None:
+    """Remark on a file that was given for a role and is another thing by its name."""
+    for one in source.values() if isinstance(source, Mapping) else [source]:
+        if isinstance(one, (str, Path)) and (what := content_of(Path(one))).role not in (role, "map", "other"):
+            reader.remark(Path(one).name, f"is {NOUNS[what.role]} by its name, but was given as {NOUNS[role]}")
 
 
 def _describe(files: MapFiles, source: Source) -> str:

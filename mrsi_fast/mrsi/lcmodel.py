@@ -271,13 +271,23 @@ def _default_axes(affine: NDArray[np.float64]) -> str:
     return {"S": "PLS", "I": "PLS", "A": "ILA", "P": "ILA"}.get(str(codes[thick]), "IPL")
 
 
+def directions_of(letters: str) -> list[str]:
+    """The pair of directions (``RL``, ``AP``, ``SI``) that each of three letters belongs to.
+
+    Raises:
+        MapInputError: The letters do not name each pair once.
+    """
+    groups = [next((pair for pair in ("RL", "AP", "SI") if letter in pair), "") for letter in letters.upper()]
+    if len(letters) != 3 or set(groups) != {"RL", "AP", "SI"}:
+        raise MapInputError(f"table axes {letters}: give three letters, one each of R/L, A/P and S/I, e.g. PLS.")
+    return groups
+
+
 def _indices(
     voxels: Sequence[Voxel], affine: NDArray[np.float64], shape: tuple[int, ...], letters: str
 ) -> list[tuple[int, int, int]]:
     """Index of each voxel on the grid."""
-    groups = [next((pair for pair in ("RL", "AP", "SI") if letter in pair), "") for letter in letters]
-    if len(letters) != 3 or set(groups) != {"RL", "AP", "SI"}:
-        raise MapInputError(f"table axes {letters}: give three letters, one each of R/L, A/P and S/I, e.g. PLS.")
+    groups = directions_of(letters)
     codes = [str(code) for code in nib.orientations.aff2axcodes(affine)]
     axes = [next(axis for axis in range(3) if codes[axis] in pair) for pair in groups]
     flips = [codes[axis] != letter for axis, letter in zip(axes, letters, strict=True)]

@@ -6,9 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import get_args
 
+from mrsi_fast.mrsi.entities import UNKNOWN
 from mrsi_fast.mrsi.findings import Finding, Role
+from mrsi_fast.mrsi.images import image_stem
 from mrsi_fast.mrsi.mapset import MapInputError
-from mrsi_fast.mrsi.names import canonical_name
+from mrsi_fast.mrsi.names import canonical_name, is_known
+from mrsi_fast.mrsi.schemes import classify
 
 _ROLES = tuple(role for role in get_args(Role) if role not in ("ratio", "other"))
 
@@ -51,10 +54,20 @@ class Pattern:
         return cls(role, re.compile(rf"(?:^|.*/){regex}$", re.IGNORECASE))  # type: ignore[arg-type]
 
     def read(self, relative: str) -> Finding | None:
-        """What a file of this path (with ``/``, with its suffix) holds, or None if it is not of this pattern."""
-        if (match := self.regex.fullmatch(relative)) is None:
+        """What a file of this path (with ``/``, with its suffix) holds, or None if it is not of this pattern.
+
+        A pattern without a suffix is one of the name alone. One of maps leaves files whose own name says otherwise
+        (``crlb_tNAA`` for ``{met}``) to the table of schemes.
+        """
+        parent, slash, name = relative.rpartition("/")
+        match = self.regex.fullmatch(f"{parent}{slash}{image_stem(name)}") or self.regex.fullmatch(relative)
+        if match is None:
             return None
         groups = match.groupdict()
+        if self.role == "map" and not is_known(groups["met"]):
+            told = classify(groups["met"])
+            if told.role != "map" and told.reason != UNKNOWN:
+                return None
         tags = {"id": groups["id"]} if groups.get("id") else {}
         if not groups.get("met"):
             return Finding(self.role, tags=tags)

@@ -73,6 +73,8 @@ def _sorted(
     source: Any, names: Sequence[str] | None, scaling: str | None, like: Any, table_axes: str | None, form: Form
 ) -> tuple[MapFiles, Any, Sequence[str] | None]:
     """``named_sources`` but for the unit that the place of files tells."""
+    if isinstance(source, str) and not source.strip():
+        raise MapInputError("maps: the path is empty. Give a file or a folder.")
     if isinstance(source, (str, Path)):
         path = Path(source)
         if path.is_dir():

@@ -9,9 +9,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from mrsi_fast.cli.exits import CommandError
 from mrsi_fast.cli.hand import by_hand
 from mrsi_fast.cli.inputs import collect
+from mrsi_fast.cli.running import AcquisitionOptions
+from mrsi_fast.mrsi.anatomy import load_anatomy
+from mrsi_fast.mrsi.io import read_maps
 from mrsi_fast.mrsi.mapset import MapInputError
+from mrsi_fast.preparation import AcquisitionSettings
 
 AFFINE = np.diag([10.0, 10.0, 12.0, 1.0])
 VALUES = np.random.default_rng(0).uniform(5, 9, (12, 10, 2)).astype(np.float32)
@@ -107,6 +112,34 @@ def test_a_mask_of_the_background_is_refused(tmp_path: Path) -> None:
     one[6, 5, 0] = 1  # a region of interest, however small, is meant
     save(tmp_path / "mask.nii.gz", one)
     assert collect([tmp_path])[0].read(None).mask.sum() == 1
+
+
+def test_files_given_for_another_role_than_their_names_tell(tmp_path: Path) -> None:
+    path = save(tmp_path / "conc_tNAA.nii.gz")
+    snr = save(tmp_path / "snr.nii.gz", np.full_like(VALUES, 8.0))
+    maps = read_maps(path, crlb=snr)
+    assert "snr.nii.gz: is a signal-to-noise ratio by its name, but was given as an uncertainty" in maps.warnings[0]
+    for name, said in (
+        ("crlb_tNAA", "an uncertainty"),
+        ("brain_mask", "a mask"),
+        ("T1_mask", "a mask"),
+        ("tCr", "a map"),
+    ):
+        with pytest.raises(MapInputError, match=f"{name}.nii.gz is {said}.* by its name, which guides nothing"):
+            load_anatomy(save(tmp_path / f"{name}.nii.gz"))
+    assert load_anatomy(save(tmp_path / "P07_T1w.nii.gz"))[1] == "P07_T1w.nii.gz"
+
+
+def test_what_is_not_used_is_checked_all_the_same() -> None:
+    with pytest.raises(CommandError, match="table axes QQQ"):
+        by_hand(table_axes="QQQ")
+    for odd in (-1.0, 0.0, float("nan"), float("inf")):
+        with pytest.raises(CommandError, match="--slice-thickness"):
+            AcquisitionOptions(slice_thickness=odd).settings()
+        with pytest.raises(ValueError, match="thickness_mm"):
+            AcquisitionSettings.parse({"thickness_mm": odd}, "acquisition")
+    with pytest.raises(MapInputError, match="the path is empty"):
+        read_maps(" ")
 
 
 def test_one_map_in_two_files(tmp_path: Path) -> None:

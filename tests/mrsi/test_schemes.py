@@ -128,6 +128,7 @@ def test_splitting_an_identifier_off(text, parts):
         ("{id}/{id}_{met}.nii", "P07/P07_NAA.nii", "map", "NAA", {"id": "P07"}),
         ("snr=quality.nii", "quality.nii", "snr", ALL_MAPS, {}),
         ("map=C-{met}.nii", "C-Foo.nii", "map", "Foo", {}),
+        ("{id}_{met}", "P07_NAA.nii.gz", "map", "NAA", {"id": "P07"}),
     ],
 )
 def test_a_users_own_pattern(pattern, path, role, name, tags):
@@ -137,6 +138,7 @@ def test_a_users_own_pattern(pattern, path, role, name, tags):
 
 def test_patterns_that_do_not_fit_or_make_no_sense():
     assert Pattern.parse("{id}_{met}.nii").read("P07-NAA.nii") is None
+    assert Pattern.parse("{met}").read("crlb_NAA.nii") is None and Pattern.parse("{met}").read("NAA_mask.nii") is None
     assert Pattern.parse("{id}/{id}_{met}.nii").read("P07/P08_NAA.nii") is None
     for text, said in (
         ("foo={met}.nii", "no role foo"),
