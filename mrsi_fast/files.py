@@ -12,6 +12,7 @@ import json
 import os
 import stat
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,6 +41,17 @@ def flush_all_to_disk(paths: Iterable[Path]) -> None:
             pass
 
 
+_umask_is_asked = threading.Lock()
+
+
+def as_umask_leaves(mode: int) -> int:
+    """The mode that a new file gets. The umask is told to those who set it alone, so one thread asks at a time."""
+    with _umask_is_asked:
+        umask = os.umask(0)
+        os.umask(umask)
+    return mode & ~umask
+
+
 @contextlib.contextmanager
 def atomic_path(target: str | Path, durable: bool = True) -> Iterator[Path]:
     """Gives a temporary path in the target's folder; on success it replaces the target, on failure it is removed.
@@ -61,9 +73,7 @@ def atomic_path(target: str | Path, durable: bool = True) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        temporary.chmod(as_umask_leaves(0o666))
         if durable:
             flush_to_disk(temporary)
         temporary.replace(target)

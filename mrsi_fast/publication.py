@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mrsi_fast.files import flush_all_to_disk, flush_to_disk, open_regular, read_json, write_text
+from mrsi_fast.files import as_umask_leaves, flush_all_to_disk, flush_to_disk, open_regular, read_json, write_text
 
 try:
     import fcntl
@@ -213,9 +213,7 @@ class Place:
         """A hidden folder to write the files of the result into; gone in the end unless it was published."""
         folder = Path(tempfile.mkdtemp(prefix=f".{self.stem}.", suffix=".part", dir=self.folder))
         try:
-            umask = os.umask(0)
-            os.umask(umask)
-            folder.chmod(0o777 & ~umask)
+            folder.chmod(as_umask_leaves(0o777))
             yield folder
         finally:
             if not (folder / _JOURNAL).exists():

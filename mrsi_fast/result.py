@@ -147,6 +147,16 @@ class Result:
             MapInputError: A target is one of the inputs.
             ValueError: Two maps would have one file name.
         """
+        inputs = tuple(inputs)
+        files = self.write_maps(folder, prefix, samples, inputs)
+        record = folder / f"{prefix}{self.stem('sr')}.json"
+        self.seal(record, files, inputs)
+        return [*files, record]
+
+    def write_maps(
+        self, folder: Path, prefix: str = "", samples: bool = False, inputs: Iterable[str | Path] = ()
+    ) -> list[Path]:
+        """``write`` without the record, for a caller who adds files before ``seal``."""
         refuse_equal_labels(self.names)
         inputs = tuple(inputs)
 
@@ -168,10 +178,7 @@ class Result:
             return path
 
         with ThreadPoolExecutor(_WRITERS) as pool:  # most of the time goes to zlib, which lets other threads run
-            files = list(pool.map(write_one, self._volumes(samples)))
-        record = folder / f"{prefix}{self.stem('sr')}.json"
-        self.seal(record, files, inputs)
-        return [*files, record]
+            return list(pool.map(write_one, self._volumes(samples)))
 
     def seal(self, record: Path, files: Iterable[Path], inputs: Iterable[str | Path] = ()) -> None:
         """Writes the JSON record of a result: provenance, warnings, and its files with their sha256."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from mrsi_fast.files import atomic_path, leads_out, open_regular, read_json, sweep, write_text
+from mrsi_fast.files import as_umask_leaves, atomic_path, leads_out, open_regular, read_json, sweep, write_text
 
 
 def test_failure_keeps_the_old_file_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -31,6 +33,18 @@ def test_suffix_is_kept_and_mode_follows_the_umask(tmp_path: Path) -> None:
         os.umask(previous)
     assert (tmp_path / "map.nii.gz").stat().st_mode & 0o777 == 0o640
     assert (tmp_path / "note.json").read_text(encoding="utf-8") == "ä"
+
+
+def test_the_umask_outlives_writers_that_ask_for_it_at_once(tmp_path: Path) -> None:
+    previous, interval = os.umask(0o027), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads take turns between any two steps
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            modes = set().union(*pool.map(lambda _: {as_umask_leaves(0o666) for _ in range(5000)}, range(4)))
+    finally:
+        sys.setswitchinterval(interval)
+        left = os.umask(previous)
+    assert left == 0o027 and modes == {0o640}
 
 
 def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path: Path) -> None:

@@ -284,7 +284,7 @@ class Worker:
 
         place, prefix = home.place, prefix_of(entry)
         with place.staging() as staging:
-            files = result.write(staging, prefix, self.request.save_samples)[:-1]
+            files = result.write_maps(staging, prefix, self.request.save_samples)
             if self.request.pictures:
                 from mrsi_fast.report.pages import write_pages  # matplotlib takes seconds to import
 
