@@ -21,9 +21,12 @@ class ConfigError(ValueError):
 
 
 class Settings(pydantic.BaseModel):
-    """Base of every configuration: immutable, refuses unknown keys, reads TOML and JSON, writes TOML."""
+    """Base of every configuration: immutable, reads TOML and JSON, writes TOML.
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    Unknown keys and numbers that are not finite are refused.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @classmethod
     def parse(cls, values: dict[str, Any], source: str = "configuration") -> Self:
@@ -55,16 +58,26 @@ class Settings(pydantic.BaseModel):
                     f"{path.name}: is larger than {LARGEST_CONFIG_BYTES} bytes, so it is no configuration."
                 )
             text = raw.decode("utf-8")
-            values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+            values = json.loads(text, object_pairs_hook=_once) if path.suffix == ".json" else tomllib.loads(text)
         except OSError as error:
             raise ConfigError(f"{path}: the configuration cannot be read ({error.strerror}).") from error
         except (UnicodeDecodeError, json.JSONDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
             raise ConfigError(f"{path}: not a valid configuration file ({error}).") from error
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path.name}: holds no table of settings.")
         return cls.parse(values, source=path.name)
 
     def to_toml(self) -> str:
         """The full resolved configuration as TOML text (keys whose value is None are left out)."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; a key that stands twice is refused, as in TOML."""
+    keys = [key for key, _ in pairs]
+    if twice := next((key for key in keys if keys.count(key) > 1), None):
+        raise ConfigError(f"the configuration holds the key {twice} twice.")
+    return dict(pairs)
 
 
 LARGEST_CONFIG_BYTES = 2**20

@@ -138,6 +138,15 @@ def check_output(output: Path, sets: Sequence[InputSet]) -> None:
                 f"{output}: the output folder holds the input {entry.path.name}, and inputs are never overwritten. "
                 "Choose another folder for -o."
             )
+    make_writable(output)
+
+
+def make_writable(output: Path) -> None:
+    """Makes a folder for output and tries to write there.
+
+    Raises:
+        CommandError: It cannot be written.
+    """
     try:
         output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mrsi_fast.cli.exits import CommandError, ExitCode, guarded
+from mrsi_fast.cli.inputs import make_writable
 from mrsi_fast.cli.options import Debug, Quiet
 from mrsi_fast.cli.terminal import Terminal
 
@@ -94,11 +95,10 @@ def ratio(
         raise CommandError("--cni is defined for tCho/tNAA alone.")
     records = sorted(results.glob(f"*{RECORD_TAIL}")) if results.is_dir() else []
     if not records:
-        raise CommandError(
-            f"{results}: holds no result of `mrsi-fast sr`. Give its output folder.", ExitCode.NO_VALID_INPUT
-        )
+        what = "holds no result of `mrsi-fast sr`" if results.exists() else "there is no such folder"
+        raise CommandError(f"{results}: {what}. Give the output folder of `mrsi-fast sr`.", ExitCode.NO_VALID_INPUT)
     target = output or results
-    target.mkdir(parents=True, exist_ok=True)
+    make_writable(target)
     failed: list[str] = []
     for path in records:
         place = Place(results, path.name.removesuffix(RECORD_TAIL))

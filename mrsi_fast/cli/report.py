@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mrsi_fast.cli.exits import CommandError, ExitCode, guarded
+from mrsi_fast.cli.inputs import make_writable
 from mrsi_fast.cli.options import Debug
 from mrsi_fast.cli.terminal import Terminal
 from mrsi_fast.report.cohort import FRONT_PAGE
@@ -49,6 +50,9 @@ def report(
     folder = results.parent if results.is_file() else results
     target = output or folder / FRONT_PAGE
     refuse_other_files(target)
+    if not results.exists():
+        raise CommandError(f"{results}: there is no such file or folder.", ExitCode.NO_VALID_INPUT)
+    make_writable(target.parent)
     complete, incomplete = results_below(folder)
     if results.is_file():
         complete, incomplete = ([path for path in found if path == results] for found in (complete, incomplete))

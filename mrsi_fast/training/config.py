@@ -107,7 +107,7 @@ class TrainConfig(Settings):
         validation_batches: Batches of each validation.
     """
 
-    name: str = "mrsi_fast"
+    name: str = pydantic.Field("mrsi_fast", min_length=1, max_length=64)
     output: Path
     seed: int = pydantic.Field(0, ge=0, lt=2**63)
     initial: Path | None = None
@@ -133,6 +133,13 @@ class TrainConfig(Settings):
     @classmethod
     def _preset_by_name(cls, value: Any) -> Any:
         return SimulationConfig.preset(value) if isinstance(value, str) else value
+
+    @pydantic.field_validator("output", mode="before")
+    @classmethod
+    def _output_is_named(cls, value: Any) -> Any:
+        if isinstance(value, str) and not value.strip():
+            raise ValueError("the folder has no name; it is not the one that the command runs in")
+        return value
 
     @pydantic.model_validator(mode="after")
     def _spread_has_a_head(self) -> Self:

@@ -186,3 +186,13 @@ def test_what_cannot_be_divided(results: Path, asked: str, code: int, text: str)
 def test_a_folder_without_results(tmp_path: Path) -> None:
     done = ratio("tCho/tNAA", "-i", tmp_path)
     assert done.exit_code == 3 and "holds no result" in done.output
+
+
+def test_places_that_are_none(results: Path, tmp_path: Path) -> None:
+    """Output that cannot be written is a usage error of every command, input that is not there is named."""
+    (tmp_path / "file").touch()
+    for command, target in ((("ratio", "tCho/tNAA"), tmp_path / "file"), (("report",), tmp_path / "file" / "a.html")):
+        done = CliRunner().invoke(app, [*command, "-i", str(results), "-o", str(target)])
+        assert done.exit_code == 2 and "the output folder cannot be written" in done.output, done.output
+        done = CliRunner().invoke(app, [*command, "-i", str(tmp_path / "none")])
+        assert done.exit_code == 3 and "there is no such" in done.output, done.output

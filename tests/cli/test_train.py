@@ -43,6 +43,9 @@ def test_a_run_ends_in_a_model_folder_and_says_how_it_went(tmp_path: Path) -> No
         ('output = "run"\nsteps = 0\n', "steps: Input should be greater than 0"),
         ('output = "run"\nsteps = 2\ncolour = "red"\n', "colour: Extra inputs are not permitted"),
         ("steps = [", "not a valid configuration file"),
+        ('output = ""\nsteps = 2\n', "output: Value error, the folder has no name"),
+        ('output = "run"\nsteps = 2\n[loss]\nspread = inf\n', "loss.spread: Input should be a finite number"),
+        ('output = "run"\nsteps = 2\n[optimiser]\nlearning_rate = nan\n', "learning_rate: Input should be"),
     ],
 )
 def test_bad_settings(text: str, expected: str, tmp_path: Path) -> None:
@@ -50,6 +53,20 @@ def test_bad_settings(text: str, expected: str, tmp_path: Path) -> None:
     config.write_text(text)
     done = train(config)
     assert done.exit_code == 2 and expected in done.stderr and "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"output": "a", "output": "b", "steps": 2}', "holds the key output twice"),
+        ('["run"]', "holds no table of settings"),
+        ('{"output": "run", "steps": NaN}', "steps: Input should be a finite number"),
+    ],
+)
+def test_bad_settings_in_json(text: str, expected: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text(text)
+    done = train(tmp_path / "bad.json")
+    assert done.exit_code == 2 and expected in done.stderr
 
 
 def test_a_damaged_checkpoint_is_a_model_problem(tmp_path: Path) -> None:
