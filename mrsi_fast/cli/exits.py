@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -122,6 +123,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, **options: Any) -> None:
         try:
             with signals_raise(), _environment_kept():
+                _check_current_folder()
                 command(*args, **options)
         except CommandError as error:
             raise _end(error, error.code, options) from None
@@ -139,10 +141,24 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except Exception as error:
+            if "MRSI_FAST_" in str(error):  # a variable of the environment that cannot be used
+                raise _end(error, ExitCode.USAGE, options) from None
             text = f"Unexpected {type(error).__name__}: {error}. This is a defect of mrsi-fast; --debug shows where."
             raise _end(error, ExitCode.UNEXPECTED, options, text) from None
 
     return run
+
+
+def _check_current_folder() -> None:
+    """Refuses to run in a folder that was deleted: no path can be resolved there, and libraries fail to load.
+
+    Raises:
+        CommandError: It was.
+    """
+    try:
+        Path.cwd()
+    except OSError:
+        raise CommandError("The folder that this command was started in does not exist any more. Use cd.") from None
 
 
 def _end(error: BaseException, code: ExitCode, options: dict[str, Any], text: str | None = None) -> typer.Exit:

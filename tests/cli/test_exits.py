@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import typer
@@ -43,6 +44,7 @@ def raises(error: BaseException) -> Callable[[], None]:
             "out/a.nii.gz: No space left on device.",
         ),
         (MemoryError(), ExitCode.UNEXPECTED, "Not enough memory."),
+        (RuntimeError("MRSI_FAST_ISA=x: 'x' is not usable here."), ExitCode.USAGE, "MRSI_FAST_ISA=x: 'x' is not"),
         (ZeroDivisionError("division by zero"), ExitCode.UNEXPECTED, "defect of mrsi-fast"),
     ],
 )
@@ -55,6 +57,16 @@ def test_errors_are_sentences(
     assert printed.out == ""
     assert ending(raises(error), debug=True) == code
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_folder_that_was_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert ending(lambda: None) == ExitCode.USAGE
+    assert "was started in does not exist any more" in capsys.readouterr().err
 
 
 def test_a_closed_pipe_is_left_to_the_command_line_library() -> None:
