@@ -93,12 +93,20 @@ def sweep(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def write_text(target: str | Path, text: str) -> None:
+def write_text(target: str | Path, text: str, durable: bool = True) -> None:
     """Writes UTF-8 text atomically, in pieces: encoded at once, a page of many slices would be held twice.
 
     Bytes of a file name that are no UTF-8 (surrogates in Python) are written as escapes with a backslash.
+
+    Args:
+        target: The file.
+        text: Its content.
+        durable: As for :func:`atomic_path`.
     """
-    with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace") as stream:
+    with (
+        atomic_path(target, durable) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace") as stream,
+    ):
         for start in range(0, len(text), 2**20):
             stream.write(text[start : start + 2**20])
 

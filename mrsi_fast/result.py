@@ -181,10 +181,13 @@ class Result:
             return list(pool.map(write_one, self._volumes(samples)))
 
     def seal(self, record: Path, files: Iterable[Path], inputs: Iterable[str | Path] = ()) -> None:
-        """Writes the JSON record of a result: provenance, warnings, and its files with their sha256."""
+        """Writes the JSON record of a result: provenance, warnings, and its files with their sha256.
+
+        Nothing waits for the disk, as in ``write``.
+        """
         sums = {path.name: {"sha256": sha256_of(path)} for path in sorted(files)}
         facts = {**self.provenance, "warnings": list(self.warnings), "files": sums}
-        write_sidecar(record, facts, inputs)
+        write_sidecar(record, facts, inputs, durable=False)
 
     def _volumes(self, samples: bool) -> Iterator[_Map]:
         """What is written, map by map.

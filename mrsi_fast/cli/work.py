@@ -290,7 +290,8 @@ class Worker:
 
                 files += write_pages(result, staging, entry.label, prefix)
             return_freed()
-            page = write_page(view_of(result, entry.label), staging / page_name(place.stem), entry.anatomy)
+            target = staging / page_name(place.stem)
+            page = write_page(view_of(result, entry.label), target, entry.anatomy, durable=False)
             result.seal(staging / place.record_path.name, [*files, page])
             kept = place.publish(staging, home.keep)
         return place.folder / page.name, kept

@@ -14,7 +14,7 @@ from torch import Tensor
 from mrsi_fast.diffusion.denoiser import Denoiser
 from mrsi_fast.diffusion.solvers import Step
 from mrsi_fast.engine.job import EngineError, Estimate, PlannedEngine, SamplingJob
-from mrsi_fast.engine.plan import AttentionOp, Operation, Source, Value, plan_network
+from mrsi_fast.engine.plan import AttentionOp, FilmTable, Operation, Source, Value, plan_network
 from mrsi_fast.models.unet import SelfAttentionUNet
 from mrsi_fast.mrsi.forward import Acquisition
 from mrsi_fast.ops import _native
@@ -75,6 +75,7 @@ class NativePlan:
         threads: OpenMP threads.
         weights: ``PackedWeights`` that other plans of this network share; by default the plan has its own.
         pairs: Convolutions on sums of two bfloat16 in AMX tiles instead of in float32.
+        film: ``FilmTable`` of another plan of this network; by default the plan makes its own.
     """
 
     def __init__(
@@ -85,8 +86,9 @@ class NativePlan:
         threads: int,
         weights: Any = None,
         pairs: bool = False,
+        film: FilmTable | None = None,
     ) -> None:
-        self.plan, self.film = plan_network(network, batch, grid)
+        self.plan, self.film = plan_network(network, batch, grid, film)
         self.batch, self.grid, self.threads, self.pairs = batch, grid, threads, pairs
         self._projection: Acquisition | None = None
         self.native = _native.module().Plan(self.plan.arena_floats, self.film.width, threads, weights)
@@ -94,7 +96,7 @@ class NativePlan:
             self._add(operation, index)
         if self.plan.both_heads is not None:
             self._add(self.plan.both_heads, len(self.plan.operations))
-        weight, bias = self.film.weight.float().T.contiguous(), self.film.bias.float()
+        weight, bias = self.film.single
         self.native.set_film(len(weight), weight.data_ptr(), bias.data_ptr())
         self.native.set_solver(self._solver(network.config.stem_factor))
 
@@ -303,7 +305,8 @@ class NativeEngine(PlannedEngine):
         if key not in self.plans:
             while len(self.plans) >= PLANS:
                 self.plans.popitem(last=False)  # frees the oldest arena first
-            self.plans[key] = NativePlan(self.network, batch, grid, self.threads, self.weights, self.pairs)
+            film = None if self.plan is None else self.plan.film
+            self.plans[key] = NativePlan(self.network, batch, grid, self.threads, self.weights, self.pairs, film)
         self.plans.move_to_end(key)
         return self.plans[key]
 

@@ -8,6 +8,7 @@ The plan is independent of kernels; an engine turns it into calls.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -166,6 +167,11 @@ class FilmTable:
         self.weight = torch.cat([block.film.weight.detach() for block in blocks]).double()
         self.bias = torch.cat([block.film.bias.detach() for block in blocks]).double()
 
+    @functools.cached_property
+    def single(self) -> tuple[Tensor, Tensor]:
+        """The matrix [embedding width, width] and the bias [width] in float32."""
+        return self.weight.float().T.contiguous(), self.bias.float()
+
     def embed(self, noise_labels: Sequence[float], vector: Tensor) -> Tensor:
         """[steps * B, embedding width] in float64: what the rows are made of."""
         labels = torch.tensor(noise_labels, dtype=torch.float64, device=vector.device).repeat_interleave(len(vector))
@@ -215,15 +221,18 @@ class _Walk:
         return self.conv(f"{name}.proj", (Source(mixed),), block.proj, residual=x)
 
 
-def plan_network(network: SelfAttentionUNet, batch: int, grid: tuple[int, int]) -> tuple[Plan, FilmTable]:
+def plan_network(
+    network: SelfAttentionUNet, batch: int, grid: tuple[int, int], film: FilmTable | None = None
+) -> tuple[Plan, FilmTable]:
     """Plans one evaluation.
 
     Args:
         network: Its weights are referred to, not copied.
         batch: Slices in a batch.
         grid: High-resolution grid (X, Y), any sizes.
+        film: The network's table from another plan: it depends on neither batch nor grid. Computed by default.
     """
-    config, film = network.config, FilmTable(network)
+    config, film = network.config, film or FilmTable(network)
     padded = [-(-size // config.grid_multiple) * config.grid_multiple // config.stem_factor for size in grid]
     stem = Value("stem.in", batch, padded[0], padded[1], network.stem.in_channels)
     walk = _Walk(film)

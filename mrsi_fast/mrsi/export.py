@@ -111,13 +111,16 @@ def refuse_overwrite(path: str | Path, inputs: Iterable[str | Path]) -> None:
         raise MapInputError(f"{path.name}: is an input of this run and would be overwritten. Choose another output.")
 
 
-def write_sidecar(path: str | Path, provenance: Mapping[str, Any], inputs: Iterable[str | Path] = ()) -> None:
+def write_sidecar(
+    path: str | Path, provenance: Mapping[str, Any], inputs: Iterable[str | Path] = (), durable: bool = True
+) -> None:
     """Write provenance as JSON beside a map, without absolute paths; NaN and infinities become null.
 
     Args:
         path: The ``.json`` file, replaced at once.
         provenance: What to record: nested mappings, sequences, numbers (NumPy's too), strings, paths.
         inputs: Files that must not be overwritten.
+        durable: As for ``files.atomic_path``.
 
     Raises:
         MapInputError: The target is one of the inputs.
@@ -125,7 +128,7 @@ def write_sidecar(path: str | Path, provenance: Mapping[str, Any], inputs: Itera
         TypeError: A value has no JSON form.
     """
     refuse_overwrite(path, inputs)
-    write_text(path, json.dumps(without_identity(provenance), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(without_identity(provenance), indent=2, allow_nan=False) + "\n", durable)
 
 
 def without_identity(value: Any) -> Any:

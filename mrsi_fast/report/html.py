@@ -41,7 +41,13 @@ REGION_HEADS = ("region", "map", "voxels", "mL", "mean", "SD", "SD of the mean",
 _STILL_PIXELS = 240
 
 
-def write_page(view: ResultView, target: Path, anatomy: Path | None = None, regions: Path | None = None) -> Path:
+def write_page(
+    view: ResultView,
+    target: Path,
+    anatomy: Path | None = None,
+    regions: Path | None = None,
+    durable: bool = True,
+) -> Path:
     """Write the page of one result.
 
     Args:
@@ -49,6 +55,7 @@ def write_page(view: ResultView, target: Path, anatomy: Path | None = None, regi
         target: The HTML file, replaced at once. With regions a table of the same name, ``.tsv``, is written beside it.
         anatomy: Anatomical image to show behind the maps.
         regions: Label image to summarise the maps in.
+        durable: As for ``files.atomic_path``.
 
     Returns:
         ``target``.
@@ -89,8 +96,8 @@ def write_page(view: ResultView, target: Path, anatomy: Path | None = None, regi
     )  # fmt: skip
     if table is not None:
         rows = ["\t".join(row) for row in (table["heads"], *table["rows"])]
-        write_text(target.with_suffix(".tsv"), "\n".join(rows) + "\n")
-    write_text(target, page)
+        write_text(target.with_suffix(".tsv"), "\n".join(rows) + "\n", durable)
+    write_text(target, page, durable)
     return target
 
 
