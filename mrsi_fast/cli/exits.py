@@ -105,9 +105,19 @@ def _importing(frame: FrameType | None) -> bool:
     return False
 
 
+_SPACE = {
+    errno.ENOSPC: "Free some space, or choose another folder for the output.",
+    errno.EDQUOT: "Free some of your quota, or choose another folder for the output.",
+    errno.EFBIG: "Raise the limit of file sizes (ulimit -f), or choose another file system for the output.",
+}
+
+
 def sentence(error: BaseException) -> str:
     """The message of an error that a user can act on, without Python's own wrapping."""
     if isinstance(error, OSError) and error.strerror:
+        if error.errno in _SPACE:
+            where = f"{error.filename}: " if error.filename else ""
+            return f"{where}{error.strerror}. {_SPACE[error.errno]}"
         return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
     text = str(error).strip()
     return text or type(error).__name__

@@ -35,6 +35,10 @@ def estimate(acquisition: Operator, filled: Array, noisy: bool) -> Array:
     return acquisition.pinv(filled, damping=WINDOW_DAMPING) * (1 + WINDOW_DAMPING**2)  # a constant stays the constant
 
 
+_LEVELS = (1e-3, 1e15)
+"""Levels of an image at which its deviation is far above 1e-6, and its squares far below the largest float32."""
+
+
 def standardise_anatomy(image: NDArray[np.floating]) -> NDArray[np.float32]:
     """Zero mean and unit SD over the voxels that hold signal (above a tenth of the 99th percentile); 0 elsewhere.
 
@@ -45,7 +49,10 @@ def standardise_anatomy(image: NDArray[np.floating]) -> NDArray[np.float32]:
         float32 of the same shape; all zeros where there is no signal.
     """
     image = np.nan_to_num(np.asarray(image, np.float32))
-    signal = image > 0.1 * np.percentile(image, 99)
+    high = float(np.percentile(image, 99))
+    if high > 0 and not _LEVELS[0] <= high <= _LEVELS[1]:  # else floor or overflow take the contrast away
+        image, high = image / np.float32(high), 1.0
+    signal = image > 0.1 * high
     if not signal.any():
         return np.zeros_like(image)
     values = image[signal]

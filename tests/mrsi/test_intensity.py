@@ -43,6 +43,8 @@ T1, BRAIN = head()
 MEAN, SD = T1[BRAIN].mean(), T1[BRAIN].std()
 EXACT = {
     "scaled": T1 * 0.01,
+    "scaled to tiny numbers": T1 * 1e-12,
+    "scaled to huge numbers": T1 * 1e20,
     "offset of unsigned storage": T1 + 1000,
     "z-scored as a whole": (T1 - T1.mean()) / T1.std(),
     "NaN outside": np.where(BRAIN, T1, np.nan),
