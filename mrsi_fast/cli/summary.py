@@ -76,8 +76,7 @@ def write_summary(output: Path, code: int, outcomes: Sequence[Outcome], left: Se
             for leftover in output.glob(f".{name}.*.part*"):
                 leftover.unlink(missing_ok=True)
         now = [_row(outcome, output) for outcome in outcomes]
-        mine = {row["label"] for row in now}
-        rows = [row for row in _former_rows(output) if row["label"] not in mine] + now
+        rows = [row for row in _former_rows(output) if not _is_redone(row, now)] + now
         run = {"exit_code": code, "inputs": rows, "not_begun": list(left)}
         write_text(output / RUN, json.dumps(run, indent=2) + "\n")
         table = [table_row(row, output) for row in rows]
@@ -105,7 +104,22 @@ def _former_rows(output: Path) -> list[dict[str, Any]]:
         known = [row for row in rows if isinstance(row["label"], str) and isinstance(row["status"], str)]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-    return [row for row in known if row.get("record") is None or (output / row["record"]).is_file()]
+    return [row for row in known if row.get("record") is None or _is_there(output, row["record"])]
+
+
+def _is_redone(former: Mapping[str, Any], now: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether this run has a row for the same result; for one without a result, a row of the same name.
+
+    Two inputs can have one name (folders of two people that are both called ``maps``); their results have two places.
+    """
+    key = "label" if former.get("record") is None else "record"
+    return any(row[key] == former[key] for row in now)
+
+
+def _is_there(output: Path, record: Any) -> bool:
+    """Whether a record is a file in the output folder; a path that leads out of it is none of ours."""
+    inside = isinstance(record, str) and not os.path.isabs(record) and ".." not in Path(record).parts
+    return inside and (output / record).is_file()
 
 
 def table_row(row: Mapping[str, Any], output: Path) -> dict[str, Any]:

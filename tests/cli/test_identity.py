@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -130,6 +132,27 @@ def test_a_second_subject_is_done_beside_the_first(run: Callable[..., Result], t
     assert np.nanmax(the_map(out / "two")) > 2 * np.nanmax(the_map(out))
     front = (out / "report.html").read_text()
     assert 'href="two/res-x2_report.html"' in front and 'href="res-x2_report.html"' in front
+
+
+def test_the_summary_has_a_row_for_each_result(run: Callable[..., Result], tmp_path: Path) -> None:
+    """Two subjects in folders of one name, one after the other; a run.json that points elsewhere."""
+    output = tmp_path / "out"
+    for number in (1, 2):
+        write_subject(tmp_path / str(number) / "maps", number)
+        assert run("sr", "-i", tmp_path / str(number) / "maps", "-o", output).exit_code == 0
+    results = ["res-x2_desc-sr_mrsi.json", "maps/res-x2_desc-sr_mrsi.json"]
+
+    def rows() -> list[dict[str, Any]]:
+        return json.loads((output / "run.json").read_text())["inputs"]
+
+    assert [row["record"] for row in rows()] == results and {row["label"] for row in rows()} == {"maps"}
+    page = (output / "report.html").read_text()
+    assert "maps/res-x2_report.html" in page and 'href="res-x2_report.html"' in page
+    shutil.copytree(output, tmp_path / "elsewhere")
+    odd = rows() + [rows()[0] | {"label": "odd", "record": f"../elsewhere/{results[0]}"}]
+    (output / "run.json").write_text(json.dumps({"inputs": odd}))
+    assert run("sr", "-i", tmp_path / "1" / "maps", "-o", output).exit_code == 0
+    assert sorted(row["record"] for row in rows()) == sorted(results)
 
 
 def test_files_of_one_name_from_two_places(run: Callable[..., Result], tmp_path: Path) -> None:
