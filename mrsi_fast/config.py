@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 import pydantic
 import tomli_w
 
-from mrsi_fast.files import read_regular
+from mrsi_fast.files import each_key_once, read_regular
 
 Finite = Annotated[float, pydantic.Field(allow_inf_nan=False)]
 
@@ -58,10 +58,14 @@ class Settings(pydantic.BaseModel):
                     f"{path.name}: is larger than {LARGEST_CONFIG_BYTES} bytes, so it is no configuration."
                 )
             text = raw.decode("utf-8")
-            values = json.loads(text, object_pairs_hook=_once) if path.suffix == ".json" else tomllib.loads(text)
+            values = (
+                json.loads(text, object_pairs_hook=each_key_once) if path.suffix == ".json" else tomllib.loads(text)
+            )
         except OSError as error:
             raise ConfigError(f"{path}: the configuration cannot be read ({error.strerror}).") from error
-        except (UnicodeDecodeError, json.JSONDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        except ConfigError:
+            raise
+        except (ValueError, RecursionError) as error:  # not UTF-8, not JSON or TOML, a key that stands twice
             raise ConfigError(f"{path}: not a valid configuration file ({error}).") from error
         if not isinstance(values, dict):
             raise ConfigError(f"{path.name}: holds no table of settings.")
@@ -70,14 +74,6 @@ class Settings(pydantic.BaseModel):
     def to_toml(self) -> str:
         """The full resolved configuration as TOML text (keys whose value is None are left out)."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON; a key that stands twice is refused, as in TOML."""
-    keys = [key for key, _ in pairs]
-    if twice := next((key for key in keys if keys.count(key) > 1), None):
-        raise ConfigError(f"the configuration holds the key {twice} twice.")
-    return dict(pairs)
 
 
 LARGEST_CONFIG_BYTES = 2**20

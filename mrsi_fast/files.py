@@ -154,3 +154,15 @@ def read_json(path: str | Path) -> Any:
 def leads_out(path: Path, folder: Path) -> bool:
     """Whether links on the way to a file lead out of a folder."""
     return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, for ``object_pairs_hook``: the standard library takes the last of two equal keys.
+
+    Raises:
+        ValueError: A key stands twice, so nobody knows which of its values is meant.
+    """
+    keys = [key for key, _ in pairs]
+    if twice := next((key for key in keys if keys.count(key) > 1), None):
+        raise ValueError(f"the key {twice} stands twice")
+    return dict(pairs)

@@ -99,8 +99,8 @@ def quality_word(text: str) -> Role | None:
 
 
 def is_ratio(text: str) -> bool:
-    """Tell whether a text names a ratio of two known metabolites: ``tChoOverNAA``, ``NAA2Cr``."""
-    match = re.fullmatch(r"(.+?)[_.\s-]?(?:to|over|2|div|vs|per|by)[_.\s-]?(.+)", text, re.IGNORECASE)
+    """Tell whether a text names a ratio of two known metabolites: ``tChoOverNAA``, ``NAA2Cr``, ``tCho/tNAA``."""
+    match = re.fullmatch(r"(.+?)[_.\s-]?(?:to|over|2|div|vs|per|by|/)[_.\s-]?(.+)", text, re.IGNORECASE)
     return match is not None and not is_known(text) and is_known(match[1]) and is_known(match[2])
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import nibabel as nib
 from nibabel.spatialimages import SpatialImage
 
+from mrsi_fast.files import each_key_once
 from mrsi_fast.mrsi.foreign import describe, unfetched
 from mrsi_fast.mrsi.mapset import MapInputError
 from mrsi_fast.mrsi.nifti import MAX_VALUES, Form, Volume, read_nifti, volume_from_image
@@ -113,7 +114,7 @@ def names_beside(path: str | Path) -> StackNames | None:
     try:
         if sidecar.stat().st_size > MAX_JSON_BYTES:
             return None
-        record = json.loads(sidecar.read_text(encoding="utf-8-sig"))
+        record = json.loads(sidecar.read_text(encoding="utf-8-sig"), object_pairs_hook=each_key_once)
     except (OSError, ValueError, RecursionError) as error:
         raise MapInputError(f"{sidecar.name}: cannot be read as JSON ({error}). Correct it, or give names.") from error
     if isinstance(record, list):

@@ -15,6 +15,7 @@ import numpy as np
 
 from mrsi_fast.mrsi.arrays import plain_array
 from mrsi_fast.mrsi.discovery import content_of, discover, name_from_file, names_in, refusal
+from mrsi_fast.mrsi.entities import RATIO, is_ratio
 from mrsi_fast.mrsi.findings import ALL_MAPS, Finding
 from mrsi_fast.mrsi.fsl_options import unit_in_place
 from mrsi_fast.mrsi.geometry import check_affine
@@ -186,8 +187,16 @@ def _names_of(path: Path, names: Sequence[str] | None, count: int) -> Sequence[s
 
 def _has_roles(names: Sequence[str]) -> bool:
     return any(
-        isinstance(name, str) and classify(name).role in ("crlb", "snr", "fwhm", "mask", "ratio") for name in names
+        isinstance(name, str) and _content_of_name(name).role in ("crlb", "snr", "fwhm", "mask", "ratio")
+        for name in names
     )
+
+
+def _content_of_name(name: str) -> Finding:
+    """What a name that is no path stands for: ``crlb_tNAA``; with a stroke a ratio, or a name such as ``GABA/MM``."""
+    if is_ratio(name):
+        return Finding("ratio", reason=RATIO)
+    return classify(name) if "/" not in name else Finding("map", checked_name(name))
 
 
 def _volumes(stack: Volume) -> list[Volume]:
@@ -204,7 +213,7 @@ def _parted(files: MapFiles, stack: Any, names: Sequence[str]) -> tuple[MapFiles
     if stack.data.ndim != 4 or stack.data.shape[0] != len(names):
         raise MapInputError(f"the stack holds {stack.data.shape[0]} maps but {len(names)} names were given.")
     for name, one in zip(names, _volumes(stack), strict=True):
-        _put(files, classify(name), name, one)
+        _put(files, _content_of_name(name), name, one)
     if not files.maps:
         raise MapInputError(f"the stack: holds no map by the names of its volumes ({', '.join(names)}).")
     quality = (("crlb", files.crlb), ("snr", files.snr), ("fwhm", files.fwhm))
@@ -249,7 +258,7 @@ def of_mapping(source: Mapping[Any, Any]) -> MapFiles:
                     table[name if name == ALL_MAPS else checked_name(name)] = one
         return files
     for name, value in source.items():
-        _put(files, classify(name) if "/" not in name else Finding("map", checked_name(name)), name, value)
+        _put(files, _content_of_name(name), name, value)
     if not files.maps:
         raise MapInputError("maps: there is none. Give at least one map.")
     return files

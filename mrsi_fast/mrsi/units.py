@@ -158,6 +158,12 @@ def judge_fwhm(fwhm: Float32, stated: FwhmUnit | None, said_by_layout: FwhmUnit 
     if stated is not None or widths.size == 0:
         return stated or expected, None
     median = float(np.median(widths))
+    each = [float(np.median(one[one > 0])) for one in (fwhm if fwhm.ndim == 4 else fwhm[None]) if (one > 0).any()]
+    if min(each) < _LARGEST_PPM <= max(each):
+        raise MapInputError(
+            f"fwhm: the medians of the maps are {min(each):.3g} to {max(each):.3g}, linewidths in ppm and in Hz. Bring "
+            "the files to one unit, or state it (fwhm unit: ppm or Hz)."
+        )
     if not _PLAUSIBLE_WIDTH[0] <= median <= _PLAUSIBLE_WIDTH[1]:
         raise MapInputError(
             f"fwhm: its median is {median:.3g}, a linewidth neither in ppm (0.02 to 0.3) nor in Hz (2 to 100). Check "

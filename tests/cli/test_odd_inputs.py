@@ -142,6 +142,22 @@ def test_what_is_not_used_is_checked_all_the_same() -> None:
         read_maps(" ")
 
 
+def test_names_beside_a_stack_that_mislead(tmp_path: Path) -> None:
+    """Two lists under one key, of which a parser would take the last; a ratio among the maps."""
+    stack = save(tmp_path / "conc.nii.gz", np.stack([VALUES, VALUES[::-1]], axis=-1))
+    for text, said in (
+        ('{"Metabolites": ["tNAA", "tCr"], "Metabolites": ["tCr", "tNAA"]}', "the key Metabolites stands twice"),
+        ('{"Metabolites": ["tNAA", "tNAA/tCr"]}', "tNAA/tCr: a ratio of metabolites"),
+    ):
+        (tmp_path / "conc.json").write_text(text)
+        with pytest.raises(MapInputError, match=said):
+            read_maps(stack)
+    with pytest.raises(MapInputError, match="a ratio of metabolites"):
+        read_maps({"tNAA": (VALUES, AFFINE), "tCho/tNAA": (VALUES[::-1], AFFINE)})
+    both = read_maps({"tNAA": (VALUES, AFFINE), "GABA/MM": (VALUES[::-1], AFFINE)}, metabolites="all")
+    assert both.names == ("tNAA", "GABA+")
+
+
 def test_one_map_in_two_files(tmp_path: Path) -> None:
     given = [save(tmp_path / "tNAA.nii"), save(tmp_path / "tNAA.nii.gz")]
     for entry in [*collect(given), *collect([tmp_path])]:

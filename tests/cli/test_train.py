@@ -58,7 +58,7 @@ def test_bad_settings(text: str, expected: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('{"output": "a", "output": "b", "steps": 2}', "holds the key output twice"),
+        ('{"output": "a", "output": "b", "steps": 2}', "the key output stands twice"),
         ('["run"]', "holds no table of settings"),
         ('{"output": "run", "steps": NaN}', "steps: Input should be a finite number"),
     ],

@@ -165,6 +165,13 @@ def test_implausible_linewidths_are_refused(median):
         judge_fwhm(np.full((1, 4, 4, 4), median, np.float32), None, None)
 
 
+def test_linewidths_in_two_units_are_refused():
+    widths = np.stack([np.full((4, 4, 1), 0.05), np.full((4, 4, 1), 6.0)]).astype(np.float32)
+    with pytest.raises(MapInputError, match="0.05 to 6, linewidths in ppm and in Hz"):
+        judge_fwhm(widths, None, None)
+    assert judge_fwhm(widths, "Hz", None) == ("Hz", None)
+
+
 def test_linewidth_in_hz_is_judged_with_the_frequency():
     maps, _, inside = head(share=0.03)
     width = np.where(inside, 7.5, 0.0)
