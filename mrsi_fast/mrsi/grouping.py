@@ -67,8 +67,19 @@ def group(found: Sequence[Found], scaling: str | None = None, nested: bool = Fal
             files = _make(home, dict(tags), maps, beside, below, scaling)
             files.label = label_of(home.removeprefix(common).strip("/"), dict(tags))
             sets.append((files, home, dict(tags)))
+    _part_anatomy(sets, found)
     _list_unused(sets, found)
     return [files for files, _, _ in sets] + ([] if nested else _quality_alone(found, places))
+
+
+def _part_anatomy(sets: Sequence[tuple[MapFiles, str, dict[str, str]]], found: Sequence[Found]) -> None:
+    """An image whose name tells no person is used for none, where sets of several people lie in its place."""
+    nameless = {one.path for one in found if one.what.role == "anatomy" and not {"sub", "id"} & set(one.what.tags)}
+    for files, home, _ in sets:
+        people = {tags.get("sub", tags.get("id")) for _, other, tags in sets if other == home}
+        if len(people) > 1 and files.single.get("anatomy") in nameless:
+            reason = f"an anatomical image whose name does not tell to which of {len(people)} sets it belongs"
+            files.unused.append(Unused(files.single.pop("anatomy"), f"{reason}; name it with --anatomy"))
 
 
 def is_above(other: str, home: str) -> bool:

@@ -62,6 +62,8 @@ class Scheme:
     reason: str = ""
 
 
+_PREFIX = "resliced, warped, segmented or otherwise derived (a prefix of SPM or CAT12)"
+_PREFIXED = re.compile(r"(?:[a-z]{1,5}\d?|(?:i?y|u)_)sub-")
 _OTHER = "a mask, a statistic or another version by its name, not a map as acquired"
 _S, _O = r"[_.\s-]", r"[_.\s-]?"
 _ANY, _BEFORE, _AFTER = r"[^/]+", rf"(?:[^/]*{_S})?", rf"(?:{_S}[^/]*)?"
@@ -79,7 +81,8 @@ _OF = rf"(?:{_S}{_CONC})?"
 _FOLDER = rf"(?:{_O}maps?)?/{{name}}{_MAP}"
 _T1 = r"(?:T1w?|T1_?(?:MPRAGE|MP2RAGE|3D|anat)|MPRAGE|MP2RAGE)"
 _HEAD = r"(?:brain|mrsi|head|csi|valid)"
-_SHARES = r"(?:pve|pveseg|probseg|dseg|seg|aseg|aparc|c[1-6]|p[1-3]|gm|wm|csf)"
+_SHARES = r"(?:pve|pveseg|probseg|dseg|seg|aseg|aparc|gm|wm|csf)"
+_NUMBERED_SHARES = r"(?:c[1-6]|p[1-3])"  # of SPM and CAT12; also what labs call patients and controls
 _CONTRASTS = r"(?-i:T2w?|T2star|FLAIR|PD|SWI|DWI|ADC|BOLD|EPI|magnitude)"
 _OTHERS = (
     r"(?:(?:q|qc|brain|quality)?_?masks?|[ztpf][_-]?(?:scores?|stats?|values?|vals?|maps?)|var|variance|cov|cv|icc|residuals?"
@@ -109,9 +112,7 @@ PATH_SCHEMES: tuple[Scheme, ...] = (
     Scheme("folder", "other", rf"{_ANY}{_S}{_OTHERS}{_S}{{name}}{_MAP}", known=True, reason=_OTHER),
     Scheme("folder", "other", rf"{{name}}{_S}{_OTHERS}{_AFTER}", known=True, reason=_OTHER),
     Scheme("folder", "other", rf"(?:{_OTHERS}|qc){_FOLDER}", known=True, reason=_OTHER),
-    Scheme(
-        "folder", "other", rf"[rsw]{{1,3}}{_CONC}{_S}{_ANY}", reason="resliced, warped or smoothed (a prefix of SPM)"
-    ),
+    Scheme("folder", "other", rf"[rsw]{{1,3}}{_CONC}{_S}{_ANY}", reason=_PREFIX),
     # A folder for each metabolite.
     Scheme("folder", "map", rf"{{name}}/{_CONC}{_MAP}", known=True),
     Scheme("folder", "crlb", rf"{{name}}/(?:{_CRLB}|{_SD}){_MAP}", known=True),
@@ -128,7 +129,7 @@ PATH_SCHEMES: tuple[Scheme, ...] = (
     Scheme("folder", "mask", rf"{{id}}(?:voi|fov|press_?box|qc|quality){_O}mask", rank=1),
     Scheme("folder", "anatomy", rf"{{id}}{_T1}(?:{_S}(?:bet|brain|ss|stripped|masked))+"),
     Scheme("folder", "anatomy", rf"{{id}}{_T1}(?:{_S}(?:head|coreg|reg|n4|biascorr))*", rank=1),
-    Scheme("folder", "other", rf"{_BEFORE}{_CONTRASTS}{_AFTER}", reason=CONTRAST),
+    Scheme("folder", "other", rf"{_BEFORE}{_CONTRASTS}(?P<rest>{_AFTER})", reason=CONTRAST),
     Scheme("folder", "other", rf"{_BEFORE}water(?:{_O}(?:ref|reference|signal|amp))?{_MAP}", reason="the water signal"),
     Scheme("folder", "other", rf"{_BEFORE}{_FIELDS}(?:{_O}(?:map|hz|ppm))*", reason="a field or phase map"),
     Scheme("folder", "snr", rf"{{id}}{_SNR}{_MAP}"),
@@ -163,6 +164,7 @@ PATH_SCHEMES: tuple[Scheme, ...] = (
     Scheme("folder", "map", rf"maps{_S}{{name}}", known=True),
     Scheme("folder", "map", rf"{{id}}(?:{_CONC}|map){_S}{_MET}"),
     Scheme("folder", "map", rf"{{name}}{_MAP}{_UNIT}", known=True),
+    Scheme("folder", "other", rf"{_BEFORE}{_NUMBERED_SHARES}{_AFTER}", reason=TISSUE),
 )
 """Names that are not ``key-value`` pairs, in order of precedence."""
 
@@ -177,6 +179,8 @@ def classify(path: str) -> Finding:
         The finding; role ``other`` with a reason where no scheme fits.
     """
     parent, _, stem = path.rpartition("/")
+    if _PREFIXED.match(stem):
+        return Finding("other", reason=_PREFIX)
     entities = entities_of(stem)
     if (finding := read_entities(path, entities)) is not None:
         return finding
@@ -238,6 +242,8 @@ def _taken(scheme: Scheme, match: re.Match[str]) -> Finding | None:
     """The finding of a row whose pattern matched, or None if the names in it are none."""
     groups = match.groupdict()
     if groups.get("id") and _names_a_metabolite(groups["id"]):
+        return None
+    if _names_a_metabolite(groups.get("rest") or ""):  # PD_01_tNAA: the word is an identifier
         return None
     tags = {"id": groups["id"]} if groups.get("id") else {}
     text, met = groups.get("text"), groups.get("met")

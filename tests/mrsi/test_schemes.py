@@ -41,6 +41,11 @@ SET = {"sub": "01", "ses": "V1"}
         ("P01_SNRmap_tNAA", "snr", "tNAA", {"id": "P01"}), ("tNAA_pSD", "crlb", "tNAA", {}),
         ("sigma_tNAA", "crlb", "tNAA", {}), ("NAA_crlb_pct", "crlb", "NAA", {}),
         ("CRLB/P01/NAA", "crlb", "NAA", {}), ("snr_maps/P01/ses1/NAA_map", "snr", "NAA", {}),
+        # identifiers that are words for other things elsewhere
+        ("P1_tNAA", "map", "tNAA", {"id": "P1"}), ("C2_tNAA_crlb", "crlb", "tNAA", {"id": "C2"}),
+        ("P1_SNR", "snr", ALL_MAPS, {"id": "P1"}), ("C3_mask", "mask", ALL_MAPS, {"id": "C3"}),
+        ("P2_T1", "anatomy", ALL_MAPS, {"id": "P2"}), ("tNAA_P1", "map", "tNAA", {"id": "P1"}),
+        ("PD_01_tNAA", "map", "tNAA", {"id": "PD_01"}), ("T2_tNAA", "map", "tNAA", {"id": "T2"}),
         # Oryx-MRSI
         ("nifti/conc_maps/K1_NAA+NAAG_conc", "map", "tNAA", {"id": "K1"}),
         ("nifti/CRLB_maps/K1_NAA+NAAG_CRLB", "crlb", "tNAA", {"id": "K1"}),
@@ -83,7 +88,9 @@ def test_roles_and_names(path, role, name, tags):
         ("ratio_tCho_tNAA", "ratio"),
         ("conc_tCho_to_tCr", "ratio"), ("NAAoverCr_map", "ratio"), ("ratios/NAA", "ratio"), ("P07_CNI", "index"),
         ("T1_Bet_pve_0", "tissue"), ("P07_GM", "tissue"), ("T2_Bet", "another contrast"),
-        ("T1_mask", "mask of another"),
+        ("T1_mask", "mask of another"), ("P07_c1", "tissue"), ("PD", "another contrast"), ("NAA_T2", "contrast"),
+        *((f"{prefix}sub-01_T1w", "a prefix of SPM") for prefix in ("c1", "mwp1", "rc2", "y_", "iy_", "wm")),
+        ("wsub-01_met-NAA_mrsi", "a prefix of SPM"),
         ("b0", "field"), ("water_ref", "water"), ("something_else", "no metabolite"), ("mrsi_Cr_Cho", "no metabolite"),
         ("act", "no metabolite"), ("conc_乳酸", "Latin"), ("nuisance/p0", "nuisance"),
         ("sub-01_ses-01_met-_desc-signal_mrsi", "names no metabolite"),

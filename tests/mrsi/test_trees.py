@@ -121,6 +121,17 @@ def test_identifiers_part_sets_and_a_file_without_one_serves_all(tmp_path):
     assert "P09_tNAA_CRLB.nii" in {**unused(first), **unused(second)}
 
 
+def test_an_image_that_several_people_would_share_is_used_for_none(tmp_path):
+    first, second = discover(plant(tmp_path / "flat", "P1_tNAA.nii", "P2_tNAA.nii", "T1.nii", "P2_T1.nii"))
+    assert not first.single and second.single["anatomy"].name == "P2_T1.nii"
+    assert "to which of 2 sets" in unused(first)["T1.nii"]
+    (alone,) = discover(plant(tmp_path / "alone", "P1_tNAA.nii", "T1.nii"))
+    assert alone.single["anatomy"].name == "T1.nii"
+    names = [f"sub-0{n}/mrs/sub-0{n}_met-tNAA_mrsi.nii.gz" for n in (1, 2)]
+    sets = discover(plant(tmp_path / "bids", *names, "sub-01/anat/msub-01_T1w.nii", "sub-01/anat/sub-01_T1w.nii"))
+    assert ["anatomy" in one.single for one in sets] == [True, False]
+
+
 def test_a_cohorts_root_with_subjects_of_every_layout(tmp_path):
     plant(tmp_path / "P01" / "ses-01" / "mrsi", "conc_tNAA.nii.gz", "crlb_tNAA.nii.gz")
     plant(tmp_path / "P01" / "ses-01" / "anat", "T1.nii.gz")
