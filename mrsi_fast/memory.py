@@ -56,6 +56,10 @@ def _plane(fine: Sequence[int], factors: Sequence[int]) -> int:
     return math.prod(refined) if len(refined) == 2 else math.prod(sorted(fine)[1:])
 
 
+_MOST_GIGABYTES = 1e9
+"""An exabyte: whoever states more made a mistake, and the largest floats are no whole numbers of bytes."""
+
+
 def limit_bytes() -> int | None:
     """The most memory that a run may take: as the user states, else what is free here; None where nothing tells.
 
@@ -67,8 +71,8 @@ def limit_bytes() -> int | None:
             number = float(stated)
         except ValueError:
             number = math.nan
-        if not 0 < number < math.inf:
-            raise ValueError(f"{VARIABLE} is {stated!r}; give a number of GB above 0.")
+        if not 0 < number < _MOST_GIGABYTES:
+            raise ValueError(f"{VARIABLE} (--max-memory) is {stated!r}; give a number of GB above 0, below 1e9.")
         return int(number * 1e9)
     found = [one for one in (_free(), _free_in_group()) if one is not None]
     return min(found, default=None)

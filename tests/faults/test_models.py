@@ -225,7 +225,7 @@ def test_memory_is_asked_for_before(model, tmp_path, row, monkeypatch):
     monkeypatch.setenv(memory.VARIABLE, "16")
     with pytest.raises(memory.NotEnoughMemory, match=r"2 maps on a grid of 1024x1024x200 need up to"):
         memory.check_memory(2, (512, 512, 200), (2, 2, 1))
-    for bad in ("-1", "nan", "much"):
+    for bad in ("-1", "nan", "much", "1e300"):
         done = command("sr", f"--max-memory={bad}", "-i", tmp_path / "in", "-o", tmp_path / "out")
         assert done.exit_code == 2, done.output
 
