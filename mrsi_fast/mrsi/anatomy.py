@@ -138,7 +138,7 @@ def _read(source: Any) -> tuple[Volume, str]:
     if what.role not in ("anatomy", "other") or "mask" in what.reason:
         kind = NOUNS.get(what.role, "a mask")
         raise MapInputError(
-            f"anatomy: {Path(source).name} is {kind} by its name, which guides nothing. Give "
+            f"anatomy: {Path(source).name}: is {kind} by its name, which guides nothing. Give "
             "a T1, T2 or FLAIR image; rename the file if it is one."
         )
     volume = read_image(Path(source))

@@ -49,10 +49,11 @@ def far(affine: np.ndarray) -> np.ndarray:
         ("elsewhere.nii.gz", lambda image, affine: (image, far(affine)), "does not overlap the maps"),
         ("constant.nii.gz", lambda image, affine: (np.full_like(image, 7), affine), "has the same value everywhere"),
         (
-            "mask.nii.gz",
+            "inside.nii.gz",
             lambda image, affine: ((image > 0).astype(np.float32), affine),
             "has the same value everywhere",
         ),
+        ("brain_mask.nii.gz", lambda image, affine: (image, affine), "is a mask by its name"),
         ("empty.nii.gz", lambda image, affine: (0 * image, affine), "has the same value everywhere"),
         ("not_a_number.nii.gz", lambda image, affine: (np.nan * image, affine), "has the same value everywhere"),
         ("series.nii.gz", lambda image, affine: (np.stack([image] * 3, -1), affine), "holds 3 volumes"),

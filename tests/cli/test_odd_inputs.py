@@ -125,7 +125,7 @@ def test_files_given_for_another_role_than_their_names_tell(tmp_path: Path) -> N
         ("T1_mask", "a mask"),
         ("tCr", "a map"),
     ):
-        with pytest.raises(MapInputError, match=f"{name}.nii.gz is {said}.* by its name, which guides nothing"):
+        with pytest.raises(MapInputError, match=f"{name}.nii.gz: is {said}.* by its name, which guides nothing"):
             load_anatomy(save(tmp_path / f"{name}.nii.gz"))
     assert load_anatomy(save(tmp_path / "P07_T1w.nii.gz"))[1] == "P07_T1w.nii.gz"
 
