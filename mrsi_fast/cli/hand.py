@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from mrsi_fast.mrsi.patterns import Pattern
 
 _PANEL = "Files by hand"
-_BOUNDS = "CRLB (%SD): NAME=FILE, for one map; FILE alone: a stack, one volume for each map in order."
 _EACH = "NAME=FILE, for one map; FILE alone for all of them."
 Maps = Annotated[
     list[str] | None,
