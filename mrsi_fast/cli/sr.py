@@ -25,7 +25,7 @@ from mrsi_fast.cli.running import (
     limit_memory,
 )
 from mrsi_fast.cli.shard import shard_of
-from mrsi_fast.cli.summary import conclude
+from mrsi_fast.cli.summary import conclude, refuse_files_of_others
 from mrsi_fast.cli.terminal import Terminal
 from mrsi_fast.cli.work import Request, Worker, refuse_input_folders
 from mrsi_fast.cli.workers import Job, run_on_workers
@@ -103,6 +103,7 @@ def sr(
     folders = home.folders(sets)
     refuse_input_folders(sets, folders)
     check_output(home.folder, sets)
+    refuse_files_of_others(home.folder)
     home.describe()
     _say_what_was_found(sets, anatomy, terminal)
     if not sets[index::count]:

@@ -20,11 +20,11 @@ from typing import Any
 import typer
 
 from mrsi_fast.cli.batch import Outcome, exit_code
-from mrsi_fast.cli.exits import ExitCode, interruption
+from mrsi_fast.cli.exits import CommandError, ExitCode, interruption
 from mrsi_fast.cli.inputs import InputSet
 from mrsi_fast.cli.layout import DESCRIPTION, IGNORED
 from mrsi_fast.cli.terminal import Terminal
-from mrsi_fast.files import atomic_path, read_json, write_text
+from mrsi_fast.files import atomic_path, read_json, read_regular, write_text
 from mrsi_fast.publication import RECORD_TAIL, UnreadableRecord, exclusive, read_record
 from mrsi_fast.report.cohort import FRONT_PAGE, page_name, verdict_of
 
@@ -57,6 +57,32 @@ def conclude(sets: Sequence[InputSet], outcomes: Sequence[Outcome], output: Path
         terminal.error(f"not begun: {', '.join(left)}")
     if code is not ExitCode.WELL:
         raise typer.Exit(int(code))
+
+
+def refuse_files_of_others(output: Path) -> None:
+    """Refuses an output folder in which the account of the run would replace files that this package has not written.
+
+    Raises:
+        CommandError: ``summary.csv``, ``run.json`` or ``report.html`` is somebody else's, or no file.
+    """
+    for name, is_ours in ((TABLE, _is_our_table), (RUN, _is_our_run), (FRONT_PAGE, _is_our_page)):
+        path = output / name
+        if path.exists() and not (path.is_file() and is_ours(read_regular(path, 2**16))):
+            raise CommandError(
+                f"{path}: was not written by mrsi-fast, and would be replaced. Move it, or choose another folder (-o)."
+            )
+
+
+def _is_our_table(start: bytes) -> bool:
+    return not start or start.startswith(b"input,status,")
+
+
+def _is_our_run(start: bytes) -> bool:
+    return not start or b'"inputs"' in start  # the list of inputs may be longer than what is read
+
+
+def _is_our_page(start: bytes) -> bool:
+    return not start or b"mrsi_fast</title>" in start
 
 
 def write_summary(output: Path, code: int, outcomes: Sequence[Outcome], left: Sequence[str]) -> None:

@@ -155,6 +155,18 @@ def test_the_summary_has_a_row_for_each_result(run: Callable[..., Result], tmp_p
     assert sorted(row["record"] for row in rows()) == sorted(results)
 
 
+@pytest.mark.parametrize("name", ["summary.csv", "run.json", "report.html"])
+def test_somebody_elses_tables_and_pages_stay(run: Callable[..., Result], tmp_path: Path, name: str) -> None:
+    maps, output = write_subject(tmp_path / "maps", 10.0, ("tNAA",)), tmp_path / "study"
+    output.mkdir()
+    (output / name).write_text("<html><title>my own</title>")
+    done = sr(run, maps, output)
+    assert done.exit_code == 2 and f"{name}: was not written by mrsi-fast" in done.output
+    assert [path.name for path in output.iterdir()] == [name]
+    (output / name).unlink()
+    assert sr(run, maps, output).exit_code == 0 == sr(run, maps, output, "--overwrite").exit_code
+
+
 def test_files_of_one_name_from_two_places(run: Callable[..., Result], tmp_path: Path) -> None:
     out, single = tmp_path / "out", "conc_tNAA.nii.gz"
     for who, level in (("one", 10.0), ("two", 30.0), ("three", 90.0)):
