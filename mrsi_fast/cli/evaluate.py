@@ -12,6 +12,7 @@ import typer
 
 from mrsi_fast.cli.exits import CommandError, ExitCode, guarded
 from mrsi_fast.cli.groups import grouped
+from mrsi_fast.cli.inputs import make_writable
 from mrsi_fast.cli.options import Debug, Quiet, Verbose
 from mrsi_fast.cli.running import WorkerOptions
 from mrsi_fast.cli.terminal import Terminal
@@ -151,11 +152,20 @@ def evaluate(
     An interrupted run goes on where it stopped.
     """
     terminal = Terminal(quiet, verbose)
+    make_writable(output)
+    _refuse_tables_of_others(output)
     with _as_sentences():
         if measured.truncate or measured.guided_by_measured_t1 or measured.whole_brain:
             _tracks(terminal, output, model, measured, simulated)
         else:
             _simulated(terminal, output, workers.where(), {"model": model} | simulated.settings())
+
+
+def _refuse_tables_of_others(output: Path) -> None:
+    """Refuses a folder with tables of the names that this command writes, but none of its parts."""
+    found = [path for kind in ("csv", "json", "md") if (path := output / f"results.{kind}").exists()]
+    if found and not (output / "parts").is_dir():
+        raise CommandError(f"{found[0]}: was not written by this command. Choose another folder for -o.")
 
 
 def _simulated(terminal: Terminal, output: Path, workers: Workers, settings: dict[str, Any]) -> None:

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from mrsi_fast.cli.app import app
 from mrsi_fast.cli.evaluate import _numbers
 from mrsi_fast.cli.exits import CommandError
 
@@ -41,3 +43,14 @@ def test_lists_of_numbers() -> None:
     assert _numbers("2,4,8", "--scales") == (2, 4, 8)
     with pytest.raises(CommandError, match="--steps"):
         _numbers("8;16", "--steps")
+
+
+def test_somebody_elses_results_stay(tmp_path: Path) -> None:
+    (tmp_path / "results.csv").write_text("my,own")
+    for output, said in (
+        (tmp_path, "results.csv: was not written by"),
+        (tmp_path / "results.csv", "cannot be written"),
+    ):
+        done = CliRunner().invoke(app, ["evaluate", "--model", "none", "-o", str(output)])
+        assert done.exit_code == 2 and said in done.output
+    assert (tmp_path / "results.csv").read_text() == "my,own"
