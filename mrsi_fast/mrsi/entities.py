@@ -68,6 +68,8 @@ ENTITY_SCHEMES: tuple[EntityScheme, ...] = (
     EntityScheme("other", {"suffix": _MRSI, "met": r".+", "desc": r".+"}, reason="a corrected or derived version"),
     EntityScheme("map", {"suffix": _MRSI, "met": r".+"}, "met", rank=1),
     EntityScheme("map", {"suffix": _MRSI, "desc": r".+"}, "desc", rank=2),
+    EntityScheme("other", {"suffix": _MRSI, "met": r"", "desc": r""},
+                 reason="no metabolite in its name; spectra have to be fitted first (fsl_mrsi, LCModel, Osprey)"),
 )  # fmt: skip
 """Names of ``key-value`` pairs, in order of precedence. A role in ``acq``, ``stat`` or ``desc`` parts no sets."""
 

@@ -98,6 +98,7 @@ def test_roles_and_names(path, role, name, tags):
         ("sub-01_met-CrPCr_desc-signalpvc_mrsi", "derived version"),
         ("sub-01_space-orig_res-x2_met-CrPCr_desc-sr_mrsi", "a result of mrsi-fast"),
         ("res-x2_met-CrPCr_desc-srstd_mrsi", "a result of mrsi-fast"), ("sub-01_desc-water_mrsi", "water"),
+        ("sub-01_ses-1_acq-press_mrsi", "spectra have to be fitted"),
         ("sub-01_met-water_mrsi", "water"), ("sub-01_met-NAA_desc-qmask_mrsi", "a mask of one"),
         ("sub-01_met-NAAoverCr_mrsi", "ratio"), ("sub-01_space-MNI152_tNAA_map", "resampled to space-MNI152"),
         ("sub-01_tNAA_desc-zscore", "a mask, a statistic"),
