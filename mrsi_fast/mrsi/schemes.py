@@ -86,7 +86,8 @@ _NUMBERED_SHARES = r"(?:c[1-6]|p[1-3])"  # of SPM and CAT12; also what labs call
 _CONTRASTS = r"(?-i:T2w?|T2star|FLAIR|PD|SWI|DWI|ADC|BOLD|EPI|magnitude)"
 _OTHERS = (
     r"(?:(?:q|qc|brain|quality)?_?masks?|[ztpf][_-]?(?:scores?|stats?|values?|vals?|maps?)|var|variance|cov|cv|icc|residuals?"
-    r"|resid|baselines?|noise|weights?|quality|confidence|template|atlas|mni\w*|smooth(?:ed)?|blurred|interp(?:olated)?"
+    r"|resid|baselines?|noise|weights?|quality|confidence|template|atlas|mni(?:152\w*|305|_?space)?|smooth(?:ed)?"
+    r"|blurred|interp(?:olated)?"
     r"|upsampled|bicubic|filt(?:ered)?|zero_?fill(?:ed)?|ground_?truth|ci|lower|upper)"
 )
 _FIELDS = r"(?:b0|b1|shim|fieldmap|phase|freq|shift)"

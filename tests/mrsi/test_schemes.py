@@ -45,6 +45,7 @@ SET = {"sub": "01", "ses": "V1"}
         ("P1_tNAA", "map", "tNAA", {"id": "P1"}), ("C2_tNAA_crlb", "crlb", "tNAA", {"id": "C2"}),
         ("P1_SNR", "snr", ALL_MAPS, {"id": "P1"}), ("C3_mask", "mask", ALL_MAPS, {"id": "C3"}),
         ("P2_T1", "anatomy", ALL_MAPS, {"id": "P2"}), ("tNAA_P1", "map", "tNAA", {"id": "P1"}),
+        ("MNI01_tNAA", "map", "tNAA", {"id": "MNI01"}),
         ("PD_01_tNAA", "map", "tNAA", {"id": "PD_01"}), ("T2_tNAA", "map", "tNAA", {"id": "T2"}),
         # Oryx-MRSI
         ("nifti/conc_maps/K1_NAA+NAAG_conc", "map", "tNAA", {"id": "K1"}),
