@@ -22,7 +22,7 @@ FEW_BITS = {
 ONE_SLICE = {"onednn": "oneDNN", "ncnn": "ncnn", "mnn": "MNN"}
 COMMANDS = {
     "bench_command[example-mean-t2]": "example (6 maps, 16x16x3, x4), mean and SD",
-    "bench_command[brain-mean-t2]": "whole brain (5 maps, 32x42x22, x2), mean and SD",
+    "bench_command[brain-mean-t2]": "whole brain (6 maps, 32x42x22, x2), mean and SD",
     "bench_command_samples[example-8-samples-t2]": "example, 8 samples",
     "bench_command_samples[brain-8-samples-t2]": "whole brain, 8 samples",
 }
