@@ -95,17 +95,18 @@ def commands(history: History, recorded: Recorded) -> list[str]:
     lines = [
         "`mrsi-fast sr` with its default self-test and report, a process from start to files; `import torch` in turn:",
         "",
-        "| input | start to files | beyond `import torch` | sampling | stages, seconds, of one more run |",
+        "| input | start to files | beyond `import torch` [range] | sampling | stages, seconds, of one more run |",
         "|---|---:|---:|---:|---|",
     ]
     for name in found:
         row = history.rows[name]
         bare = history.rows[f"{name.split('[')[0]}[import-torch--t2]"].seconds
-        beyond = statistics.median(mine - theirs for mine, theirs in zip(row.seconds, bare, strict=True))
+        extra = [mine - theirs for mine, theirs in zip(row.seconds, bare, strict=True)]
+        beyond = f"{statistics.median(extra):.2f} s [{min(extra):.2f}, {max(extra):.2f}]"
         stages = row.facts.get("stages", {})
         told = ", ".join(f"{stage} {one:.2f}" for stage, one in stages.items() if one >= SHOWN_S)
         sampling = f"{stages[SAMPLING]:.2f} s" if SAMPLING in stages else ""
-        cells = (COMMANDS[name], duration(history.seconds(name)), f"{beyond:.2f} s", sampling, told)
+        cells = (COMMANDS[name], duration(history.seconds(name)), beyond, sampling, told)
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, "", *recorded(found)]
 

@@ -232,7 +232,11 @@ def _operations(history: History) -> list[str]:
 
 def _ratios(history: History) -> list[str]:
     """The ratios of the operations alone, a column for each number of threads."""
-    threads = sorted({contest.threads for contest in history.contests.values()})
+    threads = [
+        t
+        for t in sorted({contest.threads for contest in history.contests.values()})
+        if any(f"{beginning}-t{t}]" in history.rows for beginning in OPERATIONS)
+    ]
     lines: list[str] = []
     told: list[str] = []
     for beginning, words in OPERATIONS.items():

@@ -166,7 +166,7 @@ def test_commands_are_told_beyond_the_import_of_pytorch(history):
             ),
         },
     )
-    assert "mean and SD | 1.8 ms | 0.00 s | 2.50 s | sampling 2.50, report 0.25 |" in section([made])
+    assert "mean and SD | 1.8 ms | 0.00 s [0.00, 0.00] | 2.50 s | sampling 2.50, report 0.25 |" in section([made])
 
 
 def test_every_table_says_at_which_commit_and_rule_it_was_recorded(history):
