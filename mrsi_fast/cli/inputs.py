@@ -8,6 +8,7 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,9 @@ class InputSet:
         """An anatomical image that lies beside the maps."""
         found = self.files.single.get("anatomy") if self.files is not None else None
         return Path(found) if found is not None else None
+
+
+_LONGEST_LABEL = 150
 
 
 def collect(
@@ -277,12 +281,22 @@ def _labels(sets: Sequence[InputSet]) -> list[str]:
         for index in same:
             before = "_".join(_safe(padded[index][d]) for d in tells if d < len(padded[index]) and padded[index][d])
             labels[index] = f"{before}_{label}" if before else label
+    labels = [_short(label) for label in labels]
     seen: dict[str, int] = {}
     for index, label in enumerate(labels):  # what folders cannot tell: NAA.nii and NAA.nii.gz in one folder
         seen[label] = seen.get(label, 0) + 1
         if seen[label] > 1:
             labels[index] = f"{label}-{seen[label]}"
     return labels
+
+
+def _short(label: str) -> str:
+    """A label that leaves room in a file name of 255 bytes for what follows it; one cut short keeps a digest of all."""
+    encoded = label.encode("utf-8", "surrogateescape")
+    if len(encoded) <= _LONGEST_LABEL:
+        return label
+    start = encoded[: _LONGEST_LABEL - 9].decode("utf-8", "ignore")
+    return f"{start}-{blake2b(encoded, digest_size=4).hexdigest()}"
 
 
 def _real(path: Path) -> Path:

@@ -12,7 +12,7 @@ from mrsi_fast.cli.evidence_options import EvidenceOptions
 from mrsi_fast.cli.exits import CommandError, guarded
 from mrsi_fast.cli.groups import grouped
 from mrsi_fast.cli.inputs import InputSet, check_output, with_anatomy
-from mrsi_fast.cli.layout import LayoutName, Output, home_of
+from mrsi_fast.cli.layout import Home, LayoutName, Output, home_of
 from mrsi_fast.cli.options import Debug, Quiet, Verbose
 from mrsi_fast.cli.reading import ReadOptions, TrustOptions
 from mrsi_fast.cli.running import (
@@ -101,10 +101,7 @@ def sr(
     _check_scale(scale)
     home = home_of(output, layout, sets)
     folders = home.folders(sets)
-    refuse_input_folders(sets, folders)
-    check_output(home.folder, sets)
-    refuse_files_of_others(home.folder)
-    home.describe()
+    _prepare(home, sets, folders)
     _say_what_was_found(sets, anatomy, terminal)
     if not sets[index::count]:
         terminal.say(f"Nothing to do: {len(sets)} inputs, and this is part {index + 1} of {count}.")
@@ -120,6 +117,14 @@ def sr(
     if strict:
         outcomes = [failed_by_warnings(one, terminal) for one in outcomes]
     conclude(sets, outcomes, home.folder, terminal)
+
+
+def _prepare(home: Home, sets: list[InputSet], folders: list[Path]) -> None:
+    """Makes the output folder, after a look for what must not be overwritten."""
+    refuse_input_folders(sets, folders)
+    check_output(home.folder, sets)
+    refuse_files_of_others(home.folder)
+    home.describe()
 
 
 def _run_here(

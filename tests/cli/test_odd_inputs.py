@@ -142,6 +142,15 @@ def test_what_is_not_used_is_checked_all_the_same() -> None:
         read_maps(" ")
 
 
+def test_labels_leave_room_for_the_rest_of_a_file_name(tmp_path: Path) -> None:
+    """Two subjects whose folders and files have the longest names: 200 equal letters, in two bytes each or one."""
+    for folder in ("1" + "x" * 200, "2" + "é" * 100):
+        save(tmp_path / folder / ("P" * 230 + "_tNAA.nii.gz"))
+    labels = [entry.label for entry in collect([tmp_path])]
+    assert len(set(labels)) == 2 and all(len(os.fsencode(label)) <= 150 for label in labels)
+    assert labels == [entry.label for entry in collect([tmp_path])] and labels[0].startswith("1xxx")
+
+
 def test_names_beside_a_stack_that_mislead(tmp_path: Path) -> None:
     """Two lists under one key, of which a parser would take the last; a ratio among the maps."""
     stack = save(tmp_path / "conc.nii.gz", np.stack([VALUES, VALUES[::-1]], axis=-1))
