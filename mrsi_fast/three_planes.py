@@ -111,6 +111,16 @@ class Stack:
         each = [axis.matrices(WINDOW_DAMPING if noisy else 0.0).smooth for noisy in self.noisy]
         return np.stack([along_slices(matrix, one) for matrix, one in zip(each, slices, strict=True)])
 
+    def holding(self, slices: Float32) -> tuple[Stack, Float32]:
+        """The stack whose measured band is that of refined slices [M, X, Y, n] in maps with noise, and their detail.
+
+        Maps without noise keep what was measured. The detail is what the slices add beyond the band in their plane.
+        """
+        detail = to_volume(self.operator.plane.null(to_slices(slices)))
+        volume, noisy = self.prepared.volume, np.array(self.noisy)[:, None, None, None]
+        z = np.where(noisy, self.along(slices - detail), volume.z).astype(np.float32)
+        return replace(self, prepared=replace(self.prepared, volume=replace(volume, z=z))), detail
+
     def _by_map(self, operator: Acquisition, maps: Float32, last: bool = False) -> Float32:
         """``A_lambda+ A`` of maps [M, X, Y, Z], or with the operator's axes last."""
         slices = maps if last else np.moveaxis(maps, -1, 1)
@@ -195,12 +205,10 @@ def _refined_in_plane(
     The later passes take the band for measured, so its error is theirs too; half, since each axis lies in two planes.
     """
     found, sd = sampler.mean(stack.measured_slices(), None, on_evaluation)
-    detail = to_volume(stack.operator.plane.null(to_slices(found)))
-    sharp = along_slices(stack.operator.axis.matrices(WINDOW_DAMPING).smooth, detail)
-    volume, noisy = stack.prepared.volume, np.array(stack.noisy)[:, None, None, None]
-    z = np.where(noisy, stack.along(found - detail), volume.z).astype(np.float32)
-    half = np.where(noisy, 0.5, 0.0) * (0.0 if sd is None else np.repeat(sd, stack.operator.axis.factor, axis=-1) ** 2)
-    stack = replace(stack, prepared=replace(stack.prepared, volume=replace(volume, z=z)))
+    stack, detail = stack.holding(found)
+    axis, noisy = stack.operator.axis, np.array(stack.noisy)[:, None, None, None]
+    sharp = along_slices(axis.matrices(WINDOW_DAMPING).smooth, detail)
+    half = np.where(noisy, 0.5, 0.0) * (0.0 if sd is None else np.repeat(sd, axis.factor, axis=-1) ** 2)
     return stack, sharp, half.astype(np.float32)
 
 

@@ -10,11 +10,16 @@ step of DDIM (Song et al. 2021, equation 12 with eta = 0) at noise level ``sigma
 with ``z`` the estimate that the network is given for these planes (sharp across them as far as ``x0`` is) and ``u`` the
 RMS of the residual, which depends on the two factors in the plane. The first noise is white in all three directions and
 keyed by what was measured.
+
+Maps with noise differ in two things (docs/decisions/through_plane.md). The measured band that the planes are given is
+that of a sample of the measured slices in their own plane, as the mean's later passes are given the first one's
+estimate of it; otherwise the spread of that band is missing. And neighbouring planes share a part of the first noise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +30,12 @@ from mrsi_fast.mrsi.names import assign_channels
 from mrsi_fast.mrsi.slabs import to_slices, to_volume
 from mrsi_fast.preparation import Prepared
 from mrsi_fast.sampling import Sampler, Volume
-from mrsi_fast.three_planes import Stack, planes_back, planes_last
+from mrsi_fast.three_planes import AXIAL, Stack, planes_back, planes_last
 
 Float32 = NDArray[np.float32]
+
+NEIGHBOURS_SHARE = 0.1
+"""Weight of each neighbouring plane's noise beside a plane's own, in maps with noise."""
 
 
 def noise_levels(steps: Sequence[Step]) -> tuple[float, ...]:
@@ -41,7 +49,10 @@ def sample_evaluations(prepared: Prepared, sampler: Sampler, samples: int, steps
     directions = stack.directions()
     nothing = np.zeros_like(prepared.volume.z)
     each = {across: sampler.evaluations(stack.planes(across, nothing), 1, 1) for across in directions}
-    return samples * sum(each[directions[index % len(directions)]] for index in range(len(levels)))
+    count = sum(each[directions[index % len(directions)]] for index in range(len(levels)))
+    if _samples_slices(stack):
+        count += sampler.evaluations(stack.measured_slices(), 1, len(steps))
+    return samples * count
 
 
 def draws(
@@ -58,7 +69,8 @@ def draws(
         prepared: The maps.
         sampler: Runs the network.
         samples: Sample indices, each a key of the noise.
-        steps: Of a solver; its noise levels count, the steps between them are DDIM's.
+        steps: Of a solver. Its noise levels count, the steps between them are DDIM's; the measured slices of maps with
+            noise are sampled by the solver itself.
         seed: The user's seed.
         on_evaluation: Called after every network evaluation of a batch; raises to cancel.
 
@@ -68,10 +80,12 @@ def draws(
     stack, levels = Stack.of(prepared), noise_levels(steps)
     directions = stack.directions()
     for sample in samples:
-        found, noise = prepared.volume.z, white_noise(prepared.volume, seed, sample)
+        given = _with_sampled_slices(stack, sampler, sample, steps, seed, on_evaluation)
+        found, noise = given.prepared.volume.z, white_noise(prepared.volume, seed, sample)
+        noise = np.where(np.array(stack.noisy)[:, None, None, None], shared(noise), noise)
         for index, level in enumerate(levels):
             across = directions[index % len(directions)]
-            planes = stack.planes(across, unmeasured(stack, found) if index else np.zeros_like(found))
+            planes = given.planes(across, unmeasured(stack, found) if index else np.zeros_like(found))
             turned = (planes_last(found, across), planes_last(noise, across))
             better, left = sampler.denoise(planes, *turned, level, on_evaluation)
             noise = planes_back(left, across)
@@ -79,6 +93,27 @@ def draws(
             if prepared.consistency.applied == "hard":
                 found = to_volume(prepared.consistency.at_end(to_slices(found)))
         yield found
+
+
+def _samples_slices(stack: Stack) -> bool:
+    return any(stack.noisy) and AXIAL in stack.directions()
+
+
+def _with_sampled_slices(
+    stack: Stack,
+    sampler: Sampler,
+    sample: int,
+    steps: Sequence[Step],
+    seed: int,
+    on_evaluation: Callable[[], None] | None,
+) -> Stack:
+    """The stack whose measured band is that of a sample of the measured slices, in maps with noise."""
+    if not _samples_slices(stack):
+        return stack
+    slices = stack.measured_slices()
+    slices = replace(slices, content_key=slices.content_key + b"slices")  # noise of their own
+    drawn = next(sampler.draws(slices, [sample], tuple(steps), seed, None, on_evaluation))
+    return stack.holding(drawn)[0]
 
 
 def unmeasured(stack: Stack, maps: Float32) -> Float32:
@@ -99,3 +134,11 @@ def white_noise(volume: Volume, seed: int, sample: int) -> Float32:
                 noise[index] = np.moveaxis(fields[:, channel], 0, -1)
                 done.add(index)
     return noise
+
+
+def shared(noise: Float32) -> Float32:
+    """Noise [M, X, Y, Z] of which neighbouring planes share a part; of unit variance where ``noise`` is."""
+    beside = np.pad(noise, ((0, 0), (0, 0), (0, 0), (1, 1)))
+    there = np.pad(np.ones(noise.shape[-1]), 1)  # 0 for the planes that the ends lack
+    sums = noise + NEIGHBOURS_SHARE * (beside[..., :-2] + beside[..., 2:])
+    return (sums / np.sqrt(1 + NEIGHBOURS_SHARE**2 * (there[:-2] + there[2:]))).astype(np.float32)

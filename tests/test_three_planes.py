@@ -283,6 +283,36 @@ def test_the_first_noise_is_white_in_all_directions_and_that_of_its_map() -> Non
     np.testing.assert_array_equal(three_planes_samples.white_noise(swapped, 0, 0), noise[::-1])
 
 
+def test_neighbouring_planes_share_noise_of_unit_variance() -> None:
+    noise = three_planes_samples.shared(np.random.default_rng(0).standard_normal((4, 40, 50, 6), np.float32))
+    four_errors, share = 4 / np.sqrt(noise[..., 0].size), three_planes_samples.NEIGHBOURS_SHARE
+    for plane in range(6):
+        assert abs(noise[..., plane].std() - 1) < four_errors
+    inner = 2 * share / (1 + 2 * share**2)  # both planes have two neighbours
+    assert abs((noise[..., 2] * noise[..., 3]).mean() - inner) < four_errors
+    assert abs((noise[..., 1:] * np.roll(noise, 1, 1)[..., 1:]).mean()) < four_errors  # nothing in the plane
+    single = np.ones((1, 2, 2, 1), np.float32)
+    np.testing.assert_array_equal(three_planes_samples.shared(single), single)
+
+
+def test_samples_of_noisy_maps_hold_the_band_of_sampled_slices(resolver, monkeypatch) -> None:
+    held: list[np.ndarray] = []
+    inner = three_planes.Stack.holding
+
+    def watched(self, slices):
+        held.append(slices)
+        return inner(self, slices)
+
+    monkeypatch.setattr(three_planes.Stack, "holding", watched)
+    resolver(make_maps(), scale=(2, 2, 2), samples=2, steps=3)
+    stack = three_planes.Stack.of(_prepared(through_plane="encoded"))
+    assert [one.shape for one in held] == [stack.measured_slices().z.shape] * 3  # the mean's, and one a sample
+    assert not np.array_equal(held[1], held[2])
+    held.clear()
+    resolver(make_maps(), scale=(2, 2, 2), samples=1, steps=3, **FREE)
+    assert len(held) == 1  # maps without noise hold what was measured
+
+
 def test_steps_alternate_between_directions_and_progress_counts_them(resolver, monkeypatch) -> None:
     shapes: list[tuple[int, ...]] = []
     sampler = _sampler(resolver)
@@ -297,4 +327,4 @@ def test_steps_alternate_between_directions_and_progress_counts_them(resolver, m
     options = {"samples": 1, "steps": 4, "progress": lambda *counts: seen.append(counts)}
     resolver(make_maps(), scale=(2, 2, 2), **options)
     assert shapes == [(16, 14, 12), (16, 12, 14), (14, 12, 16), (16, 14, 12)]
-    assert seen[-1][0] == seen[-1][1] == (1 + 1 + 2 + 2) + (2 + 2 + 2 + 2)
+    assert seen[-1][0] == seen[-1][1] == (1 + 1 + 2 + 2) + 4 + (2 + 2 + 2 + 2)  # outliers, mean, slices, volume

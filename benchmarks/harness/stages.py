@@ -80,7 +80,8 @@ def timed_command(words: Sequence[str]) -> dict[str, float]:
         SystemExit: The command failed.
     """
     clock = Clock()
-    from mrsi_fast.cli import main, without_collections
+    from mrsi_fast.cli import main
+    from mrsi_fast.cli.imports import without_collections
 
     with without_collections():
         clock.timed("import torch", __import__)("torch")
