@@ -50,8 +50,8 @@ def sample_evaluations(prepared: Prepared, sampler: Sampler, samples: int, steps
     nothing = np.zeros_like(prepared.volume.z)
     each = {across: sampler.evaluations(stack.planes(across, nothing), 1, 1) for across in directions}
     count = sum(each[directions[index % len(directions)]] for index in range(len(levels)))
-    if _samples_slices(stack):
-        count += sampler.evaluations(stack.measured_slices(), 1, len(steps))
+    if (slices := _slices_to_sample(stack)) is not None:
+        count += sampler.evaluations(slices, 1, len(steps))
     return samples * count
 
 
@@ -78,9 +78,11 @@ def draws(
         [M, X, Y, Z] in the maps' units; empty maps are 0.
     """
     stack, levels = Stack.of(prepared), noise_levels(steps)
-    directions = stack.directions()
+    directions, slices = stack.directions(), _slices_to_sample(stack)
     for sample in samples:
-        given = _with_sampled_slices(stack, sampler, sample, steps, seed, on_evaluation)
+        given = stack
+        if slices is not None:
+            given, _ = stack.holding(next(sampler.draws(slices, [sample], tuple(steps), seed, None, on_evaluation)))
         found, noise = given.prepared.volume.z, white_noise(prepared.volume, seed, sample)
         noise = np.where(np.array(stack.noisy)[:, None, None, None], shared(noise), noise)
         for index, level in enumerate(levels):
@@ -95,25 +97,12 @@ def draws(
         yield found
 
 
-def _samples_slices(stack: Stack) -> bool:
-    return any(stack.noisy) and AXIAL in stack.directions()
-
-
-def _with_sampled_slices(
-    stack: Stack,
-    sampler: Sampler,
-    sample: int,
-    steps: Sequence[Step],
-    seed: int,
-    on_evaluation: Callable[[], None] | None,
-) -> Stack:
-    """The stack whose measured band is that of a sample of the measured slices, in maps with noise."""
-    if not _samples_slices(stack):
-        return stack
+def _slices_to_sample(stack: Stack) -> Volume | None:
+    """The measured slices, whose samples give the band of maps with noise; None where there are no such maps."""
+    if not any(stack.noisy) or AXIAL not in stack.directions():
+        return None
     slices = stack.measured_slices()
-    slices = replace(slices, content_key=slices.content_key + b"slices")  # noise of their own
-    drawn = next(sampler.draws(slices, [sample], tuple(steps), seed, None, on_evaluation))
-    return stack.holding(drawn)[0]
+    return replace(slices, content_key=slices.content_key + b"slices")  # noise of their own
 
 
 def unmeasured(stack: Stack, maps: Float32) -> Float32:

@@ -320,25 +320,29 @@ def _quality(reader: Reader, source: Any, names: tuple[str, ...], role: str) -> 
     assert reader.grid is not None
     shape = (len(names), *reader.grid.data.shape[1:])
     if not isinstance(source, Mapping):
-        data, where = reader.volume(source, role)
+        data, where = _quality_volume(reader, source, role)
         if data.shape[0] not in (1, len(names)) or (role == "crlb" and data.shape[0] != len(names)):
             raise MapInputError(f"{where}: holds {data.shape[0]} volumes for {len(names)} maps. Give one for each map.")
-        if not np.isfinite(data).any():
-            reader.remark(where, "holds no number, so it is not used")
         return np.broadcast_to(data, shape).copy()
     table = {ALL_MAPS if name == ALL_MAPS else checked_name(name): value for name, value in source.items()}
     result = np.full(shape, np.nan, dtype=np.float32)
     for index, name in enumerate(names):
         if (one := table.get(name, table.get(ALL_MAPS))) is not None:
-            data, where = reader.volume(one, f"{role} of {name}")
-            if not np.isfinite(data).any():
-                reader.remark(where, "holds no number, so it is not used")
+            data, where = _quality_volume(reader, one, f"{role} of {name}")
             if data.shape[0] != 1:
                 raise MapInputError(f"{where}: holds {data.shape[0]} volumes where one {role} of {name} is expected.")
             result[index] = data[0]
         else:
             reader.remark(name, f"has no {role}, so it is not judged by it")
     return result if any(name in table or ALL_MAPS in table for name in names) else None
+
+
+def _quality_volume(reader: Reader, source: Any, what: str) -> tuple[Float32, str]:
+    """As ``Reader.volume``, with a remark where the file holds no number."""
+    data, where = reader.volume(source, what)
+    if not np.isfinite(data).any():
+        reader.remark(where, "holds no number, so it is not used")
+    return data, where
 
 
 def _flag(reader: Reader, source: Source | None, role: str) -> NDArray[np.bool_] | None:
